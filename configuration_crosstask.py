@@ -1,0 +1,190 @@
+"""Configuration of the cross-task model: two sub-configurations and the fusion between them."""
+
+import copy
+
+from transformers import AutoConfig, PretrainedConfig
+
+FUSIONS = ("classifier",)
+SUMMARY_LOSS_ON = ("all", "answerable")
+PROMPT = "question: {question} passage:"
+
+
+class CrossTaskConfig(PretrainedConfig):
+    r"""
+    Configuration of a [`CrossTaskForConditionalGeneration`].
+
+    Args:
+        summarizer (`PretrainedConfig` or `dict`, *optional*):
+            Configuration of any sequence-to-sequence model of transformers (T5, BART, Pegasus, ...).
+            Copied, never changed.
+        question_encoder (`PretrainedConfig` or `dict`, *optional*):
+            Configuration of any text encoder of transformers (BERT, RoBERTa, ...), or of a
+            sequence-to-sequence model, of which the encoder is taken. Copied, never changed.
+        fusion (`str`, defaults to `"classifier"`):
+            How the two models are joined. `"classifier"`: cross-attention from the question
+            encoder's output to the summarizer decoder's states, classified into "does this summary
+            carry the answer?".
+        fusion_num_heads (`int`, defaults to 8):
+            Attention heads of the fusion; has to divide `fusion_dim`.
+        fusion_dim (`int`, *optional*):
+            Width of the fusion. Defaults to the question encoder's hidden size.
+        fusion_ffn_dim (`int`, *optional*):
+            Width of the fusion's feed-forward layer. Defaults to 4 times `fusion_dim`, the ratio of
+            the original Transformer (Vaswani et al., 2017).
+        fusion_dropout (`float`, defaults to 0.1):
+            Dropout inside the fusion, between 0 and 1.
+        answerability_weight (`float`, defaults to 1.0):
+            The weight α of the joint loss `summary_loss + α * answerability_loss`.
+        summary_loss_on (`str`, defaults to `"all"`):
+            `"all"` rows take part in the summary loss, or only the `"answerable"` ones (label 1).
+        prompt (`str`, defaults to `"question: {question} passage:"`):
+            Template of the first segment of the input; the passage is the second segment.
+        max_source_length (`int`, defaults to 1024):
+            Limit of the input in tokens, question and special tokens included.
+        kwargs:
+            Any other argument of `PretrainedConfig`. Token ids default to the summarizer's.
+
+    Raises:
+        ValueError: where a value is out of its range, or the summarizer is not a
+            sequence-to-sequence model.
+    """
+
+    model_type = "crosstask"
+    sub_configs = {"summarizer": AutoConfig, "question_encoder": AutoConfig}
+    # What `Trainer` must not gather during evaluation: everything but the two kinds of logits.
+    keys_to_ignore_at_inference = [
+        "summary_loss",
+        "answerability_loss",
+        "past_key_values",
+        "decoder_hidden_states",
+        "decoder_attentions",
+        "cross_attentions",
+        "encoder_last_hidden_state",
+        "encoder_hidden_states",
+        "encoder_attentions",
+        "question_encoder_last_hidden_state",
+        "question_encoder_hidden_states",
+        "question_encoder_attentions",
+        "fusion_attentions",
+    ]
+
+    def __init__(
+        self,
+        summarizer=None,
+        question_encoder=None,
+        fusion="classifier",
+        fusion_num_heads=8,
+        fusion_dim=None,
+        fusion_ffn_dim=None,
+        fusion_dropout=0.1,
+        answerability_weight=1.0,
+        summary_loss_on="all",
+        prompt=PROMPT,
+        max_source_length=1024,
+        **kwargs,
+    ):
+        # The parts are set before the base class runs: it hands the attention implementation on to
+        # them and, in transformers 5, validates the token ids against their vocabulary.
+        self.summarizer = _own_copy(summarizer, "summarizer")
+        self.question_encoder = _own_copy(question_encoder, "question_encoder")
+        if self.summarizer is not None:
+            if not self.summarizer.is_encoder_decoder:
+                raise ValueError(
+                    "`summarizer` has to be a sequence-to-sequence model such as T5 or BART, "
+                    f"got a configuration of model type {self.summarizer.model_type!r}."
+                )
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
+                kwargs.setdefault(name, _token_id(self.summarizer, name))
+        kwargs["is_encoder_decoder"] = True
+        super().__init__(**kwargs)
+
+        if fusion_dim is None and self.question_encoder is not None:
+            fusion_dim = _encoder_hidden_size(self.question_encoder)
+        if fusion_ffn_dim is None and fusion_dim is not None:
+            fusion_ffn_dim = 4 * fusion_dim
+        self.fusion = fusion
+        self.fusion_num_heads = fusion_num_heads
+        self.fusion_dim = fusion_dim
+        self.fusion_ffn_dim = fusion_ffn_dim
+        self.fusion_dropout = fusion_dropout
+        self.answerability_weight = answerability_weight
+        self.summary_loss_on = summary_loss_on
+        self.prompt = prompt
+        self.max_source_length = max_source_length
+        self._check()
+
+    def _check(self):
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"`fusion` has to be one of {FUSIONS}, got {self.fusion!r}.")
+        if self.summary_loss_on not in SUMMARY_LOSS_ON:
+            raise ValueError(
+                f"`summary_loss_on` has to be one of {SUMMARY_LOSS_ON}, got {self.summary_loss_on!r}."
+            )
+        if self.fusion_dim is not None and self.fusion_dim % self.fusion_num_heads:
+            raise ValueError(
+                f"`fusion_num_heads` has to divide `fusion_dim`, got {self.fusion_num_heads} heads "
+                f"for a width of {self.fusion_dim}."
+            )
+        if not 0 <= self.fusion_dropout < 1:
+            raise ValueError(f"`fusion_dropout` has to be at least 0 and below 1, got {self.fusion_dropout}.")
+        if self.answerability_weight < 0:
+            raise ValueError(f"`answerability_weight` has to be 0 or more, got {self.answerability_weight}.")
+        if "{question}" not in self.prompt:
+            raise ValueError(f"`prompt` has to contain {{question}}, got {self.prompt!r}.")
+
+    def get_text_config(self, decoder=None, encoder=None):
+        """The summarizer's text configuration: what generation and its caches go by."""
+        if self.summarizer is None:
+            return self
+        return self.summarizer.get_text_config(decoder=decoder, encoder=encoder)
+
+    @property
+    def shares_vocabulary(self):
+        """
+        `bool`: whether the question encoder can read the summarizer's `input_ids`, which is taken to
+        be so where the two vocabularies are of one size.
+        """
+        return self.summarizer.vocab_size == self.question_encoder.vocab_size
+
+    # The properties that users and libraries read off any text model's configuration.
+    @property
+    def vocab_size(self):
+        return self.get_text_config(decoder=True).vocab_size
+
+    @property
+    def hidden_size(self):
+        return self.get_text_config(decoder=True).hidden_size
+
+    @property
+    def num_attention_heads(self):
+        return self.get_text_config(decoder=True).num_attention_heads
+
+    @property
+    def num_hidden_layers(self):
+        return self.get_text_config(decoder=True).num_hidden_layers
+
+
+def _own_copy(config, name):
+    """A configuration of its own for each part: composing may change it (see the class)."""
+    if config is None or isinstance(config, PretrainedConfig):
+        return copy.deepcopy(config)
+    if isinstance(config, dict):
+        if "model_type" not in config:
+            raise ValueError(f"`{name}` needs the key 'model_type', got {sorted(config)}.")
+        return AutoConfig.for_model(**copy.deepcopy(config))
+    raise TypeError(f"`{name}` has to be a configuration or a dict, got {type(config).__name__}.")
+
+
+def _encoder_hidden_size(config):
+    """Hidden size of the (text) encoder; T5Gemma keeps it in a configuration of the encoder's own."""
+    return getattr(config, "encoder", config).hidden_size
+
+
+def _token_id(config, name):
+    """A token id of a part; some models (T5Gemma) keep theirs in the decoder's configuration."""
+    token_id = getattr(config, name, None)
+    if token_id is None:
+        token_id = getattr(config.get_text_config(decoder=True), name, None)
+    if token_id is None and name == "decoder_start_token_id":
+        token_id = _token_id(config, "bos_token_id")
+    return token_id

@@ -1,0 +1,1 @@
+"""Rows: their schema and the sources that they are read from."""

@@ -1,0 +1,1 @@
+"""Evaluation: scores of summaries and of answerability, baselines and plots."""

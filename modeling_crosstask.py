@@ -1,0 +1,574 @@
+"""The cross-task model: a summarizer and a question encoder, joined by cross-attention."""
+
+import copy
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    GenerationMixin,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.utils import find_adapter_config_file
+
+from .configuration_crosstask import CrossTaskConfig
+from .fusion_crosstask import (
+    IGNORED,
+    UNKNOWN,
+    CrossAttentionFusion,
+    input_of,
+    summary_mask,
+    targets_of,
+    token_ids,
+)
+
+
+@dataclass
+class CrossTaskOutput(Seq2SeqLMOutput):
+    """
+    Output of [`CrossTaskForConditionalGeneration`]: all of `Seq2SeqLMOutput`, and
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            `summary_loss + config.answerability_weight * answerability_loss`, of those that there are.
+        summary_loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            Mean cross-entropy in nats per summary token; 0 where no row takes part.
+        answerability_loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            Mean cross-entropy in nats per labelled row; 0 where no row is labelled.
+        answerability_logits (`torch.FloatTensor` of shape `(batch_size, 2)`, *optional*):
+            Scores of "the summary does not / does carry the answer", before the softmax.
+        question_encoder_last_hidden_state, question_encoder_hidden_states, \
+question_encoder_attentions:
+            Of the question encoder, shaped as any encoder's.
+        fusion_attentions (`torch.FloatTensor` of shape \
+`(batch_size, num_heads, question_length, summary_length)`, *optional*):
+            Attention of the question encoder's positions to the summary's, with `output_attentions`.
+    """
+
+    summary_loss: torch.FloatTensor | None = None
+    answerability_loss: torch.FloatTensor | None = None
+    answerability_logits: torch.FloatTensor | None = None
+    question_encoder_last_hidden_state: torch.FloatTensor | None = None
+    question_encoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    question_encoder_attentions: tuple[torch.FloatTensor, ...] | None = None
+    fusion_attentions: torch.FloatTensor | None = None
+
+
+class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """
+    A summarizer and a question encoder, joined by cross-attention: it writes the summary of a passage
+    under a question, and says how probable it is that the summary carries the answer.
+
+    Example:
+
+    ```python
+    >>> from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
+
+    >>> model = CrossTaskForConditionalGeneration.from_pretrained("runs/quickstart/crosstask")
+    >>> processor = CrossTaskProcessor.from_pretrained("runs/quickstart/crosstask")
+    >>> inputs = processor(question="Who won?", passage="...", return_tensors="pt")
+    >>> output = model.generate(**inputs, return_dict_in_generate=True)
+    >>> processor.batch_decode(output.sequences, skip_special_tokens=True), output.answerability
+    ```
+    """
+
+    config_class = CrossTaskConfig
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    # What a part does not support it refuses itself, when it is built.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _no_split_modules = ["CrossAttentionFusion"]
+    # The loss has two normalizers (summary tokens, labelled rows), so one count cannot scale it:
+    # `Trainer` is to average over micro-batches itself (`CrossTaskTrainer` counts both).
+    accepts_loss_kwargs = False
+
+    def __init__(self, config, summarizer=None, question_encoder=None):
+        r"""
+        Args:
+            config ([`CrossTaskConfig`]):
+                Configuration with both parts.
+            summarizer (`PreTrainedModel`, *optional*):
+                The summarizer itself; otherwise it is built from `config.summarizer`.
+            question_encoder (`PreTrainedModel`, *optional*):
+                The text encoder itself; otherwise it is built from `config.question_encoder`.
+        """
+        if config.summarizer is None or config.question_encoder is None:
+            raise ValueError(
+                "`config` needs both `summarizer` and `question_encoder` to build the model from."
+            )
+        super().__init__(config)
+        if summarizer is None:
+            summarizer = AutoModelForSeq2SeqLM.from_config(config.summarizer)
+        if question_encoder is None:
+            question_encoder = _encoder_of(AutoModel.from_config(config.question_encoder))
+        self.summarizer = summarizer
+        self.question_encoder = question_encoder
+        # One object, so that what changes the part (resized embeddings, say) is saved with the whole.
+        config.summarizer = summarizer.config
+        self.fusion = CrossAttentionFusion(
+            config,
+            question_dim=question_encoder.config.hidden_size,
+            summary_dim=_lm_head(summarizer).weight.shape[-1],
+        )
+        self.generation_config = copy.deepcopy(summarizer.generation_config)
+        # T5's feed-forward output overflows in float16; it names the modules to keep in float32, and
+        # transformers 4 looks for such names in the outermost model only.
+        self._keep_in_fp32_modules = sorted(
+            {
+                name
+                for module in self.modules()
+                if isinstance(module, PreTrainedModel)
+                for name in module._keep_in_fp32_modules or ()
+            }
+        )
+        self.post_init()
+
+    @classmethod
+    def from_tasks(cls, summarizer, question_answerer, *, model_kwargs=None, **config_kwargs):
+        r"""
+        Compose a model from two that were trained for their tasks. The fusion is new and untrained.
+
+        Args:
+            summarizer (`str`, `os.PathLike` or `PreTrainedModel`):
+                Hub id, folder or loaded sequence-to-sequence model.
+            question_answerer (`str`, `os.PathLike` or `PreTrainedModel`):
+                Likewise; of a sequence-to-sequence model its encoder is taken, anything else has to
+                be a text encoder (BERT, RoBERTa, ...).
+            model_kwargs (`dict`, *optional*):
+                Arguments for both `from_pretrained` calls (`dtype`, `revision`, `token`, ...).
+            config_kwargs:
+                Arguments of [`CrossTaskConfig`].
+
+        A PEFT adapter, as a folder, Hub id or loaded `PeftModel`, is merged into its base model. Loaded
+        models are copied, so that later training does not change them.
+
+        Returns:
+            [`CrossTaskForConditionalGeneration`] in evaluation mode, in the summarizer's dtype.
+
+        Raises:
+            ValueError: where the summarizer is not a sequence-to-sequence model.
+        """
+        summarizer = load_part(summarizer, model_kwargs)
+        answerer = load_part(question_answerer, model_kwargs)
+        config = CrossTaskConfig(summarizer.config, answerer.config, **config_kwargs)
+        if not summarizer.can_generate():
+            raise ValueError(
+                "`summarizer` has to be a sequence-to-sequence model with a language-model head, "
+                f"got a {type(summarizer).__name__}."
+            )
+        model = cls(config, summarizer=summarizer, question_encoder=_encoder_of(answerer))
+        model.fusion.to(summarizer.dtype)
+        return model.eval()
+
+    def _init_weights(self, module):
+        """Only the fusion's: each part initializes its own. Normal(0, 0.02) as in BERT."""
+        # transformers 5 sets the flag on each tensor that came from a checkpoint.
+        parameters = [p for p in module.parameters(False) if not _is_initialized(p)]
+        if isinstance(module, nn.LayerNorm):
+            for parameter in parameters:
+                parameter.data.fill_(1.0 if parameter is module.weight else 0.0)
+        elif isinstance(module, nn.Linear):
+            for parameter in parameters:
+                if parameter is module.weight:
+                    parameter.data.normal_(0.0, 0.02)
+                else:
+                    parameter.data.zero_()
+
+    # What generation and `Trainer` ask of any sequence-to-sequence model is the summarizer's.
+    def get_encoder(self, *args, **kwargs):
+        return self.summarizer.get_encoder(*args, **kwargs)
+
+    def get_decoder(self):
+        return self.summarizer.get_decoder()
+
+    def get_input_embeddings(self):
+        return self.summarizer.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.summarizer.set_input_embeddings(value)
+
+    def get_output_embeddings(self):
+        return self.summarizer.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings):
+        self.summarizer.set_output_embeddings(new_embeddings)
+
+    def prepare_decoder_input_ids_from_labels(self, labels):
+        return self.summarizer.prepare_decoder_input_ids_from_labels(labels)
+
+    def prepare_inputs_for_generation(self, *args, **kwargs):
+        return self.summarizer.prepare_inputs_for_generation(*args, **kwargs)
+
+    def resize_token_embeddings(self, *args, **kwargs):
+        """
+        Resize the summarizer's embeddings, and the question encoder's with them where it reads the
+        same vocabulary. Arguments and result as of [`PreTrainedModel.resize_token_embeddings`].
+        """
+        shared = self.config.shares_vocabulary
+        embeddings = self.summarizer.resize_token_embeddings(*args, **kwargs)
+        if shared:
+            resized = self.question_encoder.resize_token_embeddings(*args, **kwargs)
+            # The encoder of a sequence-to-sequence model has a configuration of its own.
+            self.config.question_encoder.vocab_size = resized.num_embeddings
+        return embeddings
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        question_input_ids=None,
+        question_attention_mask=None,
+        decoder_input_ids=None,
+        decoder_attention_mask=None,
+        encoder_outputs=None,
+        question_encoder_outputs=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        decoder_inputs_embeds=None,
+        labels=None,
+        answerable=None,
+        use_cache=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+        **kwargs,
+    ):
+        r"""
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                The prompted question and the passage, in the summarizer's vocabulary.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                1 for tokens, 0 for padding. Defaults to ones.
+            question_input_ids (`torch.LongTensor` of shape `(batch_size, question_length)`, *optional*):
+                The same text in the question encoder's vocabulary. Defaults to `input_ids`; needed
+                where the question encoder has a vocabulary of its own.
+            question_attention_mask (`torch.Tensor` of shape `(batch_size, question_length)`, \
+*optional*):
+                Its mask. Defaults to ones, or to `attention_mask` where `input_ids` are read.
+            decoder_input_ids (`torch.LongTensor` of shape `(batch_size, summary_length)`, *optional*):
+                The summary, shifted right. Made from `labels` where not given.
+            decoder_attention_mask (`torch.Tensor` of shape `(batch_size, summary_length)`, *optional*):
+                Mask of `decoder_input_ids`.
+            encoder_outputs, question_encoder_outputs (`tuple` or `BaseModelOutput`, *optional*):
+                Outputs of the encoders, so that they need not run.
+            past_key_values (`Cache`, *optional*):
+                Keys and values of former decoding steps. The answerability is not computed then, for
+                the fusion reads the whole summary.
+            labels (`torch.LongTensor` of shape `(batch_size, summary_length)`, *optional*):
+                Summary tokens; -100 is ignored.
+            answerable (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                1 where the summary carries the answer, 0 where not; -100 is ignored.
+            use_cache, output_attentions, output_hidden_states, return_dict (`bool`, *optional*):
+                As everywhere in transformers; attentions of the encoders and the decoder need the
+                `"eager"` attention implementation.
+
+        With `config.summary_loss_on="answerable"` the summary loss takes the rows with `answerable` 1
+        only; where no `answerable` is given at all, it takes all rows.
+
+        Returns:
+            [`CrossTaskOutput`], or a tuple of its values where `return_dict=False`.
+        """
+        return_dict = return_dict if return_dict is not None else self.config.return_dict
+        wanted = {
+            "output_attentions": _first(output_attentions, self.config.output_attentions),
+            "output_hidden_states": _first(output_hidden_states, self.config.output_hidden_states),
+            "return_dict": True,
+        }
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+            use_cache = use_cache if use_cache is not None else False
+        question, question_mask = None, None
+        if past_key_values is None or past_key_values.get_seq_length() == 0:
+            question, question_mask = self._encode_question(
+                input_ids,
+                attention_mask,
+                question_input_ids,
+                question_attention_mask,
+                question_encoder_outputs,
+                **wanted,
+            )
+        if question is None and answerable is not None:
+            raise ValueError(
+                "`answerable` needs the question encoder: give `input_ids`, `question_input_ids` or "
+                "`question_encoder_outputs`, and no `past_key_values`."
+            )
+        watch = input_of(_lm_head(self.summarizer)) if question is not None else nullcontext()
+        with watch as captured:
+            summary = self.summarizer(
+                input_ids=input_ids if encoder_outputs is None else None,
+                attention_mask=attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                encoder_outputs=encoder_outputs,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds if encoder_outputs is None else None,
+                decoder_inputs_embeds=decoder_inputs_embeds,
+                use_cache=use_cache,
+                **wanted,
+                **kwargs,
+            )
+        fused = (None, None)
+        if question is not None:
+            if labels is not None:
+                targets = labels
+            elif decoder_input_ids is not None:
+                targets = targets_of(decoder_input_ids, decoder_attention_mask)
+            else:  # `decoder_inputs_embeds`: every position counts
+                targets = torch.full(captured[0].shape[:2], UNKNOWN, device=captured[0].device)
+            fused = self.fusion(
+                question[0],
+                question_mask,
+                captured[0],
+                summary_mask(targets, self.config),
+                wanted["output_attentions"],
+            )
+        summary_loss, answerability_loss = self._losses(summary.logits, labels, fused[0], answerable)
+        output = CrossTaskOutput(
+            **{name: value for name, value in summary.items() if name != "loss"},
+            loss=self._joint_loss(summary_loss, answerability_loss),
+            summary_loss=summary_loss,
+            answerability_loss=answerability_loss,
+            answerability_logits=fused[0],
+            question_encoder_last_hidden_state=None if question is None else question[0],
+            question_encoder_hidden_states=getattr(question, "hidden_states", None),
+            question_encoder_attentions=getattr(question, "attentions", None),
+            fusion_attentions=fused[1],
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _encode_question(self, input_ids, attention_mask, question_ids, question_mask, outputs, **wanted):
+        """The question encoder's output and its boolean mask, or (None, None) without its input."""
+        if question_ids is None and outputs is None:
+            if input_ids is None:
+                return None, None
+            if not self.config.shares_vocabulary:
+                raise ValueError(
+                    "The question encoder has a vocabulary of its own: `question_input_ids` are "
+                    "needed beside `input_ids` (give the processor a `question_tokenizer`)."
+                )
+            question_ids = input_ids
+        if question_mask is None and (question_ids is None or question_ids is input_ids):
+            question_mask = attention_mask
+        if outputs is None:
+            # Some encoders would warn of padding without a mask, or build one that hides token 0.
+            if question_mask is None:
+                question_mask = torch.ones_like(question_ids)
+            outputs = self.question_encoder(input_ids=question_ids, attention_mask=question_mask, **wanted)
+        elif not isinstance(outputs, BaseModelOutput):
+            outputs = BaseModelOutput(*outputs)
+        if question_mask is None:
+            question_mask = torch.ones(outputs[0].shape[:2], device=outputs[0].device)
+        return outputs, question_mask.bool()
+
+    def _losses(self, logits, labels, answerability_logits, answerable):
+        summary_loss = answerability_loss = None
+        if labels is not None:
+            labels = labels.to(logits.device)
+            if self.config.summary_loss_on == "answerable" and answerable is not None:
+                left_out = answerable.to(labels.device) != 1
+                labels = labels.masked_fill(left_out[:, None], IGNORED)
+            summary_loss = _cross_entropy(logits.flatten(0, 1), labels.flatten())
+        if answerable is not None:
+            answerable = answerable.to(answerability_logits.device)
+            answerability_loss = _cross_entropy(answerability_logits, answerable)
+        return summary_loss, answerability_loss
+
+    def _joint_loss(self, summary_loss, answerability_loss):
+        if answerability_loss is None:
+            return summary_loss
+        weighted = self.config.answerability_weight * answerability_loss
+        return weighted if summary_loss is None else summary_loss + weighted.to(summary_loss.device)
+
+    @torch.no_grad()
+    def generate(self, inputs=None, generation_config=None, **kwargs):
+        r"""
+        All that [`GenerationMixin.generate`] does, with its arguments. With
+        `return_dict_in_generate=True` the output also has `answerability`
+        (`torch.FloatTensor` of shape `(batch_size * num_return_sequences,)`): the probability that the
+        returned sequence carries the answer. Without, the question encoder does not run.
+        `question_input_ids`, `question_attention_mask` and `question_encoder_outputs` are as in
+        [`~CrossTaskForConditionalGeneration.forward`].
+        """
+        question = {
+            name: kwargs.pop(name, None)
+            for name in ("question_input_ids", "question_attention_mask", "question_encoder_outputs")
+        }
+        # `Seq2SeqTrainer` hands over whole batches, labels included.
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("labels", "answerable")}
+        settings = generation_config if generation_config is not None else self.generation_config
+
+        def setting(name):
+            return _first(kwargs.get(name), getattr(settings, name, None))
+
+        if not setting("return_dict_in_generate"):
+            return super().generate(inputs, generation_config, **kwargs)
+
+        input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
+        if kwargs.get("attention_mask") is None and input_ids is not None:
+            kwargs["attention_mask"] = self._attention_mask(input_ids)
+        if kwargs.get("encoder_outputs") is None:
+            kwargs["encoder_outputs"] = self.get_encoder()(
+                input_ids=input_ids,
+                attention_mask=kwargs.get("attention_mask"),
+                inputs_embeds=kwargs.get("inputs_embeds"),
+                output_attentions=setting("output_attentions"),
+                output_hidden_states=setting("output_hidden_states"),
+                return_dict=True,
+            )
+        # A reference to the states themselves: generation repeats them in place for its beams.
+        encoder_states = kwargs["encoder_outputs"][0]
+        output = super().generate(input_ids, generation_config, **kwargs)
+        output["answerability"] = self.score_answerability(
+            input_ids,
+            kwargs.get("attention_mask"),
+            output.sequences,
+            encoder_outputs=(encoder_states,),
+            **question,
+        )
+        return output
+
+    @torch.no_grad()
+    def score_answerability(
+        self,
+        input_ids,
+        attention_mask=None,
+        summary_ids=None,
+        question_input_ids=None,
+        question_attention_mask=None,
+        encoder_outputs=None,
+        question_encoder_outputs=None,
+    ):
+        r"""
+        Probability that each summary carries the answer to its question.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+                The prompted questions and passages.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                1 for tokens, 0 for padding. Derived from the padding token where not given.
+            summary_ids (`torch.LongTensor` of shape `(batch_size * n, summary_length)`):
+                n summaries an input, as `generate` returns them: a leading start token, padding after
+                the end of sequence.
+            question_input_ids, question_attention_mask, encoder_outputs, question_encoder_outputs:
+                As in [`~CrossTaskForConditionalGeneration.forward`].
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size * n,)`, in the order of `summary_ids`.
+        """
+        if summary_ids is None:
+            raise ValueError("`summary_ids` are needed: the summaries as `generate` returns them.")
+        if attention_mask is None and input_ids is not None:
+            attention_mask = self._attention_mask(input_ids)
+        question, question_mask = self._encode_question(
+            input_ids,
+            attention_mask,
+            question_input_ids,
+            question_attention_mask,
+            question_encoder_outputs,
+            return_dict=True,
+        )
+        if question is None:
+            raise ValueError("`input_ids`, or what the question encoder reads or gives, are needed.")
+        if encoder_outputs is None:
+            encoder_outputs = self.get_encoder()(
+                input_ids=input_ids, attention_mask=attention_mask, return_dict=True
+            )
+        batch_size = len(question[0])
+        if len(summary_ids) % batch_size:
+            raise ValueError(
+                f"`summary_ids` have {len(summary_ids)} rows, which is no multiple of the "
+                f"{batch_size} inputs."
+            )
+
+        def each(tensor):
+            repeats = len(summary_ids) // batch_size
+            return None if tensor is None else tensor.repeat_interleave(repeats, dim=0)
+
+        # One pass of the decoder over all summaries. The LM head, as dear as several layers, is left
+        # with a single position: nobody reads its logits.
+        with input_of(_lm_head(self.summarizer), pass_on=1) as captured:
+            self.summarizer(
+                attention_mask=each(attention_mask),
+                encoder_outputs=BaseModelOutput(each(encoder_outputs[0])),
+                decoder_input_ids=summary_ids[:, :-1],
+                use_cache=False,
+                return_dict=True,
+            )
+        logits, _ = self.fusion(
+            each(question[0]),
+            each(question_mask),
+            captured[0],
+            summary_mask(summary_ids[:, 1:], self.config),
+        )
+        return logits.float().softmax(-1)[:, 1]
+
+    def _attention_mask(self, input_ids):
+        """Of `input_ids` without one, by the same rule as `generate`."""
+        pad = token_ids(self.config.pad_token_id, input_ids.device)
+        if torch.isin(pad, token_ids(self.config.eos_token_id, input_ids.device)).any():
+            return torch.ones_like(input_ids)
+        return (~torch.isin(input_ids, pad)).long()
+
+
+def _first(*values):
+    """The first value that is not None."""
+    return next((value for value in values if value is not None), None)
+
+
+def _is_initialized(parameter):
+    return getattr(parameter, "_is_hf_initialized", False)
+
+
+def _cross_entropy(logits, labels):
+    """Mean over the labels that count, in float32; 0 (with a graph) where none does."""
+    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    return loss / (labels != IGNORED).sum().clamp(min=1)
+
+
+def _lm_head(summarizer):
+    head = summarizer.get_output_embeddings()
+    return getattr(head, "out_proj", head)  # T5Gemma wraps its linear layer
+
+
+def load_part(model, model_kwargs=None):
+    """A model of its own from an id, a folder or a loaded model, with adapters merged."""
+    model_kwargs = model_kwargs or {}
+    if isinstance(model, PreTrainedModel):
+        return copy.deepcopy(model)
+    if hasattr(model, "merge_and_unload"):  # a loaded PeftModel
+        return copy.deepcopy(model).merge_and_unload()
+    if find_adapter_config_file(model, **_hub_kwargs(model_kwargs)) is not None:
+        try:
+            from peft import PeftConfig, PeftModel
+        except ImportError as error:
+            raise ImportError(f"{model} is a PEFT adapter: `pip install peft` to load it.") from error
+        adapter = PeftConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
+        base = load_part(adapter.base_model_name_or_path, model_kwargs)
+        return PeftModel.from_pretrained(base, model).merge_and_unload()
+    config = AutoConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
+    auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
+    return auto_class.from_pretrained(model, config=config, **model_kwargs)
+
+
+def _hub_kwargs(model_kwargs):
+    names = ("cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder")
+    return {name: model_kwargs[name] for name in names if name in model_kwargs}
+
+
+def _encoder_of(model):
+    """The text encoder of a model, without the pooler, which would be weights that nothing reads."""
+    if getattr(model.base_model, "decoder", None) is not None:
+        return model.get_encoder()
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model

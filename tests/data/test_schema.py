@@ -1,0 +1,99 @@
+import pytest
+from datasets import Dataset
+
+from crosstask.data.schema import (
+    FEATURES,
+    NO_ANSWER,
+    STAGE_COLUMNS,
+    DataError,
+    check_keys,
+    check_row,
+)
+
+ROW = {
+    "id": "r1",
+    "source": "rows.jsonl",
+    "passage": "The mill opened in 1893.",
+    "question": "When did the mill open?",
+    "answer": "1893",
+    "summary": "A mill opened in 1893.",
+    "answerable": 1,
+}
+
+
+def test_features_hold_rows_labelled_and_not():
+    rows = [ROW, {**ROW, "answerable": None}, {**ROW, "answerable": "no"}]
+    dataset = Dataset.from_list(rows, features=FEATURES)
+    assert list(dataset.features) == list(ROW)
+    assert dataset["answerable"][:] == [1, None, 0]
+    assert dataset.features["answerable"].names == ["no", "yes"]
+
+
+def test_every_stage_reads_columns_of_the_schema():
+    assert set(STAGE_COLUMNS) == {"summarize", "answer", "fuse"}
+    assert all(set(columns) <= set(FEATURES) for columns in STAGE_COLUMNS.values())
+    assert NO_ANSWER == "unanswerable"
+
+
+@pytest.mark.parametrize("stage", STAGE_COLUMNS)
+@pytest.mark.parametrize("label", [0, 1, "no", "yes", None])
+def test_a_good_row_is_kept(stage, label):
+    assert check_row({**ROW, "answerable": label}, stage) is None
+
+
+@pytest.mark.parametrize(
+    ("column", "stages"),
+    [
+        ("passage", {"summarize", "answer", "fuse"}),
+        ("question", {"answer", "fuse"}),
+        ("summary", {"summarize", "fuse"}),
+        ("answer", set()),
+    ],
+)
+@pytest.mark.parametrize("blank", ["", " \n\t"])
+def test_an_empty_text_is_rejected_by_the_stages_that_need_it(column, stages, blank):
+    row = {**ROW, "answerable": 0, column: blank}
+    for stage in STAGE_COLUMNS:
+        assert check_row(row, stage) == (f"empty {column}" if stage in stages else None)
+
+
+@pytest.mark.parametrize("label", [2, -1, 0.5, "maybe", "1", [], {}])
+def test_a_label_out_of_range_is_an_error(label):
+    with pytest.raises(DataError) as error:
+        check_row({**ROW, "answerable": label}, "fuse")
+    for told in ("rows.jsonl", "'r1'", repr(label), "0, 1, 'no', 'yes' or null"):
+        assert told in str(error.value)
+
+
+@pytest.mark.parametrize("label", [1, "yes"])
+def test_label_one_without_an_answer_is_an_error(label):
+    with pytest.raises(DataError, match=r"rows\.jsonl, row 'r1': .*empty answer, expected"):
+        check_row({**ROW, "answer": " ", "answerable": label}, "fuse")
+
+
+@pytest.mark.parametrize("column", ["id", "source", "passage", "question", "answer", "summary"])
+@pytest.mark.parametrize("value", [3, None, ["text"]])
+def test_a_wrong_type_is_an_error(column, value):
+    with pytest.raises(DataError, match=rf"{column} is .*expected a string"):
+        check_row({**ROW, column: value}, "fuse")
+
+
+def test_half_a_surrogate_pair_is_an_error():
+    with pytest.raises(DataError, match=r"passage holds '\\ud83d', expected Unicode"):
+        check_row({**ROW, "passage": "half a smile: \ud83d"}, "fuse")
+
+
+def test_an_error_names_the_place_that_it_is_given():
+    with pytest.raises(DataError, match=r"^/x/rows\.jsonl, line 7, row 'r1': "):
+        check_row({**ROW, "answerable": 9}, "fuse", "/x/rows.jsonl, line 7")
+
+
+def test_an_unknown_stage_is_an_error():
+    with pytest.raises(DataError, match="'fusion' is unknown: expected one of summarize, answer, fuse"):
+        check_row(ROW, "fusion")
+
+
+def test_an_unknown_key_suggests_the_nearest():
+    with pytest.raises(DataError, match=r"column 'sumary' is unknown.*did you mean 'summary'"):
+        check_keys("column", ["passage", "sumary"], FEATURES)
+    check_keys("column", ["passage"], FEATURES)

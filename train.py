@@ -1,0 +1,402 @@
+"""Train a cross-task model: `python train.py CONFIG.yaml [--key value ...]`, or `crosstask-train`.
+
+Three stages, each a folder of the run, each skipped where finished and resumed where interrupted:
+
+    summarize   a summarizer learns summaries of passages          -> summarizer/
+    answer      a question answerer learns answers from passages   -> question_answerer/
+    fuse        both, joined by the fusion, learn question-prompted
+                summaries and whether a summary carries the answer -> crosstask/
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+from accelerate import PartialState
+from filelock import FileLock, Timeout
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+
+from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
+from crosstask.arguments import STAGES, ConfigError, RunArguments, StageArguments, read_recipe
+from crosstask.data.collator import CrossTaskCollator
+from crosstask.data.readers import read_rows, write_rejects
+from crosstask.data.schema import NO_ANSWER, DataError
+from crosstask.data.tokenizer import train_tokenizer
+from crosstask.eval.report import evaluate, show
+from crosstask.eval.scores import answer_recall, rouge
+from crosstask.processing_crosstask import IGNORED, QuestionTooLongError
+from crosstask.storage import save_whole, write_text
+from crosstask.trainer import CrossTaskTrainer, NonFiniteLossError
+
+FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "crosstask"}
+USER_ERRORS = (ConfigError, DataError, NonFiniteLossError)
+# Keys that change what a run shows or how fast it is, not what it learns: free to differ on a restart.
+FREE_KEYS = {
+    "dataloader_num_workers",
+    "dataloader_persistent_workers",
+    "dataloader_pin_memory",
+    "disable_tqdm",
+    "log_level",
+    "logging_steps",
+    "logging_strategy",
+    "report_to",
+    "run_name",
+    "save_total_limit",
+}
+
+
+def main(argv=None):
+    """Entry point; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
+    parser = argparse.ArgumentParser(
+        prog="crosstask-train",
+        description="Train a cross-task model from a recipe.",
+        epilog="Any key of the recipe can be given as --key value, or --STAGE.key value for one stage "
+        f"({', '.join(STAGES)}): those of RunArguments ({_key_list(RunArguments)}), of StageArguments "
+        f"({_key_list(StageArguments)}), and all of transformers' Seq2SeqTrainingArguments.",
+    )
+    parser.add_argument("config", help="the recipe, a YAML file; see configs/")
+    arguments, overrides = parser.parse_known_args(argv)
+    try:
+        run(read_recipe(arguments.config, overrides))
+    except USER_ERRORS as error:
+        sys.exit(f"crosstask-train: error: {error}")
+
+
+def _key_list(kind):
+    return ", ".join(kind.__dataclass_fields__)
+
+
+def run(recipe):
+    """Train what is not trained yet, evaluate, and show the result. Takes a [`Recipe`]."""
+    folder = recipe.output_dir
+    state = PartialState()
+    lock = FileLock(folder / ".lock", timeout=0)
+    if state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ConfigError(f"output_dir: {folder} is in use by another process") from error
+        _claim(folder, recipe)
+    try:
+        state.wait_for_everyone()
+        trained = [stage for stage in recipe.stages if Stage(stage, recipe).train()]
+        state.wait_for_everyone()
+        if state.is_main_process:
+            if not trained:
+                _say(f"Nothing to train: all stages in {folder} are finished.")
+            if trained or not (folder / "metrics.json").exists():
+                evaluate(recipe)
+            show(recipe)
+        state.wait_for_everyone()
+    finally:
+        lock.release()
+
+
+def _claim(folder, recipe):
+    """Write the recipe into the run's folder; refuse a folder that belongs to another one."""
+    path = folder / "recipe.yaml"
+    mine = json.loads(json.dumps(recipe.values, default=str))
+    if path.exists():
+        theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for stage in mine | theirs:
+            here, there = mine.get(stage) or {}, theirs.get(stage) or {}
+            for key in sorted((here | there).keys() - FREE_KEYS - {"output_dir"}):
+                if here.get(key) != there.get(key):
+                    name = f"{stage}.{key}" if stage else key
+                    raise ConfigError(
+                        f"output_dir: {folder} holds a run of another recipe ({name} is "
+                        f"{there.get(key)!r} there and {here.get(key)!r} here); choose another output_dir, "
+                        "or delete that folder"
+                    )
+    write_text(path, yaml.safe_dump(mine, sort_keys=False))
+
+
+class Stage:
+    """One stage of a run: what it starts from, what it reads, and the folder that it ends in."""
+
+    def __init__(self, name, recipe):
+        self.name = name
+        self.recipe = recipe
+        self.run = recipe.run
+        self.arguments = recipe.stages[name].stage
+        self.training = recipe.stages[name].training
+        self.root = recipe.output_dir
+        self.folder = self.root / FOLDERS[name]
+        self.checkpoints = Path(self.training.output_dir)
+
+    def train(self):
+        """Train, and save to the stage's folder. `False` where that had been done before."""
+        if self.folder.exists():
+            _say(f"{self.name}: already finished, in {self.folder}")
+            return False
+        _say(f"{self.name}: training")
+        start = time.monotonic()
+        set_seed(self.training.seed)
+        rows = self.read()
+        counts = ", ".join(f"{len(part)} {name}" for name, part in rows.items())
+        _say(f"{self.name}: {counts} rows from {self.arguments.data}")
+        model, processor = self.build()
+        trainer = self.trainer(model, processor, rows)
+        checkpoint = last_checkpoint(self.checkpoints)
+        if checkpoint:
+            _say(f"{self.name}: resuming from {checkpoint}")
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        except NonFiniteLossError as error:
+            kept = last_checkpoint(self.checkpoints)
+            where = f"the last good checkpoint is {kept}" if kept else "there was no checkpoint yet"
+            raise NonFiniteLossError(f"{self.name}: {error} ({where})") from error
+        if trainer.is_world_process_zero():
+            self.save(trainer, processor, time.monotonic() - start)
+        PartialState().wait_for_everyone()
+        return True
+
+    def read(self):
+        arguments, rejects = self.arguments, []
+        try:
+            rows = read_rows(
+                arguments.data,
+                self.name,
+                config_name=arguments.data_config_name,
+                columns=arguments.data_columns,
+                options=arguments.data_options,
+                rejects=rejects,
+            )
+        finally:
+            if rejects and PartialState().is_main_process:
+                path = self.root / f"rejects_{self.name}.jsonl"
+                write_rejects(rejects, path)
+                _say(f"{self.name}: {len(rejects)} rows rejected, with their reasons in {path}")
+        return rows
+
+    def build(self):
+        """The model to train and the processor of its inputs."""
+        if self.name == "fuse":
+            return self.build_fused()
+        side = "summarizer" if self.name == "summarize" else "question_answerer"
+        model_name, shape = getattr(self.run, side), getattr(self.run, f"{side}_config")
+        tokenizer = self.tokenizer(model_name)
+        if model_name is None:
+            model = AutoModelForSeq2SeqLM.from_config(_config_from(shape, tokenizer, f"{side}_config"))
+        else:
+            config = _load(AutoConfig, model_name, side)
+            if not config.is_encoder_decoder:
+                hint = (
+                    "leave 'answer' out of stages to fuse it as it is"
+                    if self.name == "answer"
+                    else "expected a model such as T5 or BART"
+                )
+                raise ConfigError(f"{side}: {model_name} is no sequence-to-sequence model; {hint}")
+            model = _load(AutoModelForSeq2SeqLM, model_name, side)
+        if self.training.generation_max_length:
+            model.generation_config.max_new_tokens = self.training.generation_max_length
+        return self.with_lora(model), self.processor(tokenizer)
+
+    def build_fused(self):
+        summarizer, answerer = (
+            self.root / FOLDERS[stage] if stage in self.run.stages else getattr(self.run, side)
+            for stage, side in (("summarize", "summarizer"), ("answer", "question_answerer"))
+        )
+        names = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout")
+        names += ("answerability_weight", "summary_loss_on", "prompt", "max_source_length")
+        try:
+            model = CrossTaskForConditionalGeneration.from_tasks(
+                summarizer, answerer, **{name: getattr(self.run, name) for name in names}
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"fuse: {str(error).splitlines()[0]}") from error
+        tokenizer = _load(AutoTokenizer, summarizer, "summarizer")
+        question_tokenizer = _load(AutoTokenizer, answerer, "question_answerer")
+        if question_tokenizer.get_vocab() == tokenizer.get_vocab():
+            question_tokenizer = None
+        return self.with_lora(model), self.processor(tokenizer, question_tokenizer)
+
+    def tokenizer(self, model_name):
+        """Of the checkpoint, or one trained on the run's own texts, once for both models."""
+        if model_name is not None:
+            return _load(AutoTokenizer, model_name, "summarizer")
+        folder = self.root / "tokenizer"
+        with PartialState().main_process_first():
+            if not folder.exists():
+                tokenizer = train_tokenizer(self.texts(), self.run.vocab_size)
+                save_whole(folder, tokenizer.save_pretrained)
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+
+    def texts(self):
+        """Training texts of all stages: what the models are to read and write."""
+        for stage in self.run.stages:
+            rows = Stage(stage, self.recipe).read()["train"]
+            for name in ("passage", "question", "answer", "summary"):
+                yield from dict.fromkeys(rows[name])
+
+    def processor(self, tokenizer, question_tokenizer=None):
+        limit = self.run.max_source_length
+        return CrossTaskProcessor(tokenizer, question_tokenizer, self.run.prompt, max_source_length=limit)
+
+    def with_lora(self, model):
+        arguments = self.arguments
+        if not arguments.lora_r:
+            return model
+        fused = self.name == "fuse"
+        config = LoraConfig(
+            r=arguments.lora_r,
+            lora_alpha=arguments.lora_alpha,
+            lora_dropout=arguments.lora_dropout,
+            target_modules=arguments.lora_target_modules,
+            # The fusion is new: it is always trained, whole.
+            modules_to_save=["fusion"] if fused else None,
+            exclude_modules=r"fusion\..*" if fused else None,
+        )
+        if self.training.gradient_checkpointing:
+            model.enable_input_require_grads()
+        try:
+            model = get_peft_model(model, config)
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.name}.lora_target_modules: none of {arguments.lora_target_modules} is a layer of "
+                "the model"
+            ) from error
+        if PartialState().is_main_process:
+            model.print_trainable_parameters()
+        return model
+
+    def trainer(self, model, processor, rows):
+        callbacks = []
+        if self.arguments.early_stopping_patience is not None:
+            callbacks.append(EarlyStoppingCallback(self.arguments.early_stopping_patience))
+        validation = rows.get("validation")
+        return CrossTaskTrainer(
+            model=model,
+            args=self.training,
+            train_dataset=self.encode(rows["train"], processor),
+            eval_dataset=None if validation is None else self.encode(validation, processor),
+            data_collator=CrossTaskCollator(processor),
+            processing_class=processor,
+            compute_metrics=self.text_metrics(processor, validation),
+            callbacks=callbacks,
+        )
+
+    def encode(self, rows, processor):
+        inputs = {
+            "summarize": lambda row: {"passage": row["passage"], "summary": row["summary"]},
+            "answer": lambda row: {
+                "question": row["question"],
+                "passage": row["passage"],
+                "summary": [answer or NO_ANSWER for answer in row["answer"]],
+            },
+            "fuse": lambda row: {
+                name: row[name] for name in ("question", "passage", "summary", "answerable")
+            },
+        }[self.name]
+
+        def encode(batch):
+            try:
+                return dict(processor(**inputs(batch)))
+            except QuestionTooLongError as error:
+                raise DataError(f"{self.arguments.data}: row {batch['id'][error.index]}: {error}") from error
+
+        return rows.map(encode, batched=True, remove_columns=rows.column_names, desc="encoding")
+
+    def text_metrics(self, processor, rows):
+        """ROUGE and answer recall of generated text, where the recipe asks for generation."""
+        if rows is None or not self.training.predict_with_generate:
+            return None
+        answers = rows["answer"] if self.name == "fuse" else None
+
+        def metrics(prediction):
+            generated, references = (
+                processor.batch_decode(
+                    np.where(ids == IGNORED, processor.tokenizer.pad_token_id, ids), skip_special_tokens=True
+                )
+                for ids in (prediction.predictions, prediction.label_ids)
+            )
+            scores = rouge(generated, references)
+            if answers is not None:
+                scores["answer_recall"] = answer_recall(generated, answers)
+            return {name: value for name, value in scores.items() if value is not None}
+
+        return metrics
+
+    def save(self, trainer, processor, seconds):
+        """Write the stage's folder whole, then drop the checkpoints that led to it."""
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if self.name == "fuse" and isinstance(model, PeftModel):
+            model = model.merge_and_unload()
+
+        def write(folder):
+            model.save_pretrained(folder)
+            (processor if self.name == "fuse" else processor.tokenizer).save_pretrained(folder)
+
+        history = self.root / "history.json"
+        log = json.loads(history.read_text(encoding="utf-8")) if history.exists() else {}
+        log[self.name] = {"seconds": seconds, "log": trainer.state.log_history}
+        write_text(history, json.dumps(log, indent=1))
+        save_whole(self.folder, write)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def last_checkpoint(folder):
+    """
+    The newest complete checkpoint of an interrupted stage, or `None`. A process that was killed while it
+    wrote one leaves no readable `trainer_state.json`, which is written last; that one is deleted.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    while found:
+        try:
+            json.loads((found[-1] / "trainer_state.json").read_text(encoding="utf-8"))
+            return str(found[-1])
+        except (OSError, ValueError):
+            if PartialState().is_main_process:
+                shutil.rmtree(found[-1])
+            found.pop()
+    return None
+
+
+def _load(auto_class, name, key):
+    try:
+        return auto_class.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}: {name}: {str(error).splitlines()[0]}") from error
+
+
+def _config_from(shape, tokenizer, key):
+    if "model_type" not in shape:
+        raise ConfigError(f"{key}: expected model_type among its keys, got {', '.join(shape)}")
+    ids = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+    }
+    try:
+        config = AutoConfig.for_model(**(ids | shape))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    if not config.is_encoder_decoder:
+        raise ConfigError(
+            f"{key}: {shape['model_type']} is no sequence-to-sequence model, expected t5 or bart"
+        )
+    return config
+
+
+def _say(text):
+    if PartialState().is_main_process:
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The trainer of all three stages: exact joint loss, its two parts in the log, answerability metrics."""
+
+import math
+
+import torch
+from transformers import EvalPrediction, Seq2SeqTrainer
+
+from crosstask.eval.scores import answerability
+from crosstask.fusion_crosstask import IGNORED
+
+PARTS = ("summary_loss", "answerability_loss")
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; raised before the weights take the step."""
+
+
+class CrossTaskTrainer(Seq2SeqTrainer):
+    """
+    A `Seq2SeqTrainer` for [`CrossTaskForConditionalGeneration`], which also trains any plain
+    sequence-to-sequence model. Arguments are those of `Seq2SeqTrainer`. Beyond it:
+
+    - The loss of a step is the same however its rows are spread over processes and accumulated
+      micro-batches: the summary loss is a mean over the step's summary tokens, the answerability loss
+      over its labelled rows.
+    - `summary_loss` and `answerability_loss` are logged beside `loss` (in nats).
+    - Evaluation reports `eval_answerability_accuracy` and `eval_answerability_auroc` of the rows' own
+      summaries. With `predict_with_generate`, `compute_metrics` gets the generated tokens and the
+      labels (both padded with -100), as from `Seq2SeqTrainer`; without, it is not called.
+    - A loss that is not finite ends the training with a [`NonFiniteLossError`].
+    """
+
+    def __init__(self, *args, compute_metrics=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        # The loss below is scaled for gradient accumulation already; `Trainer` must not divide again.
+        self.model_accepts_loss_kwargs = True
+        self.is_fused = hasattr(self.model.config, "answerability_weight")
+        self._text_metrics = compute_metrics
+        if self.is_fused or compute_metrics is not None:
+            self.compute_metrics = self._compute_metrics
+        self._train_sums = _Sums()
+        self._eval_sums = _Sums()
+        self._summed_from_step = 0
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """Summary tokens and labelled rows of a whole step, over all its micro-batches and processes."""
+        counts = sum((self._count(batch) for batch in batch_samples), torch.zeros(2)).to(device)
+        if self.args.world_size > 1:
+            counts = self.accelerator.gather(counts[None]).sum(0)
+        return counts
+
+    def _count(self, batch):
+        tokens = (self._summary_labels(batch) != IGNORED).sum()
+        rows = (batch["answerable"] != IGNORED).sum() if "answerable" in batch else tokens * 0
+        return torch.stack([tokens, rows]).to("cpu", torch.float)
+
+    def _summary_labels(self, batch):
+        """The labels that the model's summary loss takes."""
+        labels = batch["labels"]
+        if getattr(self.model.config, "summary_loss_on", "all") == "answerable" and "answerable" in batch:
+            labels = labels.masked_fill((batch["answerable"] != 1)[:, None], IGNORED)
+        return labels
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        means = self._means(inputs, outputs)
+        counts = self._count(inputs).to(means.device)
+        if model.training and num_items_in_batch is not None:
+            # Processes average their gradients, so each gives its share of the sum times their number.
+            share = counts / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
+            means = means * share
+            if not self._train_sums:
+                self._summed_from_step = self.state.global_step
+            self._train_sums.add(means.detach() / self.accelerator.num_processes)
+        else:
+            self._eval_sums.add(torch.stack([means.detach() * counts, counts]))
+        loss = means @ self._weights(means.device)
+        return (loss, outputs) if return_outputs else loss
+
+    def _means(self, inputs, outputs):
+        """This batch's mean summary loss and mean answerability loss: (2,)."""
+        summary_loss = outputs["summary_loss"] if self.is_fused else outputs["loss"]
+        if self.label_smoother is not None:
+            summary_loss = self.label_smoother(outputs, self._summary_labels(inputs))
+        answerability_loss = outputs.get("answerability_loss") if self.is_fused else None
+        if answerability_loss is None:
+            answerability_loss = torch.zeros_like(summary_loss)
+        # `mean` joins the replicas of `DataParallel`.
+        return torch.stack([summary_loss.mean(), answerability_loss.mean()]).float()
+
+    def _weights(self, device):
+        return torch.tensor([1.0, getattr(self.model.config, "answerability_weight", 0.0)], device=device)
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}: training stopped before "
+                "that step, and earlier checkpoints are untouched; a lower learning rate, bf16 instead of "
+                "fp16 or a check of the data is the usual cure"
+            )
+        return loss
+
+    def log(self, logs, *args, **kwargs):
+        if "loss" in logs and self._train_sums and self.is_fused:
+            steps = max(self.state.global_step - self._summed_from_step, 1)
+            sums = self._train_sums.over_processes(self.accelerator)
+            logs.update({name: (value / steps).item() for name, value in zip(PARTS, sums, strict=True)})
+        if "loss" in logs:
+            self._train_sums.clear()
+        super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
+        self._eval_sums.clear()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self._eval_sums:
+            # Exact over the whole set, where `Trainer` averages batches of unequal weight.
+            sums, counts = self._eval_sums.over_processes(self.accelerator)
+            means = sums / counts.clamp(min=1)
+            if self.is_fused:
+                named = zip(PARTS, means.tolist(), strict=True)
+                output.metrics |= {f"{metric_key_prefix}_{name}": value for name, value in named}
+            output.metrics[f"{metric_key_prefix}_loss"] = (means @ self._weights(means.device)).item()
+        return output
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only:
+            return loss, None, None
+        predictions, references = [], []
+        if self.is_fused:
+            predictions.append(outputs["answerability_logits"])
+            references.append(inputs["answerable"])
+        if self.args.predict_with_generate:
+            sources = {k: v for k, v in inputs.items() if k not in ("labels", "answerable")}
+            gen_kwargs = gen_kwargs or getattr(self, "_gen_kwargs", {})
+            gen_kwargs = {k: v for k, v in gen_kwargs.items() if v is not None}
+            tokens = self.model.generate(**sources, **gen_kwargs)
+            predictions.append(tokens)
+            references.append(inputs["labels"])
+        return loss, tuple(predictions), tuple(references)
+
+    def _compute_metrics(self, prediction):
+        metrics = {}
+        predictions, references = list(prediction.predictions), list(prediction.label_ids)
+        if self.is_fused:
+            logits = torch.from_numpy(predictions.pop(0)).float()
+            labels = references.pop(0)
+            scores = answerability(logits.softmax(-1)[:, 1].tolist(), labels.tolist())
+            metrics |= {
+                f"answerability_{name}": math.nan if value is None else value
+                for name, value in scores.items()
+            }
+        if predictions and self._text_metrics is not None:
+            metrics |= self._text_metrics(EvalPrediction(predictions[0], references[0]))
+        return metrics
+
+
+class _Sums:
+    """A running sum of one tensor, kept on its device until it is read."""
+
+    def __init__(self):
+        self.total = None
+
+    def __bool__(self):
+        return self.total is not None
+
+    def add(self, values):
+        self.total = values if self.total is None else self.total + values
+
+    def clear(self):
+        self.total = None
+
+    def over_processes(self, accelerator):
+        return accelerator.gather(self.total[None]).sum(0)
