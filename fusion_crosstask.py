@@ -1,7 +1,5 @@
 """The fusion: what it reads of a summary, and the cross-attention that judges it."""
 
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -91,26 +89,6 @@ class CrossAttentionFusion(nn.Module):
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         attentions = scores.float().softmax(-1).to(query.dtype)
         return F.dropout(attentions, dropout, self.training) @ value, attentions
-
-
-@contextmanager
-def input_of(module, pass_on=None):
-    """
-    Catch what `module` reads: the one place where every sequence-to-sequence model has its decoder's
-    states normed and scaled as its LM head wants them. With `pass_on`, the module itself sees only that
-    many positions.
-    """
-    captured = []
-
-    def catch(_, args):
-        captured.append(args[0])
-        return None if pass_on is None else (args[0][:, :pass_on], *args[1:])
-
-    handle = module.register_forward_pre_hook(catch)
-    try:
-        yield captured
-    finally:
-        handle.remove()
 
 
 def targets_of(decoder_input_ids, decoder_attention_mask=None):

@@ -8,25 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForSeq2SeqLM,
     GenerationMixin,
     PreTrainedModel,
 )
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
-from transformers.utils import find_adapter_config_file
 
 from .configuration_crosstask import CrossTaskConfig
 from .fusion_crosstask import (
     IGNORED,
     UNKNOWN,
     CrossAttentionFusion,
-    input_of,
     summary_mask,
     targets_of,
     token_ids,
 )
+from .parts_crosstask import encoder_of, input_of, lm_head, load_part
 
 
 @dataclass
@@ -93,15 +91,7 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
     accepts_loss_kwargs = False
 
     def __init__(self, config, summarizer=None, question_encoder=None):
-        r"""
-        Args:
-            config ([`CrossTaskConfig`]):
-                Configuration with both parts.
-            summarizer (`PreTrainedModel`, *optional*):
-                The summarizer itself; otherwise it is built from `config.summarizer`.
-            question_encoder (`PreTrainedModel`, *optional*):
-                The text encoder itself; otherwise it is built from `config.question_encoder`.
-        """
+        """From a [`CrossTaskConfig`] with both parts; a part that is given itself is not built anew."""
         if config.summarizer is None or config.question_encoder is None:
             raise ValueError(
                 "`config` needs both `summarizer` and `question_encoder` to build the model from."
@@ -110,7 +100,7 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if summarizer is None:
             summarizer = AutoModelForSeq2SeqLM.from_config(config.summarizer)
         if question_encoder is None:
-            question_encoder = _encoder_of(AutoModel.from_config(config.question_encoder))
+            question_encoder = encoder_of(AutoModel.from_config(config.question_encoder))
         self.summarizer = summarizer
         self.question_encoder = question_encoder
         # One object, so that what changes the part (resized embeddings, say) is saved with the whole.
@@ -118,7 +108,7 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.fusion = CrossAttentionFusion(
             config,
             question_dim=question_encoder.config.hidden_size,
-            summary_dim=_lm_head(summarizer).weight.shape[-1],
+            summary_dim=lm_head(summarizer).weight.shape[-1],
         )
         self.generation_config = copy.deepcopy(summarizer.generation_config)
         # T5's feed-forward output overflows in float16; it names the modules to keep in float32, and
@@ -166,14 +156,14 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 "`summarizer` has to be a sequence-to-sequence model with a language-model head, "
                 f"got a {type(summarizer).__name__}."
             )
-        model = cls(config, summarizer=summarizer, question_encoder=_encoder_of(answerer))
+        model = cls(config, summarizer=summarizer, question_encoder=encoder_of(answerer))
         model.fusion.to(summarizer.dtype)
         return model.eval()
 
     def _init_weights(self, module):
         """Only the fusion's: each part initializes its own. Normal(0, 0.02) as in BERT."""
         # transformers 5 sets the flag on each tensor that came from a checkpoint.
-        parameters = [p for p in module.parameters(False) if not _is_initialized(p)]
+        parameters = [p for p in module.parameters(False) if not getattr(p, "_is_hf_initialized", False)]
         if isinstance(module, nn.LayerNorm):
             for parameter in parameters:
                 parameter.data.fill_(1.0 if parameter is module.weight else 0.0)
@@ -244,36 +234,31 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         **kwargs,
     ):
         r"""
-        Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
-                The prompted question and the passage, in the summarizer's vocabulary.
-            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
-                1 for tokens, 0 for padding. Defaults to ones.
-            question_input_ids (`torch.LongTensor` of shape `(batch_size, question_length)`, *optional*):
-                The same text in the question encoder's vocabulary. Defaults to `input_ids`; needed
-                where the question encoder has a vocabulary of its own.
-            question_attention_mask (`torch.Tensor` of shape `(batch_size, question_length)`, \
-*optional*):
-                Its mask. Defaults to ones, or to `attention_mask` where `input_ids` are read.
-            decoder_input_ids (`torch.LongTensor` of shape `(batch_size, summary_length)`, *optional*):
-                The summary, shifted right. Made from `labels` where not given.
-            decoder_attention_mask (`torch.Tensor` of shape `(batch_size, summary_length)`, *optional*):
-                Mask of `decoder_input_ids`.
-            encoder_outputs, question_encoder_outputs (`tuple` or `BaseModelOutput`, *optional*):
+        Args, all optional, in the shapes that every sequence-to-sequence model has:
+            input_ids, attention_mask (`torch.LongTensor`, `(batch_size, sequence_length)`):
+                The prompted question and the passage, in the summarizer's vocabulary, and its mask: 1 for
+                tokens, 0 for padding, ones where not given.
+            question_input_ids, question_attention_mask (`torch.LongTensor`, `(batch_size, question_length)`):
+                The same text in the question encoder's vocabulary. Only needed where it has one of its own;
+                otherwise it reads `input_ids`.
+            decoder_input_ids, decoder_attention_mask (`torch.LongTensor`, `(batch_size, summary_length)`):
+                The summary, shifted right, and its mask. Made from `labels` where not given.
+            encoder_outputs, question_encoder_outputs (`tuple` or `BaseModelOutput`):
                 Outputs of the encoders, so that they need not run.
-            past_key_values (`Cache`, *optional*):
-                Keys and values of former decoding steps. The answerability is not computed then, for
-                the fusion reads the whole summary.
-            labels (`torch.LongTensor` of shape `(batch_size, summary_length)`, *optional*):
+            past_key_values (`Cache`):
+                Keys and values of former decoding steps. The answerability is not computed then, for the
+                fusion reads the whole summary.
+            inputs_embeds, decoder_inputs_embeds (`torch.FloatTensor`, `(batch_size, length, hidden_size)`):
+                Instead of the summarizer's ids.
+            labels (`torch.LongTensor`, `(batch_size, summary_length)`):
                 Summary tokens; -100 is ignored.
-            answerable (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                1 where the summary carries the answer, 0 where not; -100 is ignored.
-            use_cache, output_attentions, output_hidden_states, return_dict (`bool`, *optional*):
-                As everywhere in transformers; attentions of the encoders and the decoder need the
-                `"eager"` attention implementation.
-
-        With `config.summary_loss_on="answerable"` the summary loss takes the rows with `answerable` 1
-        only; where no `answerable` is given at all, it takes all rows.
+            answerable (`torch.LongTensor`, `(batch_size,)`):
+                1 where the summary carries the answer, 0 where not; -100 is ignored. With
+                `config.summary_loss_on="answerable"` only rows of 1 have a summary loss; where
+                `answerable` is not given at all, every row has.
+            use_cache, output_attentions, output_hidden_states, return_dict (`bool`):
+                As everywhere in transformers; attentions of the encoders and the decoder need the `"eager"`
+                attention implementation.
 
         Returns:
             [`CrossTaskOutput`], or a tuple of its values where `return_dict=False`.
@@ -302,7 +287,7 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 "`answerable` needs the question encoder: give `input_ids`, `question_input_ids` or "
                 "`question_encoder_outputs`, and no `past_key_values`."
             )
-        watch = input_of(_lm_head(self.summarizer)) if question is not None else nullcontext()
+        watch = input_of(lm_head(self.summarizer)) if question is not None else nullcontext()
         with watch as captured:
             summary = self.summarizer(
                 input_ids=input_ids if encoder_outputs is None else None,
@@ -452,15 +437,12 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Probability that each summary carries the answer to its question.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
-                The prompted questions and passages.
-            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
-                1 for tokens, 0 for padding. Derived from the padding token where not given.
             summary_ids (`torch.LongTensor` of shape `(batch_size * n, summary_length)`):
-                n summaries an input, as `generate` returns them: a leading start token, padding after
-                the end of sequence.
-            question_input_ids, question_attention_mask, encoder_outputs, question_encoder_outputs:
-                As in [`~CrossTaskForConditionalGeneration.forward`].
+                n summaries an input, as `generate` returns them: leading start token, padding after the end.
+            input_ids, attention_mask, question_input_ids, question_attention_mask, encoder_outputs, \
+question_encoder_outputs:
+                As in [`~CrossTaskForConditionalGeneration.forward`]; a missing `attention_mask` is derived
+                from the padding token, as in `generate`.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size * n,)`, in the order of `summary_ids`.
@@ -496,7 +478,7 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         # One pass of the decoder over all summaries. The LM head, as dear as several layers, is left
         # with a single position: nobody reads its logits.
-        with input_of(_lm_head(self.summarizer), pass_on=1) as captured:
+        with input_of(lm_head(self.summarizer), pass_on=1) as captured:
             self.summarizer(
                 attention_mask=each(attention_mask),
                 encoder_outputs=BaseModelOutput(each(encoder_outputs[0])),
@@ -525,50 +507,7 @@ def _first(*values):
     return next((value for value in values if value is not None), None)
 
 
-def _is_initialized(parameter):
-    return getattr(parameter, "_is_hf_initialized", False)
-
-
 def _cross_entropy(logits, labels):
     """Mean over the labels that count, in float32; 0 (with a graph) where none does."""
     loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
     return loss / (labels != IGNORED).sum().clamp(min=1)
-
-
-def _lm_head(summarizer):
-    head = summarizer.get_output_embeddings()
-    return getattr(head, "out_proj", head)  # T5Gemma wraps its linear layer
-
-
-def load_part(model, model_kwargs=None):
-    """A model of its own from an id, a folder or a loaded model, with adapters merged."""
-    model_kwargs = model_kwargs or {}
-    if isinstance(model, PreTrainedModel):
-        return copy.deepcopy(model)
-    if hasattr(model, "merge_and_unload"):  # a loaded PeftModel
-        return copy.deepcopy(model).merge_and_unload()
-    if find_adapter_config_file(model, **_hub_kwargs(model_kwargs)) is not None:
-        try:
-            from peft import PeftConfig, PeftModel
-        except ImportError as error:
-            raise ImportError(f"{model} is a PEFT adapter: `pip install peft` to load it.") from error
-        adapter = PeftConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
-        base = load_part(adapter.base_model_name_or_path, model_kwargs)
-        return PeftModel.from_pretrained(base, model).merge_and_unload()
-    config = AutoConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
-    auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
-    return auto_class.from_pretrained(model, config=config, **model_kwargs)
-
-
-def _hub_kwargs(model_kwargs):
-    names = ("cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder")
-    return {name: model_kwargs[name] for name in names if name in model_kwargs}
-
-
-def _encoder_of(model):
-    """The text encoder of a model, without the pooler, which would be weights that nothing reads."""
-    if getattr(model.base_model, "decoder", None) is not None:
-        return model.get_encoder()
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    return model

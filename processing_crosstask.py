@@ -173,11 +173,11 @@ class CrossTaskProcessor(ProcessorMixin):
             names += [f"question_{name}" for name in names]
         return names
 
-    def to_dict(self):
+    def to_dict(self, **kwargs):
         # The tokenizer is a folder beside the others' files, not a part of the JSON.
         question_tokenizer, self.question_tokenizer = self.question_tokenizer, None
         try:
-            output = super().to_dict()
+            output = super().to_dict(**kwargs)
         finally:
             self.question_tokenizer = question_tokenizer
         output.pop(QUESTION_TOKENIZER, None)

@@ -11,7 +11,7 @@ from crosstask.eval.plots import learning_curve
 from crosstask.eval.scores import answer_recall, answerability, lead, rouge, table
 from crosstask.eval.systems import generate_summaries, score_summaries
 from crosstask.hub import write_model_card
-from crosstask.modeling_crosstask import load_part
+from crosstask.parts_crosstask import load_part
 from crosstask.storage import write_text
 
 EXAMPLES = 3

@@ -401,11 +401,12 @@ def test_a_folder_that_datasets_understands(tmp_path):
     assert len(splits["train"]) + len(splits["validation"]) == 4
 
 
-@pytest.mark.parametrize("content", [None, "not json\n"])
-def test_a_folder_that_nobody_understands(tmp_path, content):
+@pytest.mark.parametrize(("content", "told"), [(None, "data"), ("not json\n", "JSON parse error")])
+def test_a_folder_that_nobody_understands(tmp_path, content, told):
     if content:
         (tmp_path / "train-part.jsonl").write_text(content)
-    assert f"{tmp_path}: cannot be read as a data set: " in failure(tmp_path, "fuse")
+    message = failure(tmp_path, "fuse")
+    assert f"{tmp_path}: cannot be read as a data set: " in message and told in message
 
 
 def test_what_save_to_disk_wrote_reads_back(tmp_path):
@@ -413,7 +414,7 @@ def test_what_save_to_disk_wrote_reads_back(tmp_path):
     written = DatasetDict({k: Dataset.from_list(v, features=FEATURES) for k, v in rows.items()})
     written.save_to_disk(tmp_path / "all")
     assert {k: v.to_list() for k, v in read_rows(tmp_path / "all", "fuse").items()} == rows
-    written["train"].with_format("numpy").save_to_disk(tmp_path / "one")
+    written["train"].with_format("numpy", columns=["id"]).save_to_disk(tmp_path / "one")
     splits = read_rows(tmp_path / "one", "fuse")
     assert sorted(row["id"] for row in all_rows(splits)) == ["r0", "r1", "r2", "r3", "r4"]
     (tmp_path / "one" / "state.json").write_text("{")
@@ -586,6 +587,27 @@ def test_squad_rows_of_bad_answers(tmp_path):
     assert f"{path}, line 4, row 'bad': answers is 'a', expected" in failure(path, "answer")
     path = write_jsonl(tmp_path / "b.jsonl", [good[0], {"id": "x", "context": "c", "question": "q"}])
     assert f"{path}, line 2: the column 'answers' is missing" in failure(path, "answer")
+
+
+def test_columns_make_rows_of_what_would_be_squad(tmp_path):
+    records = [{**squad_record(n, ["a"]), "best": f"b{n}"} for n in range(3)]
+    path = write_jsonl(tmp_path / "a.jsonl", records)
+    columns = {"passage": "context", "answer": "best"}
+    assert {row["answer"] for row in all_rows(read_rows(path, "answer", columns=columns))} == {
+        "b0",
+        "b1",
+        "b2",
+    }
+
+
+def test_an_impossible_question_has_no_answer_whatever_is_listed(tmp_path):
+    qas = [{"id": "q", "question": "?", "answers": [{"text": "a"}], "is_impossible": True}]
+    document = squad_document(qas)
+    for n in range(2):
+        document["data"] += squad_document([{**qas[0], "id": f"q{n}"}], f"c{n}")["data"]
+    (tmp_path / "dev.json").write_text(json.dumps(document))
+    rows = all_rows(read_rows(tmp_path / "dev.json", "answer"))
+    assert [(row["answer"], row["answerable"]) for row in rows] == [("", 0)] * 3
 
 
 def test_a_question_without_answer_that_is_not_impossible_is_rejected(tmp_path):

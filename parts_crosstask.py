@@ -1,0 +1,67 @@
+"""What the model asks of its parts, whatever family they are of: loading, encoder, LM head."""
+
+import copy
+from contextlib import contextmanager
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers.utils import find_adapter_config_file
+
+
+def load_part(model, model_kwargs=None):
+    """A model of its own from an id, a folder or a loaded model, with adapters merged."""
+    model_kwargs = model_kwargs or {}
+    if isinstance(model, PreTrainedModel):
+        return copy.deepcopy(model)
+    if hasattr(model, "merge_and_unload"):  # a loaded PeftModel
+        return copy.deepcopy(model).merge_and_unload()
+    if find_adapter_config_file(model, **_hub_kwargs(model_kwargs)) is not None:
+        try:
+            from peft import PeftConfig, PeftModel
+        except ImportError as error:
+            raise ImportError(f"{model} is a PEFT adapter: `pip install peft` to load it.") from error
+        adapter = PeftConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
+        base = load_part(adapter.base_model_name_or_path, model_kwargs)
+        return PeftModel.from_pretrained(base, model).merge_and_unload()
+    config = AutoConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
+    auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
+    return auto_class.from_pretrained(model, config=config, **model_kwargs)
+
+
+def _hub_kwargs(model_kwargs):
+    names = ("cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder")
+    return {name: model_kwargs[name] for name in names if name in model_kwargs}
+
+
+def encoder_of(model):
+    """The text encoder of a model, without the pooler, which would be weights that nothing reads."""
+    if getattr(model.base_model, "decoder", None) is not None:
+        return model.get_encoder()
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
+
+
+def lm_head(summarizer):
+    """The linear layer that turns a summarizer's decoder states into logits."""
+    head = summarizer.get_output_embeddings()
+    return getattr(head, "out_proj", head)  # T5Gemma wraps its linear layer
+
+
+@contextmanager
+def input_of(module, pass_on=None):
+    """
+    Catch what `module` reads: the one place where every sequence-to-sequence model has its decoder's
+    states normed and scaled as its LM head wants them. With `pass_on`, the module itself sees only that
+    many positions.
+    """
+    captured = []
+
+    def catch(_, args):
+        captured.append(args[0])
+        return None if pass_on is None else (args[0][:, :pass_on], *args[1:])
+
+    handle = module.register_forward_pre_hook(catch)
+    try:
+        yield captured
+    finally:
+        handle.remove()
