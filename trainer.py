@@ -119,7 +119,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             means = sums / counts.clamp(min=1)
             if self.is_fused:
                 named = zip(PARTS, means.tolist(), strict=True)
-                output.metrics |= {f"{metric_key_prefix}_{name}": value for name, value in named}
+                output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in named})
             output.metrics[f"{metric_key_prefix}_loss"] = (means @ self._weights(means.device)).item()
         return output
 
@@ -130,7 +130,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         if prediction_loss_only:
             return loss, None, None
         predictions, references = [], []
-        if self.is_fused:
+        if self.is_fused and "answerable" in inputs:
             predictions.append(outputs["answerability_logits"])
             references.append(inputs["answerable"])
         if self.args.predict_with_generate:

@@ -58,12 +58,20 @@ CLAUSES = {
     ],
 }
 QUESTIONS = {
-    "who": ["Who was in charge?", "Who is named in the report on {e}?", "Which person was in charge?"],
+    "who": [
+        "Who was in charge?",
+        "Who is named in the report on {e}?",
+        "Which person was in charge?",
+    ],
     "what": ["What things are mentioned?", "Which things does the report on {e} mention?"],
     "when": ["When was {e}?", "When did it happen?", "On which day was {e}?"],
     "where": ["Where was {e}?", "Where did it happen?", "In which town was {e}?"],
     "cost": ["How much did {e} cost?", "How much money was it?", "How much is the bill?"],
-    "count": ["How many people were there?", "How many people are mentioned?", "How many were counted?"],
+    "count": [
+        "How many people were there?",
+        "How many people are mentioned?",
+        "How many were counted?",
+    ],
     "why": ["What was the reason?", "Why, according to officials?", "What reason is given?"],
     "how": ["How was it done?", "By what means was it done?", "What tools were used?"],
     "duration": ["How long did it take?", "How long was it?", "For how long did it go on?"],
@@ -99,7 +107,11 @@ EVENTS = {
             "the {s} welcomed its first guests",
             "a ceremony marked the opening of the {s}",
         ],
-        "fillers": ["a band played outside", "coffee was served to everyone", "the mood was cheerful"],
+        "fillers": [
+            "a band played outside",
+            "coffee was served to everyone",
+            "the mood was cheerful",
+        ],
         "lead": "where count who cost what when payer duration why how".split(),
         "words": {
             "subject": "library museum theater station market".split(),
@@ -122,7 +134,10 @@ EVENTS = {
             ],
             ["What is on display?", "What did guests find inside?"],
         ],
-        "when": [["the doors opened on {v}", "guests first came in on {v}"], ["When did the doors open?"]],
+        "when": [
+            ["the doors opened on {v}", "guests first came in on {v}"],
+            ["When did the doors open?"],
+        ],
         "where": [["the site lies in {v}", "builders chose a site in {v}"], ["Where is the site?"]],
         "cost": [
             ["building costs reached {v}", "builders spent {v}"],
@@ -141,8 +156,14 @@ EVENTS = {
             ["it was needed because of {v}", "the need arose from {v}"],
             ["Why was it needed?"],
         ],
-        "how": [["the walls were raised with {v}", "builders used {v}"], ["How were the walls raised?"]],
-        "duration": [["the building work lasted {v}", "builders needed {v}"], ["How long did builders need?"]],
+        "how": [
+            ["the walls were raised with {v}", "builders used {v}"],
+            ["How were the walls raised?"],
+        ],
+        "duration": [
+            ["the building work lasted {v}", "builders needed {v}"],
+            ["How long did builders need?"],
+        ],
     },
     "fire": {
         "name": "the fire",
@@ -175,9 +196,18 @@ EVENTS = {
             ],
             ["What did the fire destroy?", "What was lost in the flames?"],
         ],
-        "when": [["the alarm was raised on {v}", "smoke was first seen on {v}"], ["When was the alarm raised?"]],
-        "where": [["the fire was in {v}", "sirens were heard across {v}"], ["Where were sirens heard?"]],
-        "cost": [["the damage is put at {v}", "repairs will cost {v}"], ["How much will repairs cost?"]],
+        "when": [
+            ["the alarm was raised on {v}", "smoke was first seen on {v}"],
+            ["When was the alarm raised?"],
+        ],
+        "where": [
+            ["the fire was in {v}", "sirens were heard across {v}"],
+            ["Where were sirens heard?"],
+        ],
+        "cost": [
+            ["the damage is put at {v}", "repairs will cost {v}"],
+            ["How much will repairs cost?"],
+        ],
         "count": [
             [
                 "{v} were led to safety",
@@ -187,9 +217,18 @@ EVENTS = {
             ],
             ["How many people were led to safety?"],
         ],
-        "why": [["the fire was caused by {v}", "inspectors blame {v}"], ["Why did the fire start?"]],
-        "how": [["crews fought it with {v}", "firefighters used {v}"], ["How did crews fight the fire?"]],
-        "duration": [["the fire burned for {v}", "crews needed {v} to put it out"], ["How long did it burn?"]],
+        "why": [
+            ["the fire was caused by {v}", "inspectors blame {v}"],
+            ["Why did the fire start?"],
+        ],
+        "how": [
+            ["crews fought it with {v}", "firefighters used {v}"],
+            ["How did crews fight the fire?"],
+        ],
+        "duration": [
+            ["the fire burned for {v}", "crews needed {v} to put it out"],
+            ["How long did it burn?"],
+        ],
     },
     "storm": {
         "name": "the storm",
@@ -199,7 +238,11 @@ EVENTS = {
             "high winds battered the {s}",
             "a violent storm flooded the {s}",
         ],
-        "fillers": ["schools stayed closed", "the sky is clear again", "streets were covered in mud"],
+        "fillers": [
+            "schools stayed closed",
+            "the sky is clear again",
+            "streets were covered in mud",
+        ],
         "lead": "when cost count what where duration who how why payer".split(),
         "words": {
             "subject": "harbor school tower market church".split(),
@@ -222,9 +265,18 @@ EVENTS = {
             ],
             ["What did the wind smash?", "What was blown away?"],
         ],
-        "when": [["the storm arrived on {v}", "the winds were strongest on {v}"], ["When did the storm arrive?"]],
-        "where": [["the storm hit {v}", "the worst damage was in {v}"], ["Where was the worst damage?"]],
-        "cost": [["the damage is put at {v}", "the cleanup will cost {v}"], ["How much will the cleanup cost?"]],
+        "when": [
+            ["the storm arrived on {v}", "the winds were strongest on {v}"],
+            ["When did the storm arrive?"],
+        ],
+        "where": [
+            ["the storm hit {v}", "the worst damage was in {v}"],
+            ["Where was the worst damage?"],
+        ],
+        "cost": [
+            ["the damage is put at {v}", "the cleanup will cost {v}"],
+            ["How much will the cleanup cost?"],
+        ],
         "count": [
             [
                 "{v} lost power",
@@ -234,9 +286,18 @@ EVENTS = {
             ],
             ["How many people lost power?"],
         ],
-        "why": [["the damage is blamed on {v}", "the damage came from {v}"], ["Why was there damage?"]],
-        "how": [["crews cleared the roads with {v}", "helpers used {v}"], ["How were the roads cleared?"]],
-        "duration": [["the storm raged for {v}", "the winds blew for {v}"], ["How long did the storm rage?"]],
+        "why": [
+            ["the damage is blamed on {v}", "the damage came from {v}"],
+            ["Why was there damage?"],
+        ],
+        "how": [
+            ["crews cleared the roads with {v}", "helpers used {v}"],
+            ["How were the roads cleared?"],
+        ],
+        "duration": [
+            ["the storm raged for {v}", "the winds blew for {v}"],
+            ["How long did the storm rage?"],
+        ],
     },
     "strike": {
         "name": "the strike",
@@ -246,7 +307,11 @@ EVENTS = {
             "a strike shut down the {s}",
             "a strike began at the {s}",
         ],
-        "fillers": ["the gates remain shut", "passing cars honked in support", "talks are to resume soon"],
+        "fillers": [
+            "the gates remain shut",
+            "passing cars honked in support",
+            "talks are to resume soon",
+        ],
         "lead": "why duration count who where when cost what how payer".split(),
         "words": {
             "subject": "factory shipyard foundry mill warehouse".split(),
@@ -270,8 +335,14 @@ EVENTS = {
             ["What did shops run out of?", "Which goods were in short supply?"],
         ],
         "when": [["work stopped on {v}", "the walkout began on {v}"], ["When did work stop?"]],
-        "where": [["the strike is in {v}", "strikers marched through {v}"], ["Where did strikers march?"]],
-        "cost": [["the owners lost {v}", "the walkout cost the owners {v}"], ["How much did the owners lose?"]],
+        "where": [
+            ["the strike is in {v}", "strikers marched through {v}"],
+            ["Where did strikers march?"],
+        ],
+        "cost": [
+            ["the owners lost {v}", "the walkout cost the owners {v}"],
+            ["How much did the owners lose?"],
+        ],
         "count": [
             [
                 "{v} joined the walkout",
@@ -281,9 +352,18 @@ EVENTS = {
             ],
             ["How many people joined the walkout?"],
         ],
-        "why": [["the strike was called over {v}", "workers are angry about {v}"], ["Why are workers angry?"]],
-        "how": [["strikers blocked the gate with {v}", "the gate was closed with {v}"], ["How was the gate blocked?"]],
-        "duration": [["the strike may last {v}", "the walkout is planned for {v}"], ["How long may the strike last?"]],
+        "why": [
+            ["the strike was called over {v}", "workers are angry about {v}"],
+            ["Why are workers angry?"],
+        ],
+        "how": [
+            ["strikers blocked the gate with {v}", "the gate was closed with {v}"],
+            ["How was the gate blocked?"],
+        ],
+        "duration": [
+            ["the strike may last {v}", "the walkout is planned for {v}"],
+            ["How long may the strike last?"],
+        ],
     },
     "match": {
         "name": "the match",
@@ -293,7 +373,11 @@ EVENTS = {
             "fans filled the {s} for the final",
             "the {s} hosted the cup final",
         ],
-        "fillers": ["both teams shook hands", "the cheering was heard far away", "a rematch is planned"],
+        "fillers": [
+            "both teams shook hands",
+            "the cheering was heard far away",
+            "a rematch is planned",
+        ],
         "lead": "who where when count why what cost duration how payer".split(),
         "words": {
             "subject": "stadium arena gym field park".split(),
@@ -316,9 +400,18 @@ EVENTS = {
             ],
             ["What did fans wave?", "What did the crowd carry?"],
         ],
-        "when": [["the match was played on {v}", "the teams met on {v}"], ["When did the teams meet?"]],
-        "where": [["the match was played in {v}", "the teams met in {v}"], ["Where did the teams meet?"]],
-        "cost": [["the final cost {v} to stage", "organizers spent {v}"], ["How much did organizers spend?"]],
+        "when": [
+            ["the match was played on {v}", "the teams met on {v}"],
+            ["When did the teams meet?"],
+        ],
+        "where": [
+            ["the match was played in {v}", "the teams met in {v}"],
+            ["Where did the teams meet?"],
+        ],
+        "cost": [
+            ["the final cost {v} to stage", "organizers spent {v}"],
+            ["How much did organizers spend?"],
+        ],
         "count": [
             [
                 "{v} watched the game",
@@ -328,9 +421,18 @@ EVENTS = {
             ],
             ["How many people watched the game?"],
         ],
-        "why": [["the start was late because of {v}", "the start was put off after {v}"], ["Why was the start late?"]],
-        "how": [["the players trained with {v}", "coaches made use of {v}"], ["How did the players train?"]],
-        "duration": [["fans waited {v} for tickets", "the wait for tickets was {v}"], ["How long did fans wait?"]],
+        "why": [
+            ["the start was late because of {v}", "the start was put off after {v}"],
+            ["Why was the start late?"],
+        ],
+        "how": [
+            ["the players trained with {v}", "coaches made use of {v}"],
+            ["How did the players train?"],
+        ],
+        "duration": [
+            ["fans waited {v} for tickets", "the wait for tickets was {v}"],
+            ["How long did fans wait?"],
+        ],
     },
     "study": {
         "name": "the study",
@@ -340,7 +442,11 @@ EVENTS = {
             "the {s} announced the results of a study",
             "a large study was finished at the {s}",
         ],
-        "fillers": ["other teams hope to repeat the work", "the results were a surprise", "critics remain unsure"],
+        "fillers": [
+            "other teams hope to repeat the work",
+            "the results were a surprise",
+            "critics remain unsure",
+        ],
         "lead": "what duration who count when how where why cost payer".split(),
         "words": {
             "subject": "college institute laboratory university academy".split(),
@@ -363,8 +469,14 @@ EVENTS = {
             ],
             ["What did the team examine?", "What did the study look at?"],
         ],
-        "when": [["the results came out on {v}", "the paper appeared on {v}"], ["When did the results come out?"]],
-        "where": [["the work was done in {v}", "the team is based in {v}"], ["Where was the work done?"]],
+        "when": [
+            ["the results came out on {v}", "the paper appeared on {v}"],
+            ["When did the results come out?"],
+        ],
+        "where": [
+            ["the work was done in {v}", "the team is based in {v}"],
+            ["Where was the work done?"],
+        ],
         "cost": [["the study cost {v}", "the team spent {v}"], ["How much did the team spend?"]],
         "count": [
             [
@@ -375,9 +487,18 @@ EVENTS = {
             ],
             ["How many people took part?"],
         ],
-        "why": [["the study was prompted by {v}", "the team began work after {v}"], ["Why was the study begun?"]],
-        "how": [["readings were taken with {v}", "the team used {v}"], ["How were readings taken?"]],
-        "duration": [["the study ran for {v}", "the team worked for {v}"], ["How long did the study run?"]],
+        "why": [
+            ["the study was prompted by {v}", "the team began work after {v}"],
+            ["Why was the study begun?"],
+        ],
+        "how": [
+            ["readings were taken with {v}", "the team used {v}"],
+            ["How were readings taken?"],
+        ],
+        "duration": [
+            ["the study ran for {v}", "the team worked for {v}"],
+            ["How long did the study run?"],
+        ],
     },
     "vote": {
         "name": "the vote",
@@ -387,7 +508,11 @@ EVENTS = {
             "plans for the {s} passed the council",
             "a vote cleared the way for repairs to the {s}",
         ],
-        "fillers": ["the result was close", "the public seats were full", "some members left early"],
+        "fillers": [
+            "the result was close",
+            "the public seats were full",
+            "some members left early",
+        ],
         "lead": "cost why when who count where what payer duration how".split(),
         "words": {
             "subject": "bridge station church school tower".split(),
@@ -410,9 +535,18 @@ EVENTS = {
             ],
             ["What does the plan include?", "What did members ask for?"],
         ],
-        "when": [["the vote was held on {v}", "members cast their votes on {v}"], ["When was the vote held?"]],
-        "where": [["the council met in {v}", "the vote took place in {v}"], ["Where did the council meet?"]],
-        "cost": [["the plan will cost {v}", "the council set aside {v}"], ["How much did the council set aside?"]],
+        "when": [
+            ["the vote was held on {v}", "members cast their votes on {v}"],
+            ["When was the vote held?"],
+        ],
+        "where": [
+            ["the council met in {v}", "the vote took place in {v}"],
+            ["Where did the council meet?"],
+        ],
+        "cost": [
+            ["the plan will cost {v}", "the council set aside {v}"],
+            ["How much did the council set aside?"],
+        ],
         "count": [
             [
                 "{v} backed the plan",
@@ -422,9 +556,15 @@ EVENTS = {
             ],
             ["How many people backed the plan?"],
         ],
-        "why": [["the plan was drawn up after {v}", "members spoke of {v}"], ["Why was the plan drawn up?"]],
+        "why": [
+            ["the plan was drawn up after {v}", "members spoke of {v}"],
+            ["Why was the plan drawn up?"],
+        ],
         "how": [["votes were counted with {v}", "clerks used {v}"], ["How were votes counted?"]],
-        "duration": [["the debate lasted {v}", "members talked for {v}"], ["How long did the debate last?"]],
+        "duration": [
+            ["the debate lasted {v}", "members talked for {v}"],
+            ["How long did the debate last?"],
+        ],
     },
     "theft": {
         "name": "the theft",
@@ -434,7 +574,11 @@ EVENTS = {
             "a theft was discovered at the {s}",
             "burglars raided the {s}",
         ],
-        "fillers": ["nobody has been arrested", "the doors have new locks now", "police asked for help"],
+        "fillers": [
+            "nobody has been arrested",
+            "the doors have new locks now",
+            "police asked for help",
+        ],
         "lead": "what how cost when where count who why duration payer".split(),
         "words": {
             "subject": "museum palace gallery bank hotel".split(),
@@ -457,9 +601,18 @@ EVENTS = {
             ],
             ["What did the thieves take?", "What was stolen?"],
         ],
-        "when": [["the thieves struck on {v}", "the alarm went off on {v}"], ["When did the thieves strike?"]],
-        "where": [["the theft was in {v}", "police closed roads in {v}"], ["Where did police close roads?"]],
-        "cost": [["the loss is put at {v}", "the theft cost the owners {v}"], ["How much is the loss?"]],
+        "when": [
+            ["the thieves struck on {v}", "the alarm went off on {v}"],
+            ["When did the thieves strike?"],
+        ],
+        "where": [
+            ["the theft was in {v}", "police closed roads in {v}"],
+            ["Where did police close roads?"],
+        ],
+        "cost": [
+            ["the loss is put at {v}", "the theft cost the owners {v}"],
+            ["How much is the loss?"],
+        ],
         "count": [
             [
                 "{v} were questioned",
@@ -469,9 +622,18 @@ EVENTS = {
             ],
             ["How many people were questioned?"],
         ],
-        "why": [["the alarm was off because of {v}", "the alarm had failed after {v}"], ["Why was the alarm off?"]],
-        "how": [["the thieves got in with {v}", "the gang used {v}"], ["How did the thieves get in?"]],
-        "duration": [["the search lasted {v}", "police searched for {v}"], ["How long did police search?"]],
+        "why": [
+            ["the alarm was off because of {v}", "the alarm had failed after {v}"],
+            ["Why was the alarm off?"],
+        ],
+        "how": [
+            ["the thieves got in with {v}", "the gang used {v}"],
+            ["How did the thieves get in?"],
+        ],
+        "duration": [
+            ["the search lasted {v}", "police searched for {v}"],
+            ["How long did police search?"],
+        ],
     },
 }
 
@@ -481,11 +643,26 @@ PEOPLE_FILLERS = ["several people followed {e}", "three people are named in repo
 PEOPLE = {
     "when": [
         ["{n} arrived on {v}", "{n} came on {v}", "the visit of {n} was on {v}", "on {v} came {n}"],
-        ["When did {n} arrive?", "When did {n} come?", "On which day did {n} arrive?", "When was {n} there?"],
+        [
+            "When did {n} arrive?",
+            "When did {n} come?",
+            "On which day did {n} arrive?",
+            "When was {n} there?",
+        ],
     ],
     "where": [
-        ["{n} lives in {v}", "{n} traveled from {v}", "the home of {n} is in {v}", "from {v} came {n}"],
-        ["Where does {n} live?", "Where is {n} from?", "In which town does {n} live?", "Where is the home of {n}?"],
+        [
+            "{n} lives in {v}",
+            "{n} traveled from {v}",
+            "the home of {n} is in {v}",
+            "from {v} came {n}",
+        ],
+        [
+            "Where does {n} live?",
+            "Where is {n} from?",
+            "In which town does {n} live?",
+            "Where is the home of {n}?",
+        ],
     ],
     "cost": [
         ["{n} gave {v}", "{n} donated {v}", "a gift of {v} came from {n}", "{n} offered {v}"],
@@ -506,7 +683,12 @@ PEOPLE = {
         ],
     ],
     "duration": [
-        ["{n} stayed for {v}", "{n} left after {v}", "the stay of {n} lasted {v}", "{n} was there for {v}"],
+        [
+            "{n} stayed for {v}",
+            "{n} left after {v}",
+            "the stay of {n} lasted {v}",
+            "{n} was there for {v}",
+        ],
         [
             "How long did {n} stay?",
             "How long was {n} there?",
@@ -515,7 +697,12 @@ PEOPLE = {
         ],
     ],
     "payer": [
-        ["{n} works for the {v}", "{n} spoke for the {v}", "the {v} sent {n}", "the {v} employs {n}"],
+        [
+            "{n} works for the {v}",
+            "{n} spoke for the {v}",
+            "the {v} sent {n}",
+            "the {v} employs {n}",
+        ],
         [
             "Which organization does {n} work for?",
             "Which organization sent {n}?",

@@ -1,0 +1,389 @@
+"""Briefs: an embedded data set of generated news briefs, small and regular enough to learn on a CPU.
+
+A brief tells 4 to 6 typed facts (who, what, when, where, how much, how many, why, how, how long, who
+pays) of one event, and leaves others out. Every fact can be asked for, so one passage has many
+question-prompted summaries: the head of the story and the fact that was asked for.
+
+The splits differ by construction. Every value is a pair of words ("March" + "12", "Dorn" +
+"Harbor"), and a rule on the pair gives it to one split: validation and test consist of values that
+training never shows, made of words that it does. The words are in `crosstask.data.briefs_lexicon`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from crosstask.data import briefs_lexicon as lexicon
+
+TASKS = ("summarize", "answer", "fuse")
+MATCHINGS = ("type", "name")
+TYPES = tuple(lexicon.CLAUSES)
+
+# A pair of words belongs to the split that has the sum of their positions modulo `_CELLS`.
+_CELLS = 5
+_SPLIT_CELLS = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
+SPLITS = tuple(_SPLIT_CELLS)
+
+# The rows of task "fuse": how many carry their answer, withhold it, or have none to carry, and how
+# many of each show the generic summary.
+_CARRIED, _WITHHELD, _GENERIC = 0.6, 0.26, 0.25
+_UNANSWERABLE = 1 / 6  # the rows of task "answer" that have none
+_UNTOLD = 3  # the facts left out of a passage that may be asked for
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A value that can be asked for, and the texts that tell it and ask for it."""
+
+    type: str
+    value: str
+    clauses: Sequence[str]  # the first one is the summary's
+    questions: Sequence[str]
+    named: bool = False
+
+
+@dataclass(frozen=True)
+class Story:
+    """A passage with what it tells, what it leaves out, and what a generic summary keeps of it."""
+
+    passage: str
+    head: str
+    told: tuple[Fact, ...]
+    untold: tuple[Fact, ...]
+    lead: tuple[Fact, Fact]
+
+
+def generate(
+    task: str,
+    split: str = "train",
+    passages: int = 2000,
+    seed: int = 0,
+    questions: int = 4,
+    matching: str = "type",
+) -> Iterator[dict[str, Any]]:
+    """Generate the rows of a task. The same arguments always give the same rows.
+
+    Args:
+        task: What the rows are for.
+            - "summarize": a row a passage, with a generic summary of two of its facts.
+            - "answer": up to `questions` rows a passage, with an answer copied from it, or "" and
+              label 0 where the passage does not tell (1 row in 6).
+            - "fuse": up to `questions` rows a passage, each with a summary and the label whether
+              that summary carries the answer: 1 (60%) where it does; 0 where it is about another
+              fact (26%) or the passage does not tell (14%; the answer is ""). Neither the summary
+              alone nor the question alone tells anything about the label.
+        split: "train", "validation" or "test"; their passages share no value.
+        passages: The number of passages, at least 0. Fewer are a prefix of more.
+        seed: Any whole number. It gives other passages of the same split.
+        questions: The most questions that are asked about a passage, at least 1.
+        matching: What the question selects its fact by. "type": each passage has one fact of a type
+            at most. "name", the harder one: three people with facts of the same types; the question
+            names the person.
+
+    Returns:
+        An iterator of dicts with the strings `id`, `source`, `passage`, `question`, `answer` and
+        `summary` ("" where the task has none) and the label `answerable` (0, 1 or None).
+
+    Raises:
+        ValueError: If an argument is not as described.
+    """
+    for name, value, allowed in (
+        ("task", task, TASKS),
+        ("split", split, SPLITS),
+        ("matching", matching, MATCHINGS),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+    for name, value, least in (
+        ("passages", passages, 0),
+        ("questions", questions, 1),
+        ("seed", seed, None),
+    ):
+        if type(value) is not int or least is not None and value < least:
+            expected = "a whole number" if least is None else f"a whole number from {least}"
+            raise ValueError(f"{name} is {value!r}, expected {expected}")
+    return _generate(task, split, passages, seed, questions, matching)
+
+
+def _generate(
+    task: str, split: str, passages: int, seed: int, questions: int, matching: str
+) -> Iterator[dict[str, Any]]:
+    for index in range(passages):
+        # A generator for each passage makes fewer passages a prefix of more; a string seeds it
+        # independently of PYTHONHASHSEED.
+        key = f"{matching} {split} {seed} {index}"
+        story = _STORIES[matching](Random(key), split)
+        name = f"briefs-{split}-{index:06d}"
+        for number, columns in enumerate(_TASKS[task](Random(f"{key} {task}"), story, questions)):
+            yield {
+                "id": name if task == "summarize" else f"{name}-q{number}",
+                "source": "briefs",
+                "passage": story.passage,
+                "question": "",
+                "answer": "",
+                "summary": "",
+                "answerable": None,
+                **columns,
+            }
+
+
+# --- Rows of a story ------------------------------------------------------------------------------
+
+
+def _summarize(rng: Random, story: Story, questions: int) -> Iterator[dict[str, Any]]:
+    yield {"summary": _summary(rng, story, story.lead)}
+
+
+def _answer(rng: Random, story: Story, questions: int) -> Iterator[dict[str, Any]]:
+    told, untold = _shuffled(rng, story.told), _shuffled(rng, story.untold)
+    for _ in range(questions):
+        absent = rng.random() < _UNANSWERABLE
+        pool = untold if absent else told
+        if pool:
+            fact = pool.pop()
+            answer, label = ("", 0) if absent else (fact.value, None)
+            yield {"question": rng.choice(fact.questions), "answer": answer, "answerable": label}
+
+
+def _fuse(rng: Random, story: Story, questions: int) -> Iterator[dict[str, Any]]:
+    told, untold = _shuffled(rng, story.told), _shuffled(rng, story.untold)
+    for _ in range(questions):
+        draw = rng.random()
+        absent = draw >= _CARRIED + _WITHHELD
+        pool = untold if absent else told
+        if pool:
+            fact = pool.pop()
+            carried = draw < _CARRIED
+            yield {
+                "question": rng.choice(fact.questions),
+                "answer": "" if absent else fact.value,
+                "summary": _summary(rng, story, _facts_of_summary(rng, story, fact, carried)),
+                "answerable": int(carried),
+            }
+
+
+def _facts_of_summary(rng: Random, story: Story, fact: Fact, carried: bool) -> Sequence[Fact]:
+    """Choose what the summary beside a question about `fact` tells: the lead, or a single fact.
+
+    If the asked fact were drawn first and any fitting summary then, generic summaries and summaries
+    of lead facts would be commoner under one label than under the other. The odds below make
+    both as common under either label, for a passage with n facts of which 2 lead:
+    with label 1 a lead fact (2/n of the questions) is answered by a share of g generic summaries in
+    all, which leaves 2/n - g for summaries of one lead fact; with label 0 the same shares are drawn.
+    """
+    n, g = len(story.told), _GENERIC
+    leads = fact in story.lead
+    if carried:
+        generic = leads and rng.random() < g * n / 2
+        return story.lead if generic else (fact,)
+    if fact in story.told:
+        generic = not leads and rng.random() < g * n / (n - 2)
+    else:
+        generic = rng.random() < g
+    if generic:
+        return story.lead
+    of_lead = rng.random() < (2 / n - g) / (1 - g)
+    others = [o for o in story.told if o != fact and (o in story.lead) == of_lead]
+    return (rng.choice(others),)
+
+
+_TASKS: dict[str, Callable[[Random, Story, int], Iterator[dict[str, Any]]]] = {
+    "summarize": _summarize,
+    "answer": _answer,
+    "fuse": _fuse,
+}
+
+
+def _summary(rng: Random, story: Story, facts: Sequence[Fact]) -> str:
+    """The head of the story with some facts, in one sentence."""
+    head = story.head + _at(facts)
+    clauses = [_tell(fact, fact.clauses[0]) for fact in facts if not _fits_head(fact)]
+    link = rng.choice((", and ", "; "))
+    if not clauses:
+        return _sentence(head + rng.choice((", local radio reported", ", officials said")))
+    if len(clauses) == 1:
+        return _sentence(head + link + clauses[0])
+    return _sentence(f"{head}{'; ' if link == '; ' else ', '}{clauses[0]}, and {clauses[1]}")
+
+
+# --- Stories --------------------------------------------------------------------------------------
+
+
+def _type_story(rng: Random, split: str) -> Story:
+    event = lexicon.EVENTS[rng.choice(tuple(lexicon.EVENTS))]
+    types = _shuffled(rng, TYPES)
+    count = rng.randint(4, 6)
+    facts: list[Fact] = []
+    for kind in types[: count + _UNTOLD]:
+        own_clauses, own_questions = event.get(kind, ([], []))
+        facts.append(
+            Fact(
+                kind,
+                _new_value(rng, split, kind, event, facts),
+                [*own_clauses, *lexicon.CLAUSES[kind]],
+                [q.format(e=event["name"]) for q in [*own_questions, *lexicon.QUESTIONS[kind]]],
+            )
+        )
+    told = facts[:count]
+    lead = sorted(told, key=lambda fact: event["lead"].index(fact.type))[:2]
+    in_head = [fact for fact in told if _fits_head(fact) and rng.random() < 0.5]
+    return _story(rng, split, event, told, facts[count:], lead, in_head, lexicon.FILLERS)
+
+
+def _name_story(rng: Random, split: str) -> Story:
+    event = lexicon.EVENTS[rng.choice(tuple(lexicon.EVENTS))]
+    names: list[str] = []
+    while len(names) < 3:
+        names.append(_new_value(rng, split, "who", event, [], names))
+    # Three people by two types: the facts that are left out have the type of some that are told.
+    facts: list[Fact] = []
+    for kind in rng.sample(tuple(lexicon.PEOPLE), 2):
+        clauses, questions = lexicon.PEOPLE[kind]
+        for name in names:
+            value = _new_value(rng, split, kind, event, facts, names)
+            asked = [question.format(n=name) for question in questions]
+            told_by = [clause.replace("{n}", name) for clause in clauses]
+            facts.append(Fact(kind, value, told_by, asked, named=True))
+    facts = _shuffled(rng, facts)
+    count = rng.randint(4, 5)
+    told = facts[:count]
+    fillers = lexicon.PEOPLE_FILLERS
+    return _story(rng, split, event, told, facts[count:], told[:2], [], fillers)
+
+
+_STORIES: dict[str, Callable[[Random, str], Story]] = {"type": _type_story, "name": _name_story}
+
+
+def _story(
+    rng: Random,
+    split: str,
+    event: dict[str, Any],
+    told: list[Fact],
+    untold: list[Fact],
+    lead: list[Fact],
+    in_head: list[Fact],
+    fillers: Sequence[str],
+) -> Story:
+    """Write the passage: the head first, mostly, then the facts and two fillers in mixed order."""
+    subject = _pair(rng, split, *_words("subject", event))
+    head = rng.choice(event["heads"]).format(s=subject) + _at(in_head)
+    clauses = [_tell(fact, rng.choice(fact.clauses)) for fact in told if fact not in in_head]
+    sentences = [_attributed(rng, clause) for clause in clauses]
+    if len(sentences) > 1 and rng.random() < 0.5:
+        sentences[-2:] = [f"{sentences[-2]}, and {clauses[-1]}"]
+    sentences.append(rng.choice(event["fillers"]))
+    if fillers is lexicon.FILLERS or rng.random() < 0.5:
+        sentences.append(rng.choice(fillers).format(e=event["name"]))
+    if fillers is lexicon.FILLERS:
+        rng.shuffle(sentences)
+    sentences.insert(int(rng.random() < 0.1), head)
+    return Story(
+        passage=" ".join(_sentence(text) for text in sentences),
+        head=event["heads"][0].format(s=subject),
+        told=tuple(told),
+        untold=tuple(untold),
+        lead=(lead[0], lead[1]),
+    )
+
+
+def _attributed(rng: Random, clause: str) -> str:
+    return f"{rng.choice(lexicon.ATTRIBUTIONS)} {clause}" if rng.random() < 0.1 else clause
+
+
+def _fits_head(fact: Fact) -> bool:
+    return fact.type in ("where", "when") and not fact.named
+
+
+def _at(facts: Sequence[Fact]) -> str:
+    """Place and day as they end a head: " in Dorn Harbor on March 12"."""
+    values = {fact.type: fact.value for fact in facts if _fits_head(fact)}
+    place = f" in {values['where']}" if "where" in values else ""
+    return place + (f" on {values['when']}" if "when" in values else "")
+
+
+def _tell(fact: Fact, clause: str) -> str:
+    return clause.replace("{v}", fact.value)
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+# --- Values ---------------------------------------------------------------------------------------
+
+
+def _new_value(
+    rng: Random,
+    split: str,
+    kind: str,
+    event: dict[str, Any],
+    facts: Sequence[Fact],
+    names: Sequence[str] = (),
+) -> str:
+    """Draw a value that neither holds nor lies within another one of the passage.
+
+    Otherwise the summary of one fact could carry the answer to the question about another.
+    """
+    taken = [_plain(value) for value in (*names, *(fact.value for fact in facts))]
+    while True:
+        value = _pair(rng, split, *_words(kind, event, rng))
+        plain = _plain(value)
+        if not any(plain in other or other in plain for other in taken):
+            return value
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9 ]", "", text.lower())
+
+
+def _pair(
+    rng: Random, split: str, lefts: Sequence[str], rights: Sequence[str], fitting: Sequence[str]
+) -> str:
+    """Draw a pair of words that belongs to the split; its right word is one of `fitting`."""
+    right = rng.choice(fitting)
+    at = rights.index(right)
+    cells = _SPLIT_CELLS[split]
+    left = rng.choice([word for i, word in enumerate(lefts) if (i + at) % _CELLS in cells])
+    if "{}" in right:
+        return right.format(left)
+    return f"{right} {left}" if rights is lexicon.MONTHS else f"{left} {right}"
+
+
+def _words(
+    kind: str, event: dict[str, Any], rng: Random | None = None
+) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
+    """The left words, the right words, and the right words that fit the event."""
+    if kind == "when":
+        kind = rng.choice(("date", "weekday")) if rng else "date"
+    lefts, rights = _PAIRS[kind]
+    return lefts, rights, event["words"].get(kind, rights)
+
+
+def _rights(kind: str) -> list[str]:
+    """The right words of all events, each once: their positions must not depend on the event."""
+    every = (word for event in lexicon.EVENTS.values() for word in event["words"][kind])
+    return list(dict.fromkeys(every))
+
+
+_PAIRS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+    "who": (lexicon.FIRST_NAMES, lexicon.SURNAMES),
+    "where": (lexicon.TOWN_STARTS, lexicon.TOWN_ENDS),
+    "payer": (lexicon.BODY_NAMES, lexicon.BODIES),
+    "date": (lexicon.DAYS, lexicon.MONTHS),
+    "weekday": (lexicon.WEEKDAYS, lexicon.HOURS),
+    "cost": (lexicon.SUMS, lexicon.SCALES),
+    "count": (lexicon.HEADCOUNTS, _rights("count")),
+    "duration": (lexicon.NUMBERS, _rights("duration")),
+    "what": (lexicon.THING_ADJECTIVES, _rights("what")),
+    "why": (lexicon.CAUSE_ADJECTIVES, _rights("why")),
+    "how": (lexicon.TOOL_ADJECTIVES, _rights("how")),
+    "subject": (lexicon.BUILDING_ADJECTIVES, _rights("subject")),
+}
+
+
+def _shuffled(rng: Random, items: Sequence[Any]) -> list[Any]:
+    return rng.sample(items, len(items))
