@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import io
 import json
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def read_recipe(path, overrides=()):
         # The most particular wins, and flags win over the file.
         table = values[""] | values[stage] | flags[""] | flags[stage]
         resolved[stage] = {k: v for k, v in table.items() if k in stage_keys}
-        table = {"report_to": "none"} | resolved[stage]
+        table = _defaults() | resolved[stage]
         table["output_dir"] = str(Path(merged["output_dir"], "checkpoints", stage))
         stage_table = {k: v for k, v in table.items() if k in _names(StageArguments)}
         training_table = {k: v for k, v in table.items() if k not in stage_table}
@@ -178,6 +179,12 @@ def read_recipe(path, overrides=()):
             _parse(Seq2SeqTrainingArguments, training_table, f"{path}: {stage}"),
         )
     return Recipe(run, stages, Path(merged["output_dir"]), resolved)
+
+
+def _defaults():
+    """Where transformers' own default would surprise: no reporting, and `accelerate launch --cpu` means it."""
+    use_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return {"report_to": "none"} | ({"use_cpu": True} if use_cpu else {})
 
 
 def _read_yaml(path):

@@ -82,6 +82,8 @@ def _key_list(kind):
 def run(recipe):
     """Train what is not trained yet, evaluate, and show the result. Takes a [`Recipe`]."""
     folder = recipe.output_dir
+    for stage in recipe.stages.values():
+        stage.training.device  # noqa: B018  (transformers joins the group of processes when asked for it)
     state = PartialState()
     lock = FileLock(folder / ".lock", timeout=0)
     if state.is_main_process:

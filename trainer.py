@@ -127,10 +127,11 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        if prediction_loss_only:
+        judged = self.is_fused and "answerable" in inputs
+        if prediction_loss_only or not (judged or self.args.predict_with_generate):
             return loss, None, None
         predictions, references = [], []
-        if self.is_fused and "answerable" in inputs:
+        if judged:
             predictions.append(outputs["answerability_logits"])
             references.append(inputs["answerable"])
         if self.args.predict_with_generate:
@@ -145,7 +146,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     def _compute_metrics(self, prediction):
         metrics = {}
         predictions, references = list(prediction.predictions), list(prediction.label_ids)
-        if self.is_fused:
+        if self.is_fused and len(predictions) > self.args.predict_with_generate:
             logits = torch.from_numpy(predictions.pop(0)).float()
             labels = references.pop(0)
             scores = answerability(logits.softmax(-1)[:, 1].tolist(), labels.tolist())

@@ -1,7 +1,7 @@
-"""Briefs: an embedded data set of generated news briefs, small and regular enough to learn on a CPU.
+"""Briefs: an embedded data set of generated news, small and regular enough to learn on a CPU.
 
-A brief tells 4 to 6 typed facts (who, what, when, where, how much, how many, why, how, how long, who
-pays) of one event, and leaves others out. Every fact can be asked for, so one passage has many
+A brief tells 4 to 6 typed facts (who, what, when, where, how much, how many, why, how, how long,
+who pays) of one event, and leaves others out. Every fact can be asked for, so one passage has many
 question-prompted summaries: the head of the story and the fact that was asked for.
 
 The splits differ by construction. Every value is a pair of words ("March" + "12", "Dorn" +
@@ -32,6 +32,7 @@ SPLITS = tuple(_SPLIT_CELLS)
 # many of each show the generic summary.
 _CARRIED, _WITHHELD, _GENERIC = 0.6, 0.26, 0.25
 _UNANSWERABLE = 1 / 6  # the rows of task "answer" that have none
+_ENOUGH_WORDS = 48  # a passage gets no more fillers from there on
 _UNTOLD = 3  # the facts left out of a passage that may be asked for
 
 
@@ -170,10 +171,9 @@ def _facts_of_summary(rng: Random, story: Story, fact: Fact, carried: bool) -> S
     """Choose what the summary beside a question about `fact` tells: the lead, or a single fact.
 
     If the asked fact were drawn first and any fitting summary then, generic summaries and summaries
-    of lead facts would be commoner under one label than under the other. The odds below make
-    both as common under either label, for a passage with n facts of which 2 lead:
-    with label 1 a lead fact (2/n of the questions) is answered by a share of g generic summaries in
-    all, which leaves 2/n - g for summaries of one lead fact; with label 0 the same shares are drawn.
+    of lead facts would be commoner under one label than under the other. The odds below give both
+    labels the same shares, for a passage of n facts of which 2 lead: g generic summaries in all,
+    2/n - g summaries of one lead fact, and 1 - 2/n of another fact.
     """
     n, g = len(story.told), _GENERIC
     leads = fact in story.lead
@@ -215,44 +215,48 @@ def _summary(rng: Random, story: Story, facts: Sequence[Fact]) -> str:
 
 def _type_story(rng: Random, split: str) -> Story:
     event = lexicon.EVENTS[rng.choice(tuple(lexicon.EVENTS))]
-    types = _shuffled(rng, TYPES)
     count = rng.randint(4, 6)
     facts: list[Fact] = []
-    for kind in types[: count + _UNTOLD]:
-        own_clauses, own_questions = event.get(kind, ([], []))
+    for kind in rng.sample(TYPES, count + _UNTOLD):
+        clauses, questions = event.get(kind, ([], []))
         facts.append(
             Fact(
-                kind,
-                _new_value(rng, split, kind, event, facts),
-                [*own_clauses, *lexicon.CLAUSES[kind]],
-                [q.format(e=event["name"]) for q in [*own_questions, *lexicon.QUESTIONS[kind]]],
+                type=kind,
+                value=_new_value(rng, split, kind, event, [fact.value for fact in facts]),
+                clauses=[*clauses, *lexicon.CLAUSES[kind]],
+                questions=[
+                    question.format(e=event["name"])
+                    for question in (*questions, *lexicon.QUESTIONS[kind])
+                ],
             )
         )
-    told = facts[:count]
-    lead = sorted(told, key=lambda fact: event["lead"].index(fact.type))[:2]
-    in_head = [fact for fact in told if _fits_head(fact) and rng.random() < 0.5]
-    return _story(rng, split, event, told, facts[count:], lead, in_head, lexicon.FILLERS)
+    lead = sorted(facts[:count], key=lambda fact: event["lead"].index(fact.type))[:2]
+    return _story(rng, split, event, facts, count, lead)
 
 
 def _name_story(rng: Random, split: str) -> Story:
     event = lexicon.EVENTS[rng.choice(tuple(lexicon.EVENTS))]
     names: list[str] = []
     while len(names) < 3:
-        names.append(_new_value(rng, split, "who", event, [], names))
+        names.append(_new_value(rng, split, "who", event, names))
     # Three people by two types: the facts that are left out have the type of some that are told.
     facts: list[Fact] = []
     for kind in rng.sample(tuple(lexicon.PEOPLE), 2):
         clauses, questions = lexicon.PEOPLE[kind]
         for name in names:
-            value = _new_value(rng, split, kind, event, facts, names)
-            asked = [question.format(n=name) for question in questions]
-            told_by = [clause.replace("{n}", name) for clause in clauses]
-            facts.append(Fact(kind, value, told_by, asked, named=True))
+            taken = [*names, *(fact.value for fact in facts)]
+            facts.append(
+                Fact(
+                    type=kind,
+                    value=_new_value(rng, split, kind, event, taken),
+                    clauses=[clause.replace("{n}", name) for clause in clauses],
+                    questions=[question.format(n=name) for question in questions],
+                    named=True,
+                )
+            )
     facts = _shuffled(rng, facts)
-    count = rng.randint(4, 5)
-    told = facts[:count]
-    fillers = lexicon.PEOPLE_FILLERS
-    return _story(rng, split, event, told, facts[count:], told[:2], [], fillers)
+    introduction = [rng.choice(lexicon.PEOPLE_INTRODUCTIONS).format(e=event["name"])]
+    return _story(rng, split, event, facts, rng.randint(4, 5), facts[:2], introduction)
 
 
 _STORIES: dict[str, Callable[[Random, str], Story]] = {"type": _type_story, "name": _name_story}
@@ -262,30 +266,31 @@ def _story(
     rng: Random,
     split: str,
     event: dict[str, Any],
-    told: list[Fact],
-    untold: list[Fact],
-    lead: list[Fact],
-    in_head: list[Fact],
-    fillers: Sequence[str],
+    facts: Sequence[Fact],
+    count: int,
+    lead: Sequence[Fact],
+    introduction: Sequence[str] = (),
 ) -> Story:
-    """Write the passage: the head first, mostly, then the facts and two fillers in mixed order."""
-    subject = _pair(rng, split, *_words("subject", event))
-    head = rng.choice(event["heads"]).format(s=subject) + _at(in_head)
+    """Write a passage that tells the first `count` facts in their order, with fillers between."""
+    told = facts[:count]
+    in_head = [fact for fact in told if _fits_head(fact) and rng.random() < 0.5]
     clauses = [_tell(fact, rng.choice(fact.clauses)) for fact in told if fact not in in_head]
-    sentences = [_attributed(rng, clause) for clause in clauses]
-    if len(sentences) > 1 and rng.random() < 0.5:
-        sentences[-2:] = [f"{sentences[-2]}, and {clauses[-1]}"]
-    sentences.append(rng.choice(event["fillers"]))
-    if fillers is lexicon.FILLERS or rng.random() < 0.5:
-        sentences.append(rng.choice(fillers).format(e=event["name"]))
-    if fillers is lexicon.FILLERS:
-        rng.shuffle(sentences)
-    sentences.insert(int(rng.random() < 0.1), head)
+    body = [_attributed(rng, clause) for clause in clauses]
+    if rng.random() < 0.5:
+        body[-2:] = [f"{body[-2]}, and {clauses[-1]}"]
+    building = _draw(rng, split, "building", event)
+    opening = [rng.choice(event["heads"]).format(s=building) + _at(in_head), *introduction]
+    fillers = [rng.choice(event["fillers"]), *rng.sample(lexicon.FILLERS, 2)]
+    if rng.random() < 0.1:
+        opening.insert(0, fillers.pop(0))
+    for filler in fillers:
+        if sum(len(text.split()) for text in (*opening, *body)) < _ENOUGH_WORDS:
+            body.insert(rng.randrange(len(body) + 1), filler)
     return Story(
-        passage=" ".join(_sentence(text) for text in sentences),
-        head=event["heads"][0].format(s=subject),
+        passage=" ".join(_sentence(text) for text in (*opening, *body)),
+        head=event["heads"][0].format(s=building),
         told=tuple(told),
-        untold=tuple(untold),
+        untold=tuple(facts[count:]),
         lead=(lead[0], lead[1]),
     )
 
@@ -317,22 +322,16 @@ def _sentence(text: str) -> str:
 
 
 def _new_value(
-    rng: Random,
-    split: str,
-    kind: str,
-    event: dict[str, Any],
-    facts: Sequence[Fact],
-    names: Sequence[str] = (),
+    rng: Random, split: str, kind: str, event: dict[str, Any], taken: Sequence[str]
 ) -> str:
     """Draw a value that neither holds nor lies within another one of the passage.
 
     Otherwise the summary of one fact could carry the answer to the question about another.
     """
-    taken = [_plain(value) for value in (*names, *(fact.value for fact in facts))]
     while True:
-        value = _pair(rng, split, *_words(kind, event, rng))
+        value = _draw(rng, split, kind, event)
         plain = _plain(value)
-        if not any(plain in other or other in plain for other in taken):
+        if not any(plain in other or other in plain for other in map(_plain, taken)):
             return value
 
 
@@ -340,27 +339,15 @@ def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9 ]", "", text.lower())
 
 
-def _pair(
-    rng: Random, split: str, lefts: Sequence[str], rights: Sequence[str], fitting: Sequence[str]
-) -> str:
-    """Draw a pair of words that belongs to the split; its right word is one of `fitting`."""
-    right = rng.choice(fitting)
-    at = rights.index(right)
-    cells = _SPLIT_CELLS[split]
-    left = rng.choice([word for i, word in enumerate(lefts) if (i + at) % _CELLS in cells])
-    if "{}" in right:
-        return right.format(left)
-    return f"{right} {left}" if rights is lexicon.MONTHS else f"{left} {right}"
-
-
-def _words(
-    kind: str, event: dict[str, Any], rng: Random | None = None
-) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-    """The left words, the right words, and the right words that fit the event."""
+def _draw(rng: Random, split: str, kind: str, event: dict[str, Any]) -> str:
+    """Draw a value: two words that fit the event and whose pair belongs to the split."""
     if kind == "when":
-        kind = rng.choice(("date", "weekday")) if rng else "date"
+        kind = rng.choice(("date", "weekday"))
     lefts, rights = _PAIRS[kind]
-    return lefts, rights, event["words"].get(kind, rights)
+    right = rng.choice(event["words"].get(kind, rights))
+    at, cells = rights.index(right), _SPLIT_CELLS[split]
+    left = rng.choice([word for i, word in enumerate(lefts) if (i + at) % _CELLS in cells])
+    return right.format(left) if "{}" in right else f"{left} {right}"
 
 
 def _rights(kind: str) -> list[str]:
@@ -381,7 +368,7 @@ _PAIRS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "what": (lexicon.THING_ADJECTIVES, _rights("what")),
     "why": (lexicon.CAUSE_ADJECTIVES, _rights("why")),
     "how": (lexicon.TOOL_ADJECTIVES, _rights("how")),
-    "subject": (lexicon.BUILDING_ADJECTIVES, _rights("subject")),
+    "building": (lexicon.BUILDING_ADJECTIVES, _rights("building")),
 }
 
 

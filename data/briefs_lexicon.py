@@ -10,33 +10,31 @@ from __future__ import annotations
 
 # --- What values are made of: a left and a right word each ----------------------------------------
 
-FIRST_NAMES = """Anna Paul Maria Victor Helen Omar Grace Felix Nora Hugo Clara Ivan Julia Simon Laura
-Peter Sofia Martin Elena David Alice Robert Irene Thomas Ruth Daniel Vera Oscar Lucy Adam""".split()
-SURNAMES = """Keller Novak Jensen Moreau Silva Tanaka Weber Rossi Larsen Patel Dubois Kowalski Brennan
-Okafor Lindgren Castillo Haddad Fischer Ivanov Nakamura Sullivan Mendez Varga Petrov Andersen Cohen
-Bianchi Schultz Romero Carlson""".split()
-TOWN_STARTS = """Dorn Ash Mill Fox Raven Elm Silver Oak Stone Amber Pine Cedar North Clear Hazel Copper
-Willow Maple Swan Eagle""".split()
-TOWN_ENDS = "Harbor Valley Springs Falls Bay Hill Heights Crossing Creek Ridge".split()
-BODY_NAMES = """Halden Marlow Whitfield Sterling Kingsley Aldridge Fairfax Lennox Redmond Thornton
-Wexford Blackwood Carlisle Pemberton Ashford""".split()
-BODIES = "Trust Bank Foundation Fund Group Society".split()
-MONTHS = """January February March April May June July August September October November
+FIRST_NAMES = """Anna Paul Maria Victor Helen Omar Grace Felix Nora Hugo Clara Ivan Julia Simon
+Laura Peter""".split()
+SURNAMES = """Keller Novak Jensen Moreau Silva Tanaka Weber Rossi Larsen Patel Dubois Brennan Okafor
+Castillo Haddad Ivanov""".split()
+TOWN_STARTS = "Dorn Ash Fox Raven Elm Silver Oak Amber Pine Cedar Hazel Willow".split()
+TOWN_ENDS = "Harbor Valley Springs Falls Bay Heights Creek Ridge".split()
+BODY_NAMES = """Halden Marlow Whitfield Sterling Kingsley Fairfax Lennox Redmond Wexford
+Carlisle""".split()
+BODIES = "Trust Bank Foundation Fund Society".split()
+MONTHS = [
+    f"{month} {{}}"
+    for month in """January February March April May June July August September October November
 December""".split()
-DAYS = [str(day) for day in range(10, 29)]
+]
+DAYS = "10 12 13 15 16 18 19 21 24 27".split()
 WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 HOURS = "morning afternoon evening night".split()
-SUMS = "2 3 4 6 7 8 9 11 12 13 14 16 17 18 19 21 23 24 26 27 28 29".split()
+SUMS = "2 3 4 6 7 8 9 11 14 17 23 28".split()
 SCALES = ["${},000", "${} million", "${},500", "${}.5 million", "${}.2 million"]
-HEADCOUNTS = """30 36 40 45 48 50 54 60 64 70 72 75 80 84 90 96 110 120 125 150 160 180 200 220 240
-250 300 310 320 350 400 420 500 600""".split()
-NUMBERS = """two three four five six seven eight nine ten eleven twelve fourteen fifteen sixteen
-eighteen twenty thirty forty""".split()
-BUILDING_ADJECTIVES = """old central northern southern stone brick historic small famous
-riverside""".split()
-THING_ADJECTIVES = "red blue green white yellow gray small large rare unusual old striped".split()
-CAUSE_ADJECTIVES = "constant repeated serious sudden recent frequent severe unexpected".split()
-TOOL_ADJECTIVES = "portable rented borrowed modern cheap special simple sturdy".split()
+HEADCOUNTS = "36 45 50 64 72 80 90 110 120 150 180 200 240 310 420".split()
+NUMBERS = "two three four five six seven eight nine ten twelve".split()
+BUILDING_ADJECTIVES = """old central northern southern stone brick historic small""".split()
+THING_ADJECTIVES = """red blue green white yellow gray large rare unusual striped""".split()
+CAUSE_ADJECTIVES = "constant repeated serious sudden recent severe".split()
+TOOL_ADJECTIVES = "portable rented borrowed modern cheap simple".split()
 
 # --- What is said alike of every event ------------------------------------------------------------
 
@@ -94,8 +92,8 @@ FILLERS = [
 ATTRIBUTIONS = ["officials said that", "local radio reported that", "it is now known that"]
 
 # --- The events -----------------------------------------------------------------------------------
-# "lead" is the order in which an editor would pick facts for a summary that nobody asked questions
-# of; "words" are the right halves of the values that fit the event; each other entry has the clauses
+# "lead" is the order in which an editor would pick facts for a summary that no question asks for;
+# "words" are the right halves of the values that fit the event; each other entry has the clauses
 # and the questions for one type of fact.
 
 EVENTS = {
@@ -114,11 +112,11 @@ EVENTS = {
         ],
         "lead": "where count who cost what when payer duration why how".split(),
         "words": {
-            "subject": "library museum theater station market".split(),
-            "what": "clocks maps paintings toys puppets".split(),
-            "count": "visitors children guests students".split(),
-            "why": "complaints delays shortages closures".split(),
-            "how": "cranes robots drills trucks".split(),
+            "building": "library museum theater market".split(),
+            "what": "clocks maps paintings".split(),
+            "count": "visitors children students".split(),
+            "why": "complaints delays shortages".split(),
+            "how": "cranes drills trucks".split(),
             "duration": "weeks months".split(),
         },
         "who": [
@@ -176,11 +174,11 @@ EVENTS = {
         "fillers": ["smoke hung over the roofs", "the ruins are still warm", "nobody was hurt"],
         "lead": "count why cost where when duration what who how payer".split(),
         "words": {
-            "subject": "bakery hotel mill warehouse factory".split(),
-            "what": "carpets curtains chairs books pianos".split(),
-            "count": "residents workers guests shoppers".split(),
-            "why": "sparks leaks explosions failures".split(),
-            "how": "pumps hoses ladders drones".split(),
+            "building": "bakery hotel mill factory".split(),
+            "what": "carpets books pianos".split(),
+            "count": "residents workers guests".split(),
+            "why": "sparks leaks explosions".split(),
+            "how": "pumps ladders drones".split(),
             "duration": "hours days".split(),
         },
         "who": [
@@ -245,11 +243,11 @@ EVENTS = {
         ],
         "lead": "when cost count what where duration who how why payer".split(),
         "words": {
-            "subject": "harbor school tower market church".split(),
-            "what": "fences tents boats signs cars".split(),
-            "count": "residents families farmers shoppers".split(),
-            "why": "gusts showers waves floods".split(),
-            "how": "saws tractors pumps trucks".split(),
+            "building": "harbor school tower market".split(),
+            "what": "fences tents boats".split(),
+            "count": "residents families farmers".split(),
+            "why": "gusts showers floods".split(),
+            "how": "saws tractors trucks".split(),
             "duration": "hours days".split(),
         },
         "who": [
@@ -314,11 +312,11 @@ EVENTS = {
         ],
         "lead": "why duration count who where when cost what how payer".split(),
         "words": {
-            "subject": "factory shipyard foundry mill warehouse".split(),
-            "what": "shirts tires bicycles ovens windows".split(),
-            "count": "workers drivers cooks welders".split(),
-            "why": "layoffs accidents shortages delays".split(),
-            "how": "vans barrels trailers barriers".split(),
+            "building": "factory shipyard mill warehouse".split(),
+            "what": "shirts tires bicycles".split(),
+            "count": "workers drivers cooks".split(),
+            "why": "layoffs accidents shortages".split(),
+            "how": "vans barrels tractors".split(),
             "duration": "days weeks".split(),
         },
         "who": [
@@ -380,11 +378,11 @@ EVENTS = {
         ],
         "lead": "who where when count why what cost duration how payer".split(),
         "words": {
-            "subject": "stadium arena gym field park".split(),
-            "what": "flags scarves banners balloons hats".split(),
-            "count": "fans children students visitors".split(),
-            "why": "injuries showers delays accidents".split(),
-            "how": "cameras weights screens drones".split(),
+            "building": "stadium arena park".split(),
+            "what": "flags scarves banners".split(),
+            "count": "visitors children students".split(),
+            "why": "injuries showers delays".split(),
+            "how": "cameras weights screens".split(),
             "duration": "hours days".split(),
         },
         "who": [
@@ -449,11 +447,11 @@ EVENTS = {
         ],
         "lead": "what duration who count when how where why cost payer".split(),
         "words": {
-            "subject": "college institute laboratory university academy".split(),
-            "what": "leaves shells beetles bones rocks".split(),
-            "count": "volunteers patients students farmers".split(),
-            "why": "failures infections shortages accidents".split(),
-            "how": "sensors scanners cameras lasers".split(),
+            "building": "college institute academy".split(),
+            "what": "leaves shells beetles".split(),
+            "count": "volunteers students farmers".split(),
+            "why": "accidents shortages infections".split(),
+            "how": "scanners cameras drones".split(),
             "duration": "weeks months".split(),
         },
         "who": [
@@ -515,11 +513,11 @@ EVENTS = {
         ],
         "lead": "cost why when who count where what payer duration how".split(),
         "words": {
-            "subject": "bridge station church school tower".split(),
-            "what": "benches lamps doors trees tiles".split(),
-            "count": "residents voters families drivers".split(),
-            "why": "floods accidents complaints leaks".split(),
-            "how": "tablets scanners buttons screens".split(),
+            "building": "bridge station school tower".split(),
+            "what": "benches lamps trees".split(),
+            "count": "residents drivers families".split(),
+            "why": "floods accidents complaints".split(),
+            "how": "tablets scanners screens".split(),
             "duration": "hours days".split(),
         },
         "who": [
@@ -530,7 +528,7 @@ EVENTS = {
             [
                 "the plan includes {v}",
                 "members also asked for {v}",
-                "part of the plan are {v}",
+                "also in the plan are {v}",
                 "drawings of the site show {v}",
             ],
             ["What does the plan include?", "What did members ask for?"],
@@ -581,11 +579,11 @@ EVENTS = {
         ],
         "lead": "what how cost when where count who why duration payer".split(),
         "words": {
-            "subject": "museum palace gallery bank hotel".split(),
-            "what": "coins rings vases masks necklaces".split(),
-            "count": "guards neighbors visitors workers".split(),
-            "why": "failures repairs delays closures".split(),
-            "how": "ladders ropes drills saws".split(),
+            "building": "museum hotel bank".split(),
+            "what": "coins rings vases".split(),
+            "count": "guests visitors workers".split(),
+            "why": "delays leaks repairs".split(),
+            "how": "ladders ropes drills".split(),
             "duration": "hours days".split(),
         },
         "who": [
@@ -639,10 +637,18 @@ EVENTS = {
 
 # --- Several people in one story: clauses and questions that name the person ----------------------
 
-PEOPLE_FILLERS = ["several people followed {e}", "three people are named in reports on {e}"]
+PEOPLE_INTRODUCTIONS = [
+    "several people are named in reports on {e}",
+    "some people have spoken about {e}",
+]
 PEOPLE = {
     "when": [
-        ["{n} arrived on {v}", "{n} came on {v}", "the visit of {n} was on {v}", "on {v} came {n}"],
+        [
+            "{n} arrived on {v}",
+            "{n} came on {v}",
+            "the visit of {n} was on {v}",
+            "{n} was seen there on {v}",
+        ],
         [
             "When did {n} arrive?",
             "When did {n} come?",
@@ -653,9 +659,9 @@ PEOPLE = {
     "where": [
         [
             "{n} lives in {v}",
-            "{n} traveled from {v}",
+            "{n} comes from {v}",
             "the home of {n} is in {v}",
-            "from {v} came {n}",
+            "{v} is the home of {n}",
         ],
         [
             "Where does {n} live?",

@@ -1,0 +1,229 @@
+"""The trainer: the same loss however a step is cut, its two parts in the log, metrics, NaN."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from sklearn.metrics import roc_auc_score
+from transformers import Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
+
+from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer
+from crosstask.data.collator import CrossTaskCollator
+from crosstask.data.tokenizer import train_tokenizer
+from crosstask.trainer import NonFiniteLossError
+
+TEXTS = ["the mayor opened the old bridge on May 3", "rain fell for two days", "who opened the bridge ?"]
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return CrossTaskProcessor(train_tokenizer(TEXTS, 300), max_source_length=64)
+
+
+def shape(processor):
+    return T5Config(
+        vocab_size=len(processor.tokenizer),
+        d_model=16,
+        d_kv=4,
+        d_ff=32,
+        num_layers=1,
+        num_heads=4,
+        dropout_rate=0.0,
+        decoder_start_token_id=0,
+    )
+
+
+def fused(processor, **kwargs):
+    torch.manual_seed(0)
+    part = shape(processor)
+    settings = {"fusion_num_heads": 4, "fusion_dropout": 0.0} | kwargs
+    return CrossTaskForConditionalGeneration(CrossTaskConfig(part, part, **settings))
+
+
+def encode(processor, count=16):
+    # Of unequal lengths and labels: a mean of micro-batch means would not be the mean of all.
+    rows = [
+        processor(
+            question=TEXTS[2],
+            passage=" ".join([TEXTS[0]] * (1 + index % 3)),
+            summary=" ".join(["bridge"] * (1 + 5 * (index % 4 == 0))),
+            answerable=[1, 0, -100, 1, -100, -100, -100][index % 7],
+        )
+        for index in range(count)
+    ]
+    return Dataset.from_list([dict(row) for row in rows])
+
+
+def trainer_of(model, processor, folder, train=None, **kwargs):
+    compute_metrics = kwargs.pop("compute_metrics", None)
+    arguments = Seq2SeqTrainingArguments(
+        **{
+            "output_dir": str(folder),
+            "per_device_train_batch_size": 8,
+            "max_steps": 1,
+            "learning_rate": 0.1,
+            "optim": "sgd",
+            "lr_scheduler_type": "constant",
+            "max_grad_norm": 0.0,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            **kwargs,
+        }
+    )
+    data = encode(processor) if train is None else train
+    return CrossTaskTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        eval_dataset=data,
+        data_collator=CrossTaskCollator(processor),
+        processing_class=processor,
+        compute_metrics=compute_metrics,
+    )
+
+
+def logged(trainer, name="loss"):
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+@pytest.mark.parametrize("summary_loss_on", ["all", "answerable"])
+def test_gradient_accumulation_changes_nothing(processor, tmp_path, summary_loss_on):
+    weights, losses = [], []
+    for size, accumulated in ((8, 1), (2, 4)):
+        model = fused(processor, summary_loss_on=summary_loss_on, answerability_weight=0.7)
+        trainer = trainer_of(
+            model,
+            processor,
+            tmp_path,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulated,
+        )
+        trainer.train()
+        weights.append(model.state_dict())
+        losses.append([logged(trainer, name)[0] for name in ("loss", "summary_loss", "answerability_loss")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_first_loss_is_the_models_own_on_the_whole_batch(processor, tmp_path):
+    data = encode(processor, 8)
+    model = fused(processor, answerability_weight=0.5)
+    with torch.no_grad():
+        expected = model(**CrossTaskCollator(processor)(list(data)))
+    trainer = trainer_of(model, processor, tmp_path, train=data)
+    trainer.train()
+    assert logged(trainer)[0] == pytest.approx(expected.loss.item(), rel=1e-4)
+    assert logged(trainer, "summary_loss")[0] == pytest.approx(expected.summary_loss.item(), rel=1e-4)
+    assert logged(trainer, "answerability_loss")[0] == pytest.approx(
+        expected.answerability_loss.item(), rel=1e-4
+    )
+
+
+def test_logged_parts_average_the_steps_between_two_logs(processor, tmp_path):
+    fine, coarse = (
+        trainer_of(fused(processor), processor, tmp_path, max_steps=4, logging_steps=steps)
+        for steps in (1, 2)
+    )
+    fine.train(), coarse.train()
+    for name in ("loss", "summary_loss", "answerability_loss"):
+        steps = logged(fine, name)
+        pairs = [np.mean(steps[:2]), np.mean(steps[2:])]
+        assert logged(coarse, name) == pytest.approx(pairs, rel=1e-3)
+
+
+def test_evaluation_is_exact_whatever_the_batch_size(processor, tmp_path):
+    model = fused(processor).eval()
+    data = encode(processor, 13)
+    with torch.no_grad():
+        whole = model(**CrossTaskCollator(processor)(list(data)))
+    for size in (1, 4, 13):
+        trainer = trainer_of(model, processor, tmp_path, train=data, per_device_eval_batch_size=size)
+        metrics = trainer.evaluate()
+        assert metrics["eval_loss"] == pytest.approx(whole.loss.item(), rel=1e-4)
+        assert metrics["eval_summary_loss"] == pytest.approx(whole.summary_loss.item(), rel=1e-4)
+        assert metrics["eval_answerability_loss"] == pytest.approx(whole.answerability_loss.item(), rel=1e-4)
+
+
+def test_answerability_metrics_stand_beside_those_of_the_generated_text(processor, tmp_path):
+    model, data, seen = fused(processor).eval(), encode(processor, 14), {}
+
+    def metrics(prediction):
+        seen["shapes"] = prediction.predictions.shape, prediction.label_ids.shape
+        return {"rows": len(prediction.predictions)}
+
+    trainer = trainer_of(
+        model,
+        processor,
+        tmp_path,
+        train=data,
+        per_device_eval_batch_size=4,
+        predict_with_generate=True,
+        generation_max_length=7,
+        compute_metrics=metrics,
+    )
+    found = trainer.evaluate()
+    with torch.no_grad():
+        logits = model(**CrossTaskCollator(processor)(list(data))).answerability_logits
+    labels = np.array(data["answerable"])
+    counted = labels != -100
+    probabilities = logits.softmax(-1)[:, 1].numpy()
+    expected = roc_auc_score(labels[counted], probabilities[counted])
+    assert found["eval_answerability_auroc"] == pytest.approx(expected)
+    accuracy = np.mean((probabilities > 0.5)[counted] == labels[counted])
+    assert found["eval_answerability_accuracy"] == pytest.approx(accuracy)
+    assert found["eval_rows"] == 14
+    assert seen["shapes"][0][0] == seen["shapes"][1][0] == 14
+
+
+def test_rows_without_labels_can_be_evaluated(processor, tmp_path):
+    data = encode(processor, 4).remove_columns("answerable")
+    metrics = trainer_of(fused(processor), processor, tmp_path, train=data).evaluate()
+    assert math.isfinite(metrics["eval_loss"])
+    assert "eval_answerability_auroc" not in metrics
+
+
+def test_a_plain_summarizer_trains_exactly_too(processor, tmp_path):
+    losses = []
+    for size, accumulated in ((8, 1), (2, 4)):
+        torch.manual_seed(0)
+        trainer = trainer_of(
+            T5ForConditionalGeneration(shape(processor)),
+            processor,
+            tmp_path,
+            max_steps=3,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulated,
+        )
+        trainer.train()
+        losses.append(logged(trainer))
+        assert not logged(trainer, "summary_loss")
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_label_smoothing_reaches_the_summary_loss(processor, tmp_path):
+    plain, smoothed = (
+        trainer_of(fused(processor), processor, tmp_path, label_smoothing_factor=factor)
+        for factor in (0.0, 0.3)
+    )
+    plain.train(), smoothed.train()
+    assert logged(smoothed, "summary_loss")[0] != pytest.approx(logged(plain, "summary_loss")[0], rel=1e-3)
+    assert logged(smoothed, "answerability_loss") == pytest.approx(logged(plain, "answerability_loss"))
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_before_the_step(processor, tmp_path):
+    model = fused(processor)
+    trainer = trainer_of(model, processor, tmp_path, max_steps=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        model.fusion.classifier.bias.fill_(math.nan)
+    with pytest.raises(NonFiniteLossError, match="at step 1"):
+        trainer.train()
+    for name, value in model.state_dict().items():
+        if name != "fusion.classifier.bias":
+            torch.testing.assert_close(value, before[name], rtol=0, atol=0)
