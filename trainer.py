@@ -3,7 +3,9 @@
 import math
 
 import torch
+import yaml
 from transformers import EvalPrediction, Seq2SeqTrainer
+from transformers.training_args import OptimizerNames
 
 from crosstask.eval.scores import answerability
 from crosstask.fusion_crosstask import IGNORED
@@ -41,6 +43,15 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         self._train_sums = _Sums()
         self._eval_sums = _Sums()
         self._summed_from_step = 0
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args, model=None):
+        """As `Trainer`'s, but `optim_args` reach Adafactor too, where `Trainer` fixes `scale_parameter`."""
+        optimizer_class, kwargs = Seq2SeqTrainer.get_optimizer_cls_and_kwargs(args, model)
+        if args.optim == OptimizerNames.ADAFACTOR and args.optim_args:
+            pairs = (pair.split("=") for pair in args.optim_args.replace(" ", "").split(","))
+            kwargs |= {name: yaml.safe_load(value) for name, value in pairs}
+        return optimizer_class, kwargs
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Summary tokens and labelled rows of a whole step, over all its micro-batches and processes."""

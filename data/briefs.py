@@ -54,6 +54,7 @@ class Story:
     passage: str
     head: str
     told: tuple[Fact, ...]
+    building: Fact
     untold: tuple[Fact, ...]
     lead: tuple[Fact, Fact]
 
@@ -140,7 +141,9 @@ def _summarize(rng: Random, story: Story, questions: int) -> Iterator[dict[str, 
 
 
 def _answer(rng: Random, story: Story, questions: int) -> Iterator[dict[str, Any]]:
-    told, untold = _shuffled(rng, story.told), _shuffled(rng, story.untold)
+    # Every summary names the building, so that only this task can ask for it. These easy questions
+    # teach a small model to copy, which it needs before it can learn what to copy.
+    told, untold = _shuffled(rng, (*story.told, story.building)), _shuffled(rng, story.untold)
     for _ in range(questions):
         absent = rng.random() < _UNANSWERABLE
         pool = untold if absent else told
@@ -290,6 +293,12 @@ def _story(
         passage=" ".join(_sentence(text) for text in (*opening, *body)),
         head=event["heads"][0].format(s=building),
         told=tuple(told),
+        building=Fact(
+            type="building",
+            value=building,
+            clauses=event["heads"],
+            questions=[question.format(e=event["name"]) for question in lexicon.BUILDING_QUESTIONS],
+        ),
         untold=tuple(facts[count:]),
         lead=(lead[0], lead[1]),
     )

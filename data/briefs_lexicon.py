@@ -27,12 +27,12 @@ December""".split()
 DAYS = "10 12 13 15 16 18 19 21 24 27".split()
 WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 HOURS = "morning afternoon evening night".split()
-SUMS = "2 3 4 6 7 8 9 11 14 17 23 28".split()
-SCALES = ["${},000", "${} million", "${},500", "${}.5 million", "${}.2 million"]
+SUMS = "2 3 4 6 7 8 9 11 13 14 16 17 19 23 26 28 32 38".split()
+SCALES = ["${},000", "${} million", "${},500"]
 HEADCOUNTS = "36 45 50 64 72 80 90 110 120 150 180 200 240 310 420".split()
 NUMBERS = "two three four five six seven eight nine ten twelve".split()
-BUILDING_ADJECTIVES = """old central northern southern stone brick historic small""".split()
-THING_ADJECTIVES = """red blue green white yellow gray large rare unusual striped""".split()
+BUILDING_ADJECTIVES = "old central northern southern stone brick historic small".split()
+THING_ADJECTIVES = "red blue green white yellow gray large rare unusual striped".split()
 CAUSE_ADJECTIVES = "constant repeated serious sudden recent severe".split()
 TOOL_ADJECTIVES = "portable rented borrowed modern cheap simple".split()
 
@@ -80,6 +80,12 @@ QUESTIONS = {
         "Who is going to pay for {e}?",
     ],
 }
+BUILDING_QUESTIONS = [
+    "Which building is it?",
+    "Which building is named?",
+    "Which building is the report about?",
+    "Which building has to do with {e}?",
+]
 FILLERS = [
     "reporters came to the scene",
     "more details are expected soon",

@@ -81,5 +81,5 @@ def _draw_stage(axes: Axes, history: Sequence[Mapping]) -> None:
         axes.text(0.5, 0.5, "no losses logged", transform=axes.transAxes, ha="center", color="0.4")
         return
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.legend(frameon=False)

