@@ -120,6 +120,10 @@ class CrossTaskConfig(PretrainedConfig):
             raise ValueError(
                 f"`summary_loss_on` has to be one of {SUMMARY_LOSS_ON}, got {self.summary_loss_on!r}."
             )
+        for name in ("fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "max_source_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` has to be 1 or more, got {value}.")
         if self.fusion_dim is not None and self.fusion_dim % self.fusion_num_heads:
             raise ValueError(
                 f"`fusion_num_heads` has to divide `fusion_dim`, got {self.fusion_num_heads} heads "
@@ -129,7 +133,7 @@ class CrossTaskConfig(PretrainedConfig):
             raise ValueError(f"`fusion_dropout` has to be at least 0 and below 1, got {self.fusion_dropout}.")
         if self.answerability_weight < 0:
             raise ValueError(f"`answerability_weight` has to be 0 or more, got {self.answerability_weight}.")
-        if "{question}" not in self.prompt:
+        if not isinstance(self.prompt, str) or "{question}" not in self.prompt:
             raise ValueError(f"`prompt` has to contain {{question}}, got {self.prompt!r}.")
 
     def get_text_config(self, decoder=None, encoder=None):
@@ -149,19 +153,24 @@ class CrossTaskConfig(PretrainedConfig):
     # The properties that users and libraries read off any text model's configuration.
     @property
     def vocab_size(self):
-        return self.get_text_config(decoder=True).vocab_size
+        return self._of_summarizer("vocab_size")
 
     @property
     def hidden_size(self):
-        return self.get_text_config(decoder=True).hidden_size
+        return self._of_summarizer("hidden_size")
 
     @property
     def num_attention_heads(self):
-        return self.get_text_config(decoder=True).num_attention_heads
+        return self._of_summarizer("num_attention_heads")
 
     @property
     def num_hidden_layers(self):
-        return self.get_text_config(decoder=True).num_hidden_layers
+        return self._of_summarizer("num_hidden_layers")
+
+    def _of_summarizer(self, name):
+        if self.summarizer is None:
+            raise AttributeError(f"`{name}` is the summarizer's, and this configuration has none.")
+        return getattr(self.get_text_config(decoder=True), name)
 
 
 def _own_copy(config, name):

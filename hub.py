@@ -1,10 +1,13 @@
 """What a reader of the Hub sees of a model: its card."""
 
 import platform
+from pathlib import Path
 
 import torch
 import transformers
 from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from crosstask.eval.scores import table
 from crosstask.storage import write_text
@@ -21,13 +24,14 @@ def write_model_card(folder, recipe, metrics, history):
         history (`dict`): Seconds and log of each stage that ran.
     """
     bases = [name for name in (recipe.run.summarizer, recipe.run.question_answerer) if name]
+    bases = [name for name in bases if _on_hub(name)]  # the Hub refuses a card that names a folder
     data = ModelCardData(
         library_name="transformers",
         tags=["crosstask", "question-prompted-summarization", "summarization"],
         base_model=list(dict.fromkeys(bases)) or None,
     )
     stages = "\n".join(
-        f"| {name} | {recipe.stages[name].stage.data} | {entry['seconds']:.0f} s | "
+        f"| {name} | {_public(recipe.stages[name].stage.data)} | {entry['seconds']:.0f} s | "
         f"{entry['log'][-1].get('step', '-')} |"
         for name, entry in history.items()
     )
@@ -36,7 +40,7 @@ def write_model_card(folder, recipe, metrics, history):
 {data.to_yaml()}
 ---
 
-# {recipe.output_dir.name}
+# {recipe.output_dir.resolve().name}
 
 A question-prompted summarizer: its summary of a passage carries the answer to a question, and it says how
 probable it is that it does. A summarizer and a question encoder, joined by cross-attention
@@ -73,3 +77,19 @@ the answer, answer recall over the rows with an answer, answerability over the r
 """
     ModelCard(card)  # fails on metadata that the Hub would not read
     write_text(folder / "README.md", card)
+
+
+def _on_hub(name):
+    """Whether a name is an id of the Hub rather than a folder or file."""
+    if Path(name).expanduser().exists():
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _public(name):
+    """A source of rows without the folders that it lies in, which are nobody's business."""
+    return name if _on_hub(name) else Path(name).name

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import (
-    AutoModel,
-    AutoModelForSeq2SeqLM,
-    GenerationMixin,
-    PreTrainedModel,
-)
+from transformers import AutoModel, AutoModelForSeq2SeqLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .configuration_crosstask import CrossTaskConfig
@@ -20,11 +15,12 @@ from .fusion_crosstask import (
     IGNORED,
     UNKNOWN,
     CrossAttentionFusion,
+    check_answerable,
     summary_mask,
     targets_of,
     token_ids,
 )
-from .parts_crosstask import encoder_of, input_of, lm_head, load_part
+from .parts_crosstask import encoder_of, input_of, keep_weights, lm_head, load_part, output_of
 
 
 @dataclass
@@ -93,9 +89,7 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config, summarizer=None, question_encoder=None):
         """From a [`CrossTaskConfig`] with both parts; a part that is given itself is not built anew."""
         if config.summarizer is None or config.question_encoder is None:
-            raise ValueError(
-                "`config` needs both `summarizer` and `question_encoder` to build the model from."
-            )
+            raise ValueError("`config` needs both `summarizer` and `question_encoder`.")
         super().__init__(config)
         if summarizer is None:
             summarizer = AutoModelForSeq2SeqLM.from_config(config.summarizer)
@@ -148,8 +142,8 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: where the summarizer is not a sequence-to-sequence model.
         """
-        summarizer = load_part(summarizer, model_kwargs)
-        answerer = load_part(question_answerer, model_kwargs)
+        summarizer = keep_weights(load_part(summarizer, model_kwargs))
+        answerer = keep_weights(load_part(question_answerer, model_kwargs))
         config = CrossTaskConfig(summarizer.config, answerer.config, **config_kwargs)
         if not summarizer.can_generate():
             raise ValueError(
@@ -161,7 +155,7 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return model.eval()
 
     def _init_weights(self, module):
-        """Only the fusion's: each part initializes its own. Normal(0, 0.02) as in BERT."""
+        """Only the fusion's: each part has its own. Linear weights are normal(0, 1 / fan-in), as T5's."""
         # transformers 5 sets the flag on each tensor that came from a checkpoint.
         parameters = [p for p in module.parameters(False) if not getattr(p, "_is_hf_initialized", False)]
         if isinstance(module, nn.LayerNorm):
@@ -170,9 +164,13 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         elif isinstance(module, nn.Linear):
             for parameter in parameters:
                 if parameter is module.weight:
-                    parameter.data.normal_(0.0, 0.02)
+                    parameter.data.normal_(0.0, module.in_features**-0.5)
                 else:
                     parameter.data.zero_()
+
+    def _get_dtype_plan(self, dtype):
+        # transformers 5 finds T5's `wo` in BERT's `word_embeddings` too; 4 looks for whole names only.
+        return {rf"\b{name}\b": kept for name, kept in super()._get_dtype_plan(dtype).items()}
 
     # What generation and `Trainer` ask of any sequence-to-sequence model is the summarizer's.
     def get_encoder(self, *args, **kwargs):
@@ -198,6 +196,9 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def prepare_inputs_for_generation(self, *args, **kwargs):
         return self.summarizer.prepare_inputs_for_generation(*args, **kwargs)
+
+    def _validate_model_kwargs(self, model_kwargs):
+        self.summarizer._validate_model_kwargs(model_kwargs)
 
     def resize_token_embeddings(self, *args, **kwargs):
         """
@@ -272,6 +273,8 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             use_cache = use_cache if use_cache is not None else False
+        if isinstance(encoder_outputs, (tuple, list)):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
         question, question_mask = None, None
         if past_key_values is None or past_key_values.get_seq_length() == 0:
             question, question_mask = self._encode_question(
@@ -304,12 +307,9 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         fused = (None, None)
         if question is not None:
-            if labels is not None:
-                targets = labels
-            elif decoder_input_ids is not None:
-                targets = targets_of(decoder_input_ids, decoder_attention_mask)
-            else:  # `decoder_inputs_embeds`: every position counts
-                targets = torch.full(captured[0].shape[:2], UNKNOWN, device=captured[0].device)
+            if decoder_input_ids is None:  # `decoder_inputs_embeds`: every position counts
+                decoder_input_ids = torch.full(captured[0].shape[:2], UNKNOWN, device=captured[0].device)
+            targets = labels if labels is not None else targets_of(decoder_input_ids, decoder_attention_mask)
             fused = self.fusion(
                 question[0],
                 question_mask,
@@ -342,14 +342,15 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     "needed beside `input_ids` (give the processor a `question_tokenizer`)."
                 )
             question_ids = input_ids
-        if question_mask is None and (question_ids is None or question_ids is input_ids):
+        shared = question_ids is None and self.config.shares_vocabulary
+        if question_mask is None and (shared or question_ids is input_ids):
             question_mask = attention_mask
         if outputs is None:
             # Some encoders would warn of padding without a mask, or build one that hides token 0.
             if question_mask is None:
                 question_mask = torch.ones_like(question_ids)
             outputs = self.question_encoder(input_ids=question_ids, attention_mask=question_mask, **wanted)
-        elif not isinstance(outputs, BaseModelOutput):
+        elif isinstance(outputs, (tuple, list)):
             outputs = BaseModelOutput(*outputs)
         if question_mask is None:
             question_mask = torch.ones(outputs[0].shape[:2], device=outputs[0].device)
@@ -357,15 +358,16 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _losses(self, logits, labels, answerability_logits, answerable):
         summary_loss = answerability_loss = None
+        if answerable is not None:
+            check_answerable(answerable, len(answerability_logits))
+            answerable = answerable.to(answerability_logits.device, torch.long)
+            answerability_loss = _cross_entropy(answerability_logits, answerable)
         if labels is not None:
             labels = labels.to(logits.device)
             if self.config.summary_loss_on == "answerable" and answerable is not None:
                 left_out = answerable.to(labels.device) != 1
                 labels = labels.masked_fill(left_out[:, None], IGNORED)
             summary_loss = _cross_entropy(logits.flatten(0, 1), labels.flatten())
-        if answerable is not None:
-            answerable = answerable.to(answerability_logits.device)
-            answerability_loss = _cross_entropy(answerability_logits, answerable)
         return summary_loss, answerability_loss
 
     def _joint_loss(self, summary_loss, answerability_loss):
@@ -390,34 +392,21 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         }
         # `Seq2SeqTrainer` hands over whole batches, labels included.
         kwargs = {k: v for k, v in kwargs.items() if k not in ("labels", "answerable")}
-        settings = generation_config if generation_config is not None else self.generation_config
-
-        def setting(name):
-            return _first(kwargs.get(name), getattr(settings, name, None))
-
-        if not setting("return_dict_in_generate"):
-            return super().generate(inputs, generation_config, **kwargs)
-
-        input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
+        input_ids = inputs if inputs is not None else kwargs.get("input_ids")
         if kwargs.get("attention_mask") is None and input_ids is not None:
             kwargs["attention_mask"] = self._attention_mask(input_ids)
-        if kwargs.get("encoder_outputs") is None:
-            kwargs["encoder_outputs"] = self.get_encoder()(
-                input_ids=input_ids,
-                attention_mask=kwargs.get("attention_mask"),
-                inputs_embeds=kwargs.get("inputs_embeds"),
-                output_attentions=setting("output_attentions"),
-                output_hidden_states=setting("output_hidden_states"),
-                return_dict=True,
-            )
         # A reference to the states themselves: generation repeats them in place for its beams.
-        encoder_states = kwargs["encoder_outputs"][0]
-        output = super().generate(input_ids, generation_config, **kwargs)
+        given = kwargs.get("encoder_outputs")
+        given = None if given is None else given[0]
+        with output_of(self.get_encoder()) as captured:
+            output = super().generate(inputs, generation_config, **kwargs)
+        if isinstance(output, torch.Tensor):
+            return output
         output["answerability"] = self.score_answerability(
             input_ids,
             kwargs.get("attention_mask"),
             output.sequences,
-            encoder_outputs=(encoder_states,),
+            encoder_outputs=(captured[0] if given is None else given,),
             **question,
         )
         return output
@@ -447,8 +436,10 @@ question_encoder_outputs:
         Returns:
             `torch.FloatTensor` of shape `(batch_size * n,)`, in the order of `summary_ids`.
         """
-        if summary_ids is None:
-            raise ValueError("`summary_ids` are needed: the summaries as `generate` returns them.")
+        if summary_ids is None or summary_ids.dim() != 2 or summary_ids.shape[1] < 2:
+            raise ValueError(
+                "`summary_ids` are needed as `generate` returns them: a batch, and a start token before each."
+            )
         if attention_mask is None and input_ids is not None:
             attention_mask = self._attention_mask(input_ids)
         question, question_mask = self._encode_question(
@@ -468,8 +459,7 @@ question_encoder_outputs:
         batch_size = len(question[0])
         if len(summary_ids) % batch_size:
             raise ValueError(
-                f"`summary_ids` have {len(summary_ids)} rows, which is no multiple of the "
-                f"{batch_size} inputs."
+                f"`summary_ids`: {len(summary_ids)} rows are no multiple of {batch_size} inputs."
             )
 
         def each(tensor):
@@ -486,16 +476,12 @@ question_encoder_outputs:
                 use_cache=False,
                 return_dict=True,
             )
-        logits, _ = self.fusion(
-            each(question[0]),
-            each(question_mask),
-            captured[0],
-            summary_mask(summary_ids[:, 1:], self.config),
-        )
+        kept = summary_mask(summary_ids[:, 1:], self.config)
+        logits, _ = self.fusion(each(question[0]), each(question_mask), captured[0], kept)
         return logits.float().softmax(-1)[:, 1]
 
     def _attention_mask(self, input_ids):
-        """Of `input_ids` without one, by the same rule as `generate`."""
+        """Of `input_ids` without one, by the rule of `generate`, which transformers 5 gave up."""
         pad = token_ids(self.config.pad_token_id, input_ids.device)
         if torch.isin(pad, token_ids(self.config.eos_token_id, input_ids.device)).any():
             return torch.ones_like(input_ids)

@@ -2,7 +2,9 @@
 
 import copy
 from contextlib import contextmanager
+from threading import get_ident
 
+import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
@@ -21,7 +23,7 @@ def load_part(model, model_kwargs=None):
             raise ImportError(f"{model} is a PEFT adapter: `pip install peft` to load it.") from error
         adapter = PeftConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
         base = load_part(adapter.base_model_name_or_path, model_kwargs)
-        return PeftModel.from_pretrained(base, model).merge_and_unload()
+        return PeftModel.from_pretrained(base, model, **_hub_kwargs(model_kwargs)).merge_and_unload()
     config = AutoConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
     return auto_class.from_pretrained(model, config=config, **model_kwargs)
@@ -33,9 +35,13 @@ def _hub_kwargs(model_kwargs):
 
 
 def encoder_of(model):
-    """The text encoder of a model, without the pooler, which would be weights that nothing reads."""
-    if getattr(model.base_model, "decoder", None) is not None:
-        return model.get_encoder()
+    """The text encoder of a model, without a task's head or a pooler, weights that nothing would read."""
+    model = model.base_model
+    encoder = getattr(model, "encoder", None)
+    # Of a sequence-to-sequence model, or of its encoder alone (`T5EncoderModel`); the `encoder` of a BERT
+    # is no model, for it lacks the embeddings.
+    if isinstance(encoder, PreTrainedModel):
+        return encoder_of(encoder)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model
@@ -47,6 +53,17 @@ def lm_head(summarizer):
     return getattr(head, "out_proj", head)  # T5Gemma wraps its linear layer
 
 
+def keep_weights(model):
+    """Mark the weights of a model as they are, so that transformers does not initialize them again."""
+    for module in model.modules():
+        module._is_hf_initialized = True
+    return model
+
+
+def _thread():
+    return None if torch.compiler.is_compiling() else get_ident()
+
+
 @contextmanager
 def input_of(module, pass_on=None):
     """
@@ -54,13 +71,31 @@ def input_of(module, pass_on=None):
     states normed and scaled as its LM head wants them. With `pass_on`, the module itself sees only that
     many positions.
     """
-    captured = []
+    captured, caller = [], _thread()
 
     def catch(_, args):
+        if _thread() != caller:  # of another call of the same model, in a server for instance
+            return None
         captured.append(args[0])
         return None if pass_on is None else (args[0][:, :pass_on], *args[1:])
 
     handle = module.register_forward_pre_hook(catch)
+    try:
+        yield captured
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def output_of(module):
+    """Catch the first value of what `module` returns: an encoder's states, while generation runs it."""
+    captured, caller = [], _thread()
+
+    def catch(_, args, output):
+        if _thread() == caller:
+            captured.append(output[0])
+
+    handle = module.register_forward_hook(catch)
     try:
         yield captured
     finally:

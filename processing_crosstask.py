@@ -3,7 +3,6 @@
 import json
 import os
 
-import torch
 from transformers import AutoTokenizer, BatchEncoding
 from transformers.processing_utils import ProcessorMixin
 
@@ -87,8 +86,8 @@ class CrossTaskProcessor(ProcessorMixin):
             answerable (`int` or `list[int]`, *optional*):
                 1 where the summary carries the answer, 0 where not, `None` or -100 where not labelled.
             return_tensors (`str`, *optional*):
-                `"pt"` for tensors; lists otherwise.
-            padding (`bool`, *optional*):
+                `"pt"` for tensors, `"np"` for arrays; lists otherwise.
+            padding (`bool` or `"longest"`, *optional*):
                 Pad to the longest of the batch. Defaults to `True` with `return_tensors`.
             pad_to_multiple_of (`int`, *optional*):
                 Pad on, to a multiple of this length.
@@ -102,9 +101,13 @@ class CrossTaskProcessor(ProcessorMixin):
             QuestionTooLongError: where a question leaves no room for its passage.
             TypeError, ValueError: where an argument is of a wrong type, length or value.
         """
-        texts = {"question": question, "passage": passage, "summary": summary}
-        single = not any(isinstance(value, (list, tuple)) for value in texts.values())
-        columns = _columns({**texts, "answerable": answerable})
+        if padding not in (None, False, True, "longest"):
+            raise ValueError(f"`padding` has to be True, False or 'longest', got {padding!r}.")
+        values = {"question": question, "passage": passage, "summary": summary}
+        # An array or tensor, as a dataset or another model may give them.
+        values["answerable"] = answerable.tolist() if hasattr(answerable, "tolist") else answerable
+        single = not any(isinstance(value, (list, tuple)) for value in values.values())
+        columns = _columns(values)
         batch = self._encode(self.tokenizer, self.max_source_length, columns)
         if self.question_tokenizer is not None:
             limit = min(self.max_source_length, self.question_tokenizer.model_max_length)
@@ -130,10 +133,18 @@ class CrossTaskProcessor(ProcessorMixin):
             rows (`list[dict]`):
                 One mapping an input, as [`~CrossTaskProcessor.__call__`] makes them without padding.
             return_tensors (`str`, *optional*, defaults to `"pt"`):
-                `"pt"` for tensors; lists otherwise.
+                `"pt"` for tensors, `"np"` for arrays; lists otherwise.
             pad_to_multiple_of (`int`, *optional*):
                 Pad on, to a multiple of this length.
+
+        Raises:
+            ValueError: where there are no rows, or rows of unlike keys.
         """
+        if not rows:
+            raise ValueError("There are no rows to pad.")
+        for index, row in enumerate(rows):
+            if row.keys() != rows[0].keys():
+                raise ValueError(f"Row {index} has the keys {sorted(row)}, the first {sorted(rows[0])}.")
         settings = {"return_tensors": return_tensors, "pad_to_multiple_of": pad_to_multiple_of}
         names = ("input_ids", "attention_mask")
         batch = dict(self.tokenizer.pad([{n: row[n] for n in names} for row in rows], **settings))
@@ -147,16 +158,14 @@ class CrossTaskProcessor(ProcessorMixin):
             batch["labels"] = [[*row["labels"], *[IGNORED] * (length - len(row["labels"]))] for row in rows]
         if "answerable" in rows[0]:
             batch["answerable"] = [row["answerable"] for row in rows]
-        for name in ("labels", "answerable"):
-            if name in batch and return_tensors == "pt":
-                batch[name] = torch.tensor(batch[name])
-        return BatchEncoding(batch)
+        return BatchEncoding(batch, tensor_type=return_tensors)
 
     def _encode(self, tokenizer, limit, columns):
         settings = {"return_token_type_ids": False, "return_attention_mask": True}
         if columns["question"] is None:
             return dict(tokenizer(columns["passage"], truncation=True, max_length=limit, **settings))
-        prompts = [self.prompt.format(question=question) for question in columns["question"]]
+        # Not `format`: other braces in a prompt, of JSON say, are text.
+        prompts = [self.prompt.replace("{question}", question) for question in columns["question"]]
         special = tokenizer.num_special_tokens_to_add(pair=True)
         for index, ids in enumerate(tokenizer(prompts, add_special_tokens=False)["input_ids"]):
             if len(ids) + special >= limit:
@@ -192,8 +201,11 @@ class CrossTaskProcessor(ProcessorMixin):
             folder = os.path.join(save_directory, QUESTION_TOKENIZER)
             self.question_tokenizer.save_pretrained(folder)
             _make_portable(folder)
-        files = super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        files = super().save_pretrained(save_directory, **({} if push_to_hub else kwargs))
         _make_portable(save_directory)
+        if push_to_hub:  # apart, for the base class leaves out files of folders that were there before
+            repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
+            self.push_to_hub(repo_id, **kwargs)
         return files
 
     @classmethod
@@ -217,6 +229,8 @@ def _columns(values):
     if values["passage"] is None:
         raise ValueError("`passage` is needed.")
     count = next(iter(lengths.values()), 1)
+    if count == 0:
+        raise ValueError("The lists are empty: at least one input is needed.")
     columns = {}
     for name, value in values.items():
         column = list(value) if name in lengths else [value] * count

@@ -33,8 +33,8 @@ HEADCOUNTS = "36 45 50 64 72 80 90 110 120 150 180 200 240 310 420".split()
 NUMBERS = "two three four five six seven eight nine ten twelve".split()
 BUILDING_ADJECTIVES = "old central northern southern stone brick historic small".split()
 THING_ADJECTIVES = "red blue green white yellow gray large rare unusual striped".split()
-CAUSE_ADJECTIVES = "constant repeated serious sudden recent severe".split()
-TOOL_ADJECTIVES = "portable rented borrowed modern cheap simple".split()
+CAUSE_ADJECTIVES = "constant repeated serious sudden recent severe frequent unexpected".split()
+TOOL_ADJECTIVES = "portable rented borrowed modern cheap simple special sturdy".split()
 
 # --- What is said alike of every event ------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
 from crosstask.data.readers import read_rows
+from crosstask.data.schema import DataError
 from crosstask.eval.plots import learning_curve
 from crosstask.eval.scores import answer_recall, answerability, lead, rouge, table
 from crosstask.eval.systems import generate_summaries, score_summaries
@@ -37,7 +38,10 @@ def evaluate(recipe):
         options=stage.data_options,
         rejects=[],  # told when the stage read them
     )
-    rows = splits["test" if "test" in splits else "validation"].to_list()
+    held_out = splits.get("test", splits.get("validation"))
+    if held_out is None:
+        raise DataError(f"{stage.data}: expected test or validation rows to evaluate on, found train only")
+    rows = held_out.to_list()
     passages, questions = ([row[name] for row in rows] for name in ("passage", "question"))
     settings = {
         "batch_size": training.per_device_eval_batch_size,

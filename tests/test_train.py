@@ -204,7 +204,9 @@ def test_a_killed_run_ends_as_an_unkilled_one(tmp_path):
 
 def kill_once(arguments, checkpoints):
     """Start a run and kill it as soon as the stage has written its second checkpoint."""
-    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not (checkpoints / "checkpoint-4").exists():
         assert process.poll() is None, "the run ended before it could be killed"

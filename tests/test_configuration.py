@@ -1,0 +1,150 @@
+"""The configuration: defaults, checks, round trips, and parts of its own."""
+
+import copy
+import json
+import pickle
+
+import pytest
+from transformers import AutoConfig, T5Config
+
+from crosstask import CrossTaskConfig
+
+
+def test_defaults_are_those_of_the_contract():
+    config = CrossTaskConfig()
+    assert (config.summarizer, config.question_encoder, config.fusion) == (None, None, "classifier")
+    assert (config.fusion_num_heads, config.fusion_dim, config.fusion_ffn_dim) == (8, None, None)
+    assert (config.fusion_dropout, config.answerability_weight, config.summary_loss_on) == (0.1, 1.0, "all")
+    assert (config.prompt, config.max_source_length) == ("question: {question} passage:", 1024)
+    assert config.model_type == "crosstask" and config.is_encoder_decoder
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers"])
+def test_without_parts_there_are_no_sizes(name):
+    assert not hasattr(CrossTaskConfig(), name)
+
+
+def test_sizes_are_the_summarizers(make_part):
+    config = CrossTaskConfig(make_part("bart"), make_part("bert"), fusion_num_heads=4)
+    assert (config.vocab_size, config.hidden_size) == (99, 32)
+    assert (config.num_attention_heads, config.num_hidden_layers) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("question_encoder", "width"), [("t5", 32), ("bart", 32), ("t5gemma", 32), ("bert", 24)]
+)
+def test_fusion_width_defaults_to_the_question_encoders(make_part, question_encoder, width):
+    config = CrossTaskConfig(make_part("t5"), make_part(question_encoder), fusion_num_heads=4)
+    assert (config.fusion_dim, config.fusion_ffn_dim) == (width, 4 * width)
+
+
+def test_fusion_sizes_given(make_part):
+    config = CrossTaskConfig(make_part("t5"), make_part("bert"), fusion_dim=16, fusion_ffn_dim=5)
+    assert (config.fusion_dim, config.fusion_ffn_dim) == (16, 5)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart", "pegasus", "led"])
+def test_token_ids_are_the_summarizers(make_part, family):
+    summarizer = make_part(family)
+    config = CrossTaskConfig(summarizer, make_part("bert"), fusion_num_heads=4)
+    for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id", "bos_token_id"):
+        assert getattr(config, name, None) == getattr(summarizer, name, None)
+
+
+def test_t5gemma_starts_with_bos(make_part):
+    assert (
+        CrossTaskConfig(make_part("t5gemma"), make_part("t5"), fusion_num_heads=4).decoder_start_token_id == 2
+    )
+
+
+def test_token_ids_given_win(make_part):
+    config = CrossTaskConfig(make_part("t5"), make_part("t5"), fusion_num_heads=4, decoder_start_token_id=5)
+    assert config.decoder_start_token_id == 5
+
+
+def test_parts_are_copied_and_never_changed(make_part):
+    shared = make_part("t5")
+    before = shared.to_dict()
+    config = CrossTaskConfig(shared, shared, fusion_num_heads=4)
+    config.summarizer.d_model = 5
+    assert config.question_encoder.d_model == shared.d_model == 32
+    assert shared.to_dict() == before
+    nested = {"model_type": "t5", "d_model": 16, "task_specific_params": {"x": [1]}}
+    given = copy.deepcopy(nested)
+    CrossTaskConfig(nested, nested)
+    assert nested == given
+
+
+def test_parts_as_dicts(make_part):
+    config = CrossTaskConfig(make_part("t5").to_dict(), make_part("bert").to_dict(), fusion_num_heads=4)
+    assert isinstance(config.summarizer, T5Config) and config.question_encoder.hidden_size == 24
+
+
+@pytest.mark.parametrize("family", ["t5", "bart", "t5gemma", "led"])
+def test_round_trips(make_part, family, tmp_path):
+    config = CrossTaskConfig(
+        make_part(family),
+        make_part("bert"),
+        fusion_num_heads=3,
+        fusion_dropout=0.2,
+        answerability_weight=0.5,
+        summary_loss_on="answerable",
+        prompt="Q {question}",
+        max_source_length=77,
+    )
+    config.save_pretrained(tmp_path)
+    others = (
+        CrossTaskConfig.from_pretrained(tmp_path),
+        AutoConfig.from_pretrained(tmp_path),
+        CrossTaskConfig.from_dict(config.to_dict()),
+        CrossTaskConfig.from_dict(json.loads(config.to_json_string(use_diff=False))),
+        copy.deepcopy(config),
+        pickle.loads(pickle.dumps(config)),
+    )
+
+    def settings(config):  # without the notes on where it was loaded from
+        values = json.loads(config.to_json_string(use_diff=False))
+        return {k: v for k, v in values.items() if k not in ("_name_or_path", "transformers_version")}
+
+    for other in others:
+        assert type(other) is CrossTaskConfig
+        assert settings(other) == settings(config)
+    # What is written says only what differs from the defaults, and still every part.
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["summarizer"]["model_type"] == config.summarizer.model_type
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fusion": "gated"}, "`fusion` has to be one of .*'gated'"),
+        ({"summary_loss_on": "none"}, "`summary_loss_on` has to be one of .*'none'"),
+        ({"fusion_num_heads": 5}, "`fusion_num_heads` has to divide `fusion_dim`, got 5 heads .* 32"),
+        ({"fusion_num_heads": 0}, "`fusion_num_heads` has to be 1 or more, got 0"),
+        ({"fusion_dim": -8}, "`fusion_dim` has to be 1 or more, got -8"),
+        ({"max_source_length": 0}, "`max_source_length` has to be 1 or more, got 0"),
+        ({"fusion_dropout": 1.0}, "`fusion_dropout` has to be at least 0 and below 1, got 1.0"),
+        ({"fusion_dropout": -0.1}, "`fusion_dropout`"),
+        ({"answerability_weight": -1}, "`answerability_weight` has to be 0 or more, got -1"),
+        ({"prompt": "question:"}, "`prompt` has to contain {question}, got 'question:'"),
+        ({"prompt": None}, "`prompt` has to contain {question}, got None"),
+    ],
+)
+def test_values_out_of_range(make_part, settings, message):
+    with pytest.raises(ValueError, match=message):
+        CrossTaskConfig(make_part("t5"), make_part("t5"), **settings)
+
+
+def test_parts_of_a_wrong_kind(make_part):
+    with pytest.raises(ValueError, match="`summarizer` has to be a sequence-to-sequence model .* 'bert'"):
+        CrossTaskConfig(make_part("bert"), make_part("t5"))
+    with pytest.raises(TypeError, match="`question_encoder` has to be a configuration or a dict, got str"):
+        CrossTaskConfig(make_part("t5"), "bert-base-uncased")
+    with pytest.raises(ValueError, match="`summarizer` needs the key 'model_type'"):
+        CrossTaskConfig({"d_model": 32}, make_part("t5"))
+
+
+def test_shared_vocabulary(make_part):
+    assert CrossTaskConfig(make_part("t5"), make_part("bert"), fusion_num_heads=4).shares_vocabulary
+    config = CrossTaskConfig(make_part("t5"), make_part("bert", vocab_size=50), fusion_num_heads=4)
+    assert not config.shares_vocabulary

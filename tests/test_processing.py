@@ -1,0 +1,333 @@
+"""The processor: the input format, its limits and errors, padding, and the way to disk and back."""
+
+import copy
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoProcessor, AutoTokenizer, BatchEncoding
+
+from crosstask import CrossTaskProcessor
+from crosstask.data.tokenizer import train_tokenizer
+from crosstask.processing_crosstask import QuestionTooLongError
+
+QUESTION = "Who opened the bridge?"
+PASSAGE = "The mayor opened the old bridge on May 3. Rain fell for two days."
+
+
+@pytest.fixture
+def processor(tokenizer):
+    return CrossTaskProcessor(copy.deepcopy(tokenizer), max_source_length=64)
+
+
+@pytest.fixture
+def double(tokenizer):
+    """With a question tokenizer of its own, which reads 48 tokens at most."""
+    other = train_tokenizer(["Rain fell for two days", "question passage"], 280)
+    other.model_max_length = 48
+    return CrossTaskProcessor(copy.deepcopy(tokenizer), other, max_source_length=64)
+
+
+def text(processor, ids):
+    return processor.tokenizer.decode(ids).strip()
+
+
+def test_question_first_passage_second(processor):
+    ids = processor(question=QUESTION, passage=PASSAGE)["input_ids"]
+    assert text(processor, ids) == f"question: {QUESTION} passage:</s> {PASSAGE}</s>"
+
+
+def test_passage_alone(processor):
+    assert text(processor, processor(passage=PASSAGE)["input_ids"]) == f"{PASSAGE}</s>"
+
+
+def test_empty_question_is_a_prompt_without_a_question(processor):
+    ids = processor(question="", passage=PASSAGE)["input_ids"]
+    assert text(processor, ids) == f"question:  passage:</s> {PASSAGE}</s>"
+
+
+@pytest.mark.parametrize("question", ["{x} {question} {", "}{0}%s\\n", "Qui? 誰が橋を開けた？ 🌉", "a\n\tb"])
+def test_any_text_is_text(processor, question):
+    processor.max_source_length = 128
+    ids = processor(question=question, passage="{passage} {}")["input_ids"]
+    assert text(processor, ids) == f"question: {question} passage:</s> {{passage}} {{}}</s>"
+
+
+def test_braces_in_the_prompt_are_text(processor):
+    processor.prompt = '{"q": "{question}"} {0}'
+    ids = processor(question="a", passage="b")["input_ids"]
+    assert text(processor, ids) == '{"q": "a"} {0}</s> b</s>'
+
+
+@pytest.mark.parametrize("spare", [1, 2, 5])
+def test_only_the_passage_is_truncated(processor, spare):
+    prompt = processor.tokenizer(processor.prompt.format(question=QUESTION))["input_ids"]
+    processor.max_source_length = len(prompt) + spare + 1
+    ids = processor(question=QUESTION, passage=PASSAGE)["input_ids"]
+    assert len(ids) == processor.max_source_length
+    assert ids[: len(prompt)] == prompt
+    assert ids[len(prompt) :] == [
+        *processor.tokenizer(PASSAGE)["input_ids"][:spare],
+        processor.tokenizer.eos_token_id,
+    ]
+
+
+def test_passage_alone_is_truncated(processor):
+    processor.max_source_length = 5
+    assert len(processor(passage=PASSAGE)["input_ids"]) == 5
+
+
+def test_question_too_long(processor):
+    prompt = processor.tokenizer(processor.prompt.format(question=QUESTION))["input_ids"]
+    processor.max_source_length = limit = len(prompt) + 1
+    with pytest.raises(QuestionTooLongError, match=f"question 1 takes {limit} tokens .* is {limit}") as error:
+        processor(question=["", QUESTION, QUESTION], passage=PASSAGE)
+    assert error.value.index == 1 and isinstance(error.value, ValueError)
+
+
+def test_huge_passage(processor):
+    ids = processor(question=QUESTION, passage="bridge " * 150_000)["input_ids"]
+    assert len(ids) == 64
+
+
+def test_question_tokenizer_reads_the_same_text(double):
+    encoded = double(question=QUESTION, passage=PASSAGE)
+    assert len(encoded["input_ids"]) <= 64 and len(encoded["question_input_ids"]) == 48
+    decoded = double.question_tokenizer.decode(encoded["question_input_ids"]).strip()
+    assert decoded.startswith(f"question: {QUESTION} passage:</s> The")
+    assert double.model_input_names == [
+        "input_ids",
+        "attention_mask",
+        "question_input_ids",
+        "question_attention_mask",
+    ]
+
+
+def test_question_tokenizers_own_limit(double):
+    double.question_tokenizer.model_max_length = 20
+    with pytest.raises(QuestionTooLongError, match="`max_source_length` is 20"):
+        double(question=QUESTION, passage=PASSAGE)
+
+
+def test_single_inputs_are_flat_lists(processor):
+    encoded = processor(question=QUESTION, passage=PASSAGE, summary="rain", answerable=1)
+    assert isinstance(encoded, BatchEncoding)
+    assert list(encoded) == ["input_ids", "attention_mask", "labels", "answerable"]
+    assert isinstance(encoded["input_ids"][0], int) and encoded["answerable"] == 1
+
+
+def test_a_single_text_serves_a_list(processor):
+    both = processor(question=[QUESTION, "How?"], passage=PASSAGE, answerable=[1, 0])
+    assert len(both["input_ids"]) == 2
+    assert both["input_ids"][1] == processor(question="How?", passage=PASSAGE)["input_ids"]
+    both = processor(question=QUESTION, passage=[PASSAGE, "Rain."], answerable=0)
+    assert both["answerable"] == [0, 0]
+    both = processor(question=QUESTION, passage=PASSAGE, answerable=[1, 0])
+    assert len(both["input_ids"]) == 2 and both["answerable"] == [1, 0]
+
+
+def test_labels_are_padded_with_minus_100_on_the_right(processor):
+    batch = processor(
+        question=QUESTION, passage=PASSAGE, summary=["rain", "the old bridge fell"], return_tensors="pt"
+    )
+    short = processor.tokenizer("rain")["input_ids"]
+    assert short[-1] == processor.tokenizer.eos_token_id
+    assert batch["labels"][0].tolist() == short + [-100] * (batch["labels"].shape[1] - len(short))
+    assert (batch["labels"][1] != -100).all()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_side(processor, side):
+    processor.tokenizer.padding_side = side
+    batch = processor(question=["", QUESTION], passage="b", summary=["a", "b c"], return_tensors="pt")
+    padded = (batch["attention_mask"][0] == 0).nonzero().flatten()
+    assert len(padded) and (0 in padded) == (side == "left")
+    assert (batch["input_ids"][0][padded] == processor.tokenizer.pad_token_id).all()
+    assert batch["labels"][0][-1] == -100
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"), [(1, 1), (0, 0), (True, 1), (None, -100), (-100, -100), (np.int64(1), 1)]
+)
+def test_answerable_labels(processor, label, expected):
+    assert processor(question="", passage="b", answerable=[label])["answerable"] == [expected]
+    if label is not None:
+        assert processor(question="", passage="b", answerable=label)["answerable"] == expected
+
+
+@pytest.mark.parametrize("label", [2, -1, 0.5, "yes", float("nan")])
+def test_answerable_out_of_range(processor, label):
+    with pytest.raises(ValueError, match="`answerable` has to be 0, 1 or -100"):
+        processor(question="", passage="b", answerable=[label])
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([1, 0]), np.array([1, 0])])
+def test_answerable_as_an_array(processor, labels):
+    assert processor(question="", passage=["b", "c"], answerable=labels)["answerable"] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"question": "a"}, ValueError, "`passage` is needed"),
+        (
+            {"question": ["a", "b"], "passage": ["c"]},
+            ValueError,
+            "of one length, got .*'question': 2.*'passage': 1",
+        ),
+        (
+            {"question": 3, "passage": "b"},
+            TypeError,
+            "`question` has to be a string .* got int at position 0",
+        ),
+        ({"passage": ["a", None]}, TypeError, "`passage` .* got NoneType at position 1"),
+        ({"passage": b"a"}, TypeError, "`passage` .* got bytes"),
+        ({"passage": "a", "summary": ["b", 1.0]}, TypeError, "`summary` .* got float at position 1"),
+        ({"question": [], "passage": []}, ValueError, "lists are empty"),
+        ({"passage": "a", "padding": "max_length"}, ValueError, "`padding` has to be .* got 'max_length'"),
+    ],
+)
+def test_wrong_arguments(processor, arguments, error, message):
+    with pytest.raises(error, match=message):
+        processor(**arguments)
+
+
+def test_prompt_without_a_question(tokenizer):
+    with pytest.raises(ValueError, match="`prompt` has to contain {question}, got 'summarize:'"):
+        CrossTaskProcessor(tokenizer, prompt="summarize:")
+
+
+def test_pad_equals_padding_in_the_call(double):
+    arguments = {
+        "question": [QUESTION, ""],
+        "passage": [PASSAGE, "Rain."],
+        "summary": ["a", "b c"],
+        "answerable": [1, None],
+    }
+    at_once = double(**arguments, return_tensors="pt", pad_to_multiple_of=8)
+    encoded = double(**arguments)
+    rows = [{name: values[index] for name, values in encoded.items()} for index in range(2)]
+    later = double.pad(rows, pad_to_multiple_of=8)
+    assert list(at_once) == list(later)
+    for name, values in at_once.items():
+        assert torch.equal(values, later[name]), name
+        assert name == "answerable" or values.shape[1] % 8 == 0
+    assert later["answerable"].tolist() == [1, -100]
+
+
+def test_kinds_of_tensors(processor):
+    arguments = {"question": ["a", "b c"], "passage": "b", "summary": "x", "answerable": [1, 0]}
+    arrays = processor(**arguments, return_tensors="np")
+    tensors = processor(**arguments, return_tensors="pt")
+    lists = processor(**arguments, padding=True)
+    for name in tensors:
+        assert isinstance(arrays[name], np.ndarray) and isinstance(lists[name], list)
+        assert (
+            arrays[name].tolist()
+            == tensors[name].tolist()
+            == [list(r) if np.ndim(r) else r for r in lists[name]]
+        )
+    single = processor(question="a", passage="b", return_tensors="pt")
+    assert single["input_ids"].shape[0] == 1
+    assert processor(passage="b", padding=False, return_tensors="pt")["input_ids"].ndim == 2
+
+
+def test_pad_refuses_what_is_no_batch(processor):
+    labelled = processor(question="a", passage="b", answerable=1)
+    plain = processor(question="a", passage="b")
+    with pytest.raises(ValueError, match="no rows to pad"):
+        processor.pad([])
+    for rows in ([labelled, plain], [plain, labelled]):
+        with pytest.raises(ValueError, match="Row 1 has the keys"):
+            processor.pad(rows)
+
+
+def same(first, second):
+    arguments = {
+        "question": [QUESTION, "Où ?"],
+        "passage": PASSAGE,
+        "summary": "rain",
+        "answerable": [0, None],
+    }
+    return dict(first(**arguments)) == dict(second(**arguments))
+
+
+@pytest.mark.parametrize("kind", ["processor", "double"])
+@pytest.mark.parametrize("loader", [CrossTaskProcessor, AutoProcessor])
+def test_save_and_load(request, kind, loader, tmp_path):
+    processor = request.getfixturevalue(kind)
+    processor.prompt = "Q: {question} P:"
+    processor.save_pretrained(tmp_path)
+    loaded = loader.from_pretrained(tmp_path)
+    assert type(loaded) is CrossTaskProcessor
+    assert (loaded.prompt, loaded.max_source_length) == ("Q: {question} P:", 64)
+    assert (loaded.question_tokenizer is None) == (kind == "processor")
+    assert same(loaded, processor)
+    assert (tmp_path / "processing_crosstask.py").exists()
+    # Once more, for what loading may have added.
+    loaded.save_pretrained(tmp_path / "again")
+    assert same(loader.from_pretrained(tmp_path / "again"), processor)
+    # The summarizer's tokenizer is an ordinary one for whoever does not know the processor.
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path)("rain")["input_ids"]
+        == processor.tokenizer("rain")["input_ids"]
+    )
+
+
+def test_load_from_a_subfolder_and_with_other_settings(double, tmp_path):
+    double.save_pretrained(tmp_path / "deep" / "down")
+    loaded = CrossTaskProcessor.from_pretrained(tmp_path, subfolder=os.path.join("deep", "down"))
+    assert same(loaded, double)
+    loaded = CrossTaskProcessor.from_pretrained(tmp_path / "deep" / "down", max_source_length=50)
+    assert loaded.max_source_length == 50 and loaded.question_tokenizer is not None
+
+
+def test_saving_over_one_with_a_question_tokenizer(processor, double, tmp_path):
+    double.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert CrossTaskProcessor.from_pretrained(tmp_path).question_tokenizer is None
+
+
+def test_saving_and_pushing(double, tmp_path, monkeypatch):
+    pushed = []
+    monkeypatch.setattr(
+        CrossTaskProcessor, "push_to_hub", lambda self, *args, **kwargs: pushed.append((args, kwargs))
+    )
+    double.save_pretrained(tmp_path / "name", push_to_hub=True, private=True)
+    double.save_pretrained(tmp_path / "name", push_to_hub=True, repo_id="user/other")
+    assert pushed == [(("name",), {"private": True}), (("user/other",), {})]
+    assert same(CrossTaskProcessor.from_pretrained(tmp_path / "name"), double)
+
+
+def test_saved_tokenizers_are_readable_by_both_transformers(double, tmp_path):
+    double.save_pretrained(tmp_path)
+    for folder in (tmp_path, tmp_path / "question_tokenizer"):
+        settings = (folder / "tokenizer_config.json").read_text()
+        assert "TokenizersBackend" not in settings and '"PreTrainedTokenizerFast"' in settings
+
+
+def test_copies(double):
+    assert same(copy.deepcopy(double), double)
+    assert same(pickle.loads(pickle.dumps(double)), double)
+    assert "CrossTaskProcessor" in repr(double)
+
+
+def test_decoding(processor):
+    batch = processor(question=["", QUESTION], passage="Rain.", return_tensors="pt")
+    texts = processor.batch_decode(batch["input_ids"], skip_special_tokens=True)
+    assert texts[1].strip() == f"question: {QUESTION} passage: Rain."
+    assert processor.decode(batch["input_ids"][1], skip_special_tokens=True) == texts[1]
+
+
+def test_wordpiece_question_tokenizer(tokenizer, minilm):
+    processor = CrossTaskProcessor(copy.deepcopy(tokenizer), AutoTokenizer.from_pretrained(minilm))
+    batch = processor(question=["", QUESTION], passage=["a", "rain " * 900], return_tensors="pt")
+    assert batch["question_input_ids"].shape == (2, 512)
+    assert batch["input_ids"].shape[1] > 512
+    ids = batch["question_input_ids"][1]
+    assert processor.question_tokenizer.decode(ids[:11]).startswith(
+        "[CLS] question : who opened the bridge? passage"
+    )
+    assert "question_token_type_ids" not in batch
