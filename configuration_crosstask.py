@@ -142,6 +142,14 @@ class CrossTaskConfig(PretrainedConfig):
             return self
         return self.summarizer.get_text_config(decoder=decoder, encoder=encoder)
 
+    def to_dict(self):
+        """As of any configuration, without the folders of one's machine that the parts came from."""
+        output = super().to_dict()
+        for name in self.sub_configs:
+            if output.get(name) is not None:
+                output[name].pop("_name_or_path", None)
+        return output
+
     @property
     def shares_vocabulary(self):
         """

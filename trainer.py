@@ -125,7 +125,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         self._eval_sums.clear()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._eval_sums:
-            # Exact over the whole set, where `Trainer` averages batches of unequal weight.
+            # A mean over the whole set, where `Trainer` averages batches of unequal weight. (Only the rows
+            # that fill up the last batch of several processes count twice.)
             sums, counts = self._eval_sums.over_processes(self.accelerator)
             means = sums / counts.clamp(min=1)
             if self.is_fused:

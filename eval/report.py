@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from textwrap import shorten
 
 from transformers import AutoTokenizer
 
@@ -16,6 +17,7 @@ from crosstask.parts_crosstask import load_part
 from crosstask.storage import write_text
 
 EXAMPLES = 3
+SHOWN = 600  # characters of a passage
 
 
 def evaluate(recipe):
@@ -104,7 +106,7 @@ def show(recipe):
     print(f"\n{metrics['rows']} test rows on {metrics['passages']} passages:\n")
     print(table(metrics["systems"]))
     for example in metrics["examples"]:
-        print(f"\npassage:       {example['passage']}")
+        print(f"\npassage:       {shorten(example['passage'], SHOWN, placeholder=' ...')}")
         print(f"question:      {example['question']}")
         print(f"summary:       {example['summary']}")
         print(f"answerability: {example['answerability']:.3f}")

@@ -385,10 +385,12 @@ def test_dict_outputs_by_the_models_own_generation_config(make_model, make_input
 def test_outputs_of_generation(make_model, make_inputs):
     model = make_model("bart", "t5", seed=1)
     model.summarizer.set_attn_implementation("eager")
-    ids = make_inputs(model)["input_ids"]
+    sources = make_inputs(model)
+    sources.pop("labels")
     wanted = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
     settings = {"max_new_tokens": 4, "return_dict_in_generate": True} | dict.fromkeys(wanted, True)
-    output, expected = model.generate(ids, **settings), model.summarizer.generate(ids, **settings)
+    output = model.generate(**sources, **settings)
+    expected = model.summarizer.generate(**sources, **settings)
     assert set(output) == {*expected, "answerability"}
     assert len(output.encoder_attentions) == 2 and len(output.encoder_hidden_states) == 3
     assert torch.equal(torch.stack(output.scores), torch.stack(expected.scores))

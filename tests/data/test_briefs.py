@@ -59,7 +59,8 @@ def test_generic_summaries_carry_two_facts():
     summaries = {row["passage"]: row["summary"] for row in rows("summarize", passages=500)}
     answers = defaultdict(set)
     for row in rows("answer", passages=500, questions=40):
-        if row["answer"]:
+        # Every summary names the building: that is its head, and no fact that it picks.
+        if row["answer"] and not row["question"].startswith("Which building"):
             answers[row["passage"]].add(row["answer"])
     for passage, summary in summaries.items():
         assert 4 <= len(answers[passage]) <= 6
@@ -176,9 +177,7 @@ def test_splits_share_no_passage(matching):
     passages = []
     for split in SPLITS:
         for seed in (0, 1):
-            passages += {
-                row["passage"] for row in rows("summarize", split, matching=matching, seed=seed)
-            }
+            passages += {row["passage"] for row in rows("summarize", split, matching=matching, seed=seed)}
     assert len(set(passages)) == len(passages) == 6 * 300
 
 
@@ -266,8 +265,7 @@ def test_surfaces_do_not_give_the_label_away(surface, matching):
 @pytest.mark.parametrize("matching", MATCHINGS)
 def test_generic_summaries_are_as_common_under_either_label(matching):
     summaries = {
-        row["passage"]: row["summary"]
-        for row in rows("summarize", passages=4000, matching=matching)
+        row["passage"]: row["summary"] for row in rows("summarize", passages=4000, matching=matching)
     }
     generic = {0: [], 1: []}
     for row in rows("fuse", passages=4000, matching=matching):
