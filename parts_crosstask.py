@@ -26,7 +26,8 @@ def load_part(model, model_kwargs=None):
         return PeftModel.from_pretrained(base, model, **_hub_kwargs(model_kwargs)).merge_and_unload()
     config = AutoConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
-    return auto_class.from_pretrained(model, config=config, **model_kwargs)
+    # A pickle could run code of whoever made it.
+    return auto_class.from_pretrained(model, config=config, **{"use_safetensors": True, **model_kwargs})
 
 
 def _hub_kwargs(model_kwargs):

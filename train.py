@@ -9,18 +9,23 @@ Three stages, each a folder of the run, each skipped where finished and resumed 
 """
 
 import argparse
+import difflib
 import json
 import shutil
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import yaml
 from accelerate import PartialState
 from filelock import FileLock, Timeout
+from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -30,7 +35,7 @@ from transformers import (
 )
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
-from crosstask.arguments import STAGES, ConfigError, RunArguments, StageArguments, read_recipe
+from crosstask.arguments import MODEL_KEYS, STAGES, ConfigError, RunArguments, StageArguments, read_recipe
 from crosstask.data.collator import CrossTaskCollator
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.schema import NO_ANSWER, DataError
@@ -87,15 +92,21 @@ def run(recipe):
     state = PartialState()
     lock = FileLock(folder / ".lock", timeout=0)
     if state.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout as error:
             raise ConfigError(f"output_dir: {folder} is in use by another process") from error
+        except OSError as error:
+            raise ConfigError(f"output_dir: {folder} cannot be written to ({error.strerror})") from error
         _claim(folder, recipe)
     try:
         state.wait_for_everyone()
-        trained = [stage for stage in recipe.stages if Stage(stage, recipe).train()]
+        stages = []
+        stages += [Stage(name, recipe, stages) for name in recipe.stages]
+        for stage in stages:
+            stage.check_data()
+        trained = [stage.name for stage in stages if stage.train()]
         state.wait_for_everyone()
         if state.is_main_process:
             if not trained:
@@ -113,7 +124,12 @@ def _claim(folder, recipe):
     path = folder / "recipe.yaml"
     mine = json.loads(json.dumps(recipe.values, default=str))
     if path.exists():
-        theirs = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            theirs = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(
+                f"output_dir: {path} is not the record of a recipe; delete it to go on"
+            ) from error
         for stage in mine | theirs:
             here, there = mine.get(stage) or {}, theirs.get(stage) or {}
             for key in sorted((here | there).keys() - FREE_KEYS - {"output_dir"}):
@@ -130,9 +146,9 @@ def _claim(folder, recipe):
 class Stage:
     """One stage of a run: what it starts from, what it reads, and the folder that it ends in."""
 
-    def __init__(self, name, recipe):
+    def __init__(self, name, recipe, stages):
         self.name = name
-        self.recipe = recipe
+        self.stages = stages  # of the run, this one among them
         self.run = recipe.run
         self.arguments = recipe.stages[name].stage
         self.training = recipe.stages[name].training
@@ -148,7 +164,7 @@ class Stage:
         _say(f"{self.name}: training")
         start = time.monotonic()
         set_seed(self.training.seed)
-        rows = self.read()
+        rows = self.rows
         counts = ", ".join(f"{len(part)} {name}" for name, part in rows.items())
         _say(f"{self.name}: {counts} rows from {self.arguments.data}")
         model, processor = self.build()
@@ -158,6 +174,11 @@ class Stage:
             _say(f"{self.name}: resuming from {checkpoint}")
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.check_weights()
+        except KeyError as error:
+            if "metric_for_best_model" not in str(error):
+                raise
+            raise ConfigError(f"{self.name}: {error.args[0]}") from error
         except NonFiniteLossError as error:
             kept = last_checkpoint(self.checkpoints)
             where = f"the last good checkpoint is {kept}" if kept else "there was no checkpoint yet"
@@ -165,9 +186,24 @@ class Stage:
         if trainer.is_world_process_zero():
             self.save(trainer, processor, time.monotonic() - start)
         PartialState().wait_for_everyone()
+        del self.rows  # a large set need not stay in memory for the stages to come
         return True
 
-    def read(self):
+    def check_data(self):
+        """Refuse what would end the run only after the stages before this one."""
+        if self.folder.exists():
+            return
+        rows, data = self.rows, self.arguments.data
+        if "train" not in rows:
+            raise DataError(f"{data}: expected rows to train on, found {', '.join(rows)} only")
+        if self.training.eval_strategy != "no" and "validation" not in rows:
+            raise DataError(f"{data}: expected validation rows, as eval_strategy is not no")
+        if self.name == "fuse" and not rows.keys() & {"validation", "test"}:
+            raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
+
+    @cached_property
+    def rows(self):
+        """What the stage reads, by split. Rejected rows are counted and written beside the stages."""
         arguments, rejects = self.arguments, []
         try:
             rows = read_rows(
@@ -191,7 +227,7 @@ class Stage:
             return self.build_fused()
         side = "summarizer" if self.name == "summarize" else "question_answerer"
         model_name, shape = getattr(self.run, side), getattr(self.run, f"{side}_config")
-        tokenizer = self.tokenizer(model_name)
+        tokenizer = self.tokenizer(model_name, side)
         if model_name is None:
             model = AutoModelForSeq2SeqLM.from_config(_config_from(shape, tokenizer, f"{side}_config"))
         else:
@@ -203,7 +239,7 @@ class Stage:
                     else "expected a model such as T5 or BART"
                 )
                 raise ConfigError(f"{side}: {model_name} is no sequence-to-sequence model; {hint}")
-            model = _load(AutoModelForSeq2SeqLM, model_name, side)
+            model = _load(AutoModelForSeq2SeqLM, model_name, side, use_safetensors=True)
         if self.training.generation_max_length:
             model.generation_config.max_new_tokens = self.training.generation_max_length
         return self.with_lora(model), self.processor(tokenizer)
@@ -213,24 +249,22 @@ class Stage:
             self.root / FOLDERS[stage] if stage in self.run.stages else getattr(self.run, side)
             for stage, side in (("summarize", "summarizer"), ("answer", "question_answerer"))
         )
-        names = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout")
-        names += ("answerability_weight", "summary_loss_on", "prompt", "max_source_length")
         try:
             model = CrossTaskForConditionalGeneration.from_tasks(
-                summarizer, answerer, **{name: getattr(self.run, name) for name in names}
+                summarizer, answerer, **{name: getattr(self.run, name) for name in MODEL_KEYS}
             )
         except (OSError, ValueError) as error:
             raise ConfigError(f"fuse: {str(error).splitlines()[0]}") from error
-        tokenizer = _load(AutoTokenizer, summarizer, "summarizer")
-        question_tokenizer = _load(AutoTokenizer, answerer, "question_answerer")
+        tokenizer = _load_tokenizer(summarizer, "summarizer")
+        question_tokenizer = _load_tokenizer(answerer, "question_answerer")
         if question_tokenizer.get_vocab() == tokenizer.get_vocab():
             question_tokenizer = None
         return self.with_lora(model), self.processor(tokenizer, question_tokenizer)
 
-    def tokenizer(self, model_name):
+    def tokenizer(self, model_name, side):
         """Of the checkpoint, or one trained on the run's own texts, once for both models."""
         if model_name is not None:
-            return _load(AutoTokenizer, model_name, "summarizer")
+            return _load_tokenizer(model_name, side)
         folder = self.root / "tokenizer"
         with PartialState().main_process_first():
             if not folder.exists():
@@ -240,8 +274,8 @@ class Stage:
 
     def texts(self):
         """Training texts of all stages: what the models are to read and write."""
-        for stage in self.run.stages:
-            rows = Stage(stage, self.recipe).read()["train"]
+        for stage in self.stages:
+            rows = stage.rows["train"]
             for name in ("passage", "question", "answer", "summary"):
                 yield from dict.fromkeys(rows[name])
 
@@ -309,7 +343,8 @@ class Stage:
             try:
                 return dict(processor(**inputs(batch)))
             except QuestionTooLongError as error:
-                raise DataError(f"{self.arguments.data}: row {batch['id'][error.index]}: {error}") from error
+                reason = str(error).replace(f"question {error.index} takes", "the question takes", 1)
+                raise DataError(f"{self.arguments.data}: row {batch['id'][error.index]}: {reason}") from error
 
         return rows.map(encode, batched=True, remove_columns=rows.column_names, desc="encoding")
 
@@ -368,16 +403,30 @@ def last_checkpoint(folder):
     return None
 
 
-def _load(auto_class, name, key):
+def _load(auto_class, name, key, **kwargs):
     try:
-        return auto_class.from_pretrained(name)
-    except (OSError, ValueError) as error:
+        return auto_class.from_pretrained(name, **kwargs)
+    # RuntimeError: weights of other shapes than the configuration says.
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
         raise ConfigError(f"{key}: {name}: {str(error).splitlines()[0]}") from error
+
+
+def _load_tokenizer(name, key):
+    tokenizer = _load(AutoTokenizer, name, key)
+    # Where there are no files for it, transformers 5 makes one up that knows no word (T5's has "▁").
+    if len(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)) < 2:
+        raise ConfigError(f"{key}: {name}: expected a tokenizer beside the model, found none")
+    return tokenizer
 
 
 def _config_from(shape, tokenizer, key):
     if "model_type" not in shape:
         raise ConfigError(f"{key}: expected model_type among its keys, got {', '.join(shape)}")
+    kind = shape["model_type"]
+    if kind not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(str(kind), CONFIG_MAPPING, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ", expected t5 or bart"
+        raise ConfigError(f"{key}: unknown model_type {kind!r}{hint}")
     ids = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
@@ -386,8 +435,13 @@ def _config_from(shape, tokenizer, key):
     }
     try:
         config = AutoConfig.for_model(**(ids | shape))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+    known = CONFIG_MAPPING[kind]().to_dict().keys() | config.attribute_map.keys()
+    for name in shape.keys() - known:
+        near = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{key}: unknown key {name!r} for a {kind}{hint}")
     if not config.is_encoder_decoder:
         raise ConfigError(
             f"{key}: {shape['model_type']} is no sequence-to-sequence model, expected t5 or bart"

@@ -112,6 +112,19 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             )
         return loss
 
+    def check_weights(self):
+        """A finite loss may have gradients that are not; what they have ruined is not to be saved."""
+        finite = [p.detach().isfinite().all() for p in self.model.parameters() if p.requires_grad]
+        if not all(finite):
+            raise NonFiniteLossError(
+                f"the weights are not finite after step {self.state.global_step}, and not saved; a lower "
+                "learning rate, bf16 instead of fp16 or a check of the data is the usual cure"
+            )
+
+    def _save_checkpoint(self, *args, **kwargs):
+        self.check_weights()
+        super()._save_checkpoint(*args, **kwargs)
+
     def log(self, logs, *args, **kwargs):
         if "loss" in logs and self._train_sums and self.is_fused:
             steps = max(self.state.global_step - self._summed_from_step, 1)

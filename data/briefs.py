@@ -25,8 +25,8 @@ TYPES = tuple(lexicon.CLAUSES)
 
 # A pair of words belongs to the split that has the sum of their positions modulo `_CELLS`. Training
 # has most of the pairs: where it had few, a model would learn from them which words never meet.
-_CELLS = 8
-_SPLIT_CELLS = {"train": (0, 1, 2, 3, 4, 5), "validation": (6,), "test": (7,)}
+_CELLS = 5
+_SPLIT_CELLS = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
 SPLITS = tuple(_SPLIT_CELLS)
 
 # The rows of task "fuse": how many carry their answer, withhold it, or have none to carry, and how
@@ -229,8 +229,7 @@ def _type_story(rng: Random, split: str) -> Story:
                 value=_new_value(rng, split, kind, event, [fact.value for fact in facts]),
                 clauses=[*clauses, *lexicon.CLAUSES[kind]],
                 questions=[
-                    question.format(e=event["name"])
-                    for question in (*questions, *lexicon.QUESTIONS[kind])
+                    question.format(e=event["name"]) for question in (*questions, *lexicon.QUESTIONS[kind])
                 ],
             )
         )
@@ -240,6 +239,9 @@ def _type_story(rng: Random, split: str) -> Story:
 
 def _name_story(rng: Random, split: str) -> Story:
     event = lexicon.EVENTS[rng.choice(tuple(lexicon.EVENTS))]
+    # People stay as long as they like: what fits the event alone has too few values for three of
+    # them in validation and test.
+    event = {**event, "words": {k: v for k, v in event["words"].items() if k != "duration"}}
     names: list[str] = []
     while len(names) < 3:
         names.append(_new_value(rng, split, "who", event, names))
@@ -331,9 +333,7 @@ def _sentence(text: str) -> str:
 # --- Values ---------------------------------------------------------------------------------------
 
 
-def _new_value(
-    rng: Random, split: str, kind: str, event: dict[str, Any], taken: Sequence[str]
-) -> str:
+def _new_value(rng: Random, split: str, kind: str, event: dict[str, Any], taken: Sequence[str]) -> str:
     """Draw a value that neither holds nor lies within another one of the passage.
 
     Otherwise the summary of one fact could carry the answer to the question about another.

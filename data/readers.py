@@ -228,6 +228,10 @@ def _briefs(stage: str, options: Mapping[str, Any]) -> dict[str, Part]:
     check_keys("split", asked, SPLITS)
     passages = {**BRIEFS_PASSAGES, **asked}
     how = {name: value for name, value in options.items() if name != "passages"}
+    try:
+        next(generate(stage, "train", passages=1, **how))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"briefs: {error}") from error
     return {
         split: Part(
             f"briefs, split {split}",

@@ -294,3 +294,16 @@ def test_generic_summaries_are_as_common_under_either_label(matching):
 def test_errors_come_at_the_call(arguments, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         generate(**{"task": "fuse", **arguments})
+
+
+# --- Enough values --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("kind", briefs.lexicon.PEOPLE)
+def test_three_people_find_different_values(split, kind):
+    """Values are drawn until one is new: where a split had fewer than three, that would never end."""
+    pairs = split_pairs("date" if kind == "when" else kind)[split]
+    for event in briefs.lexicon.EVENTS.values():
+        fitting = event["words"].get(kind, ()) if kind != "duration" else ()
+        assert sum(not fitting or value.split()[-1] in fitting for value in pairs) >= 3
