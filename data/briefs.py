@@ -23,8 +23,8 @@ TASKS = ("summarize", "answer", "fuse")
 MATCHINGS = ("type", "name")
 TYPES = tuple(lexicon.CLAUSES)
 
-# A pair of words belongs to the split that has the sum of their positions modulo `_CELLS`. Training
-# has most of the pairs: where it had few, a model would learn from them which words never meet.
+# A pair of words belongs to the split that has the sum of their positions modulo `_CELLS`. Most are for
+# training: from few pairs, a model learns which words never meet.
 _CELLS = 5
 _SPLIT_CELLS = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
 SPLITS = tuple(_SPLIT_CELLS)
