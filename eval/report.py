@@ -92,7 +92,8 @@ def evaluate(recipe):
     metrics = {"rows": len(rows), "passages": len(set(passages)), "systems": systems, "examples": examples}
     write_text(recipe.output_dir / "metrics.json", json.dumps(metrics, indent=1))
 
-    history = json.loads((recipe.output_dir / "history.json").read_text(encoding="utf-8"))
+    history = recipe.output_dir / "history.json"
+    history = json.loads(history.read_text(encoding="utf-8")) if history.exists() else {}
     curve = recipe.output_dir / "learning_curve.png"
     learning_curve({name: entry["log"] for name, entry in history.items()}, curve)
     final = recipe.output_dir / "crosstask"
