@@ -229,21 +229,20 @@ def _briefs(stage: str, options: Mapping[str, Any]) -> dict[str, Part]:
     passages = {**BRIEFS_PASSAGES, **asked}
     how = {name: value for name, value in options.items() if name != "passages"}
     try:
-        next(generate(stage, "train", passages=1, **how))
+        return {
+            split: Part(
+                f"briefs, split {split}",
+                enumerate(generate(stage, split, passages=passages[split], **how)),
+                source="briefs",
+                stem=f"briefs-{split}",
+                unit="index",
+                is_rows=True,
+            )
+            for split in SPLITS
+            if passages[split]
+        }
     except (TypeError, ValueError) as error:
         raise DataError(f"briefs: {error}") from error
-    return {
-        split: Part(
-            f"briefs, split {split}",
-            enumerate(generate(stage, split, passages=passages[split], **how)),
-            source="briefs",
-            stem=f"briefs-{split}",
-            unit="index",
-            is_rows=True,
-        )
-        for split in SPLITS
-        if passages[split]
-    }
 
 
 def _keep_rows(
