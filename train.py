@@ -314,6 +314,8 @@ class Stage:
         callbacks = []
         if self.arguments.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(self.arguments.early_stopping_patience))
+        if self.training.device.type == "cpu":
+            self.training.dataloader_pin_memory = False  # there is nothing to pin for, and torch says so often
         validation = rows.get("validation")
         return CrossTaskTrainer(
             model=model,

@@ -1,14 +1,17 @@
 """What the fusion, the padding and the answerability cost, as ratios measured in one run:
 
+    export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184
     python benchmarks/core.py --squad PATH/TO/sample-v2.0.json
 
 Flan-T5-small's shape with random weights (Hub: google/flan-t5-small), one optimizer step or one call a
 measurement; the two sides of a ratio take turns, so that a busy machine slows both, and the median of
-their turns counts.
+their turns counts. The two variables keep glibc from handing big blocks back to the system after each
+use: without them the page faults of fetching them anew are a large and noisy part of every step.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -38,11 +41,12 @@ def main():
     figures = {
         "machine": f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}, "
         f"transformers {transformers.__version__}",
+        "allocator": {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")},
         "joint step / (summarizer step + question-encoder step)": joint_step(arguments.turns),
         "generate with answerability / plain generate": generation(arguments.turns),
     }
     if arguments.squad:
-        figures["padding to 1024 / padding to the longest"] = padding(arguments.squad, turns=2)
+        figures["padding to 1024 / padding to the longest"] = padding(arguments.squad, turns=1)
     for name, value in figures.items():
         print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
     if arguments.output:
@@ -98,7 +102,7 @@ def generation(turns, length=256, new_tokens=48):
     return times | {"ratio": round(times["answerability"] / times["plain"], 3)}
 
 
-def padding(squad, turns, batches=3):
+def padding(squad, turns, batches=2):
     """Training steps on SQuAD's own lengths, padded to the longest of the batch or to 1024 tokens."""
     rows = read_rows(squad, "answer", rejects=[])["train"].shuffle(seed=0)
     texts = (text for name in ("passage", "question") for text in rows[name])
