@@ -1,29 +1,28 @@
-"""What a recipe may say: dataclasses, read from one YAML file and from flags alike."""
+"""What a training recipe may say: dataclasses, read from one YAML file and from flags alike."""
 
-import contextlib
-import difflib
-import io
-import json
 import os
-import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args, get_origin, get_type_hints
 
-import yaml
-from transformers import HfArgumentParser, Seq2SeqTrainingArguments
+from transformers import Seq2SeqTrainingArguments
 
 from crosstask.configuration_crosstask import FUSIONS, PROMPT, SUMMARY_LOSS_ON, CrossTaskConfig
+from crosstask.recipes import (
+    ConfigError,
+    at_least,
+    check_keys,
+    mapping,
+    names_of,
+    parse,
+    read_flags,
+    read_yaml,
+    table_of,
+)
 
 STAGES = ("summarize", "answer", "fuse")
 # Fields of RunArguments that are arguments of CrossTaskConfig.
 MODEL_KEYS = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout")
 MODEL_KEYS += ("answerability_weight", "summary_loss_on", "prompt", "max_source_length")
-TOKENS = ("hub_token", "push_to_hub_token")  # never in a recipe: it is written into the run's folder
-
-
-class ConfigError(ValueError):
-    """A mistake in a recipe or on the command line."""
 
 
 @dataclass
@@ -78,15 +77,15 @@ class RunArguments:
             shape = getattr(self, f"{name}_config")
             if (getattr(self, name) is None) == (shape is None):
                 raise ConfigError(f"{name}: expected exactly one of {name} and {name}_config")
-            setattr(self, f"{name}_config", _mapping(shape, f"{name}_config"))
+            setattr(self, f"{name}_config", mapping(shape, f"{name}_config"))
             if shape is not None and stage not in self.stages:
                 raise ConfigError(f"stages: {name}_config is a model from scratch, which needs {stage!r}")
         self._check_model()
 
     def _check_model(self):
         """What the last stage would refuse, before the first one is trained."""
-        _at_least(1, self, "vocab_size", "max_source_length")
-        _at_least(1, self, "fusion_num_heads", "fusion_dim", "fusion_ffn_dim")
+        at_least(1, self, "vocab_size", "max_source_length")
+        at_least(1, self, "fusion_num_heads", "fusion_dim", "fusion_ffn_dim")
         try:
             self.prompt.format(question="")
         except (AttributeError, LookupError, ValueError) as error:
@@ -124,9 +123,9 @@ class StageArguments:
     def __post_init__(self):
         if self.data is None:
             raise ConfigError("data: expected where the rows come from (briefs, a path or a Hub id)")
-        self.data_columns = _mapping(self.data_columns, "data_columns")
-        self.data_options = _mapping(self.data_options, "data_options")
-        _at_least(0, self, "lora_r")
+        self.data_columns = mapping(self.data_columns, "data_columns")
+        self.data_options = mapping(self.data_options, "data_options")
+        at_least(0, self, "lora_r")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout: expected at least 0 and below 1, got {self.lora_dropout}")
 
@@ -165,29 +164,30 @@ def read_recipe(path, overrides=()):
     Raises:
         ConfigError: one sentence with the file, the key and what was expected.
     """
-    shared, by_stage = _read_yaml(path)
-    values = {"": shared, **by_stage}
+    shared = read_yaml(path)
+    values = {stage: table_of(shared.pop(stage, None), f"{path}: {stage}") for stage in STAGES}
+    values = {"": shared, **values}
     flags = {"": {}, **{stage: {} for stage in STAGES}}
-    for key, value in _read_flags(overrides):
+    for key, value in read_flags(overrides):
         stage, _, name = key.rpartition(".")
         if stage not in flags:
             raise ConfigError(f"--{key}: expected one of {', '.join(STAGES)} before the dot")
         flags[stage][name] = value
-    run_keys = _names(RunArguments) | {"output_dir"}
-    stage_keys = (_names(StageArguments) | _names(Seq2SeqTrainingArguments)) - {"output_dir"}
+    run_keys = names_of(RunArguments) | {"output_dir"}
+    stage_keys = (names_of(StageArguments) | names_of(Seq2SeqTrainingArguments)) - {"output_dir"}
     for source, tables in ((path, values), ("command line", flags)):
         for stage, table in tables.items():
             where = f"{source}: {stage}" if stage else source
             if stage and (misplaced := sorted(run_keys & table.keys())):
                 raise ConfigError(f"{where}: {misplaced[0]} holds for the whole run, expected at the top")
-            _check_keys(table, stage_keys if stage else run_keys | stage_keys, where)
+            check_keys(table, stage_keys if stage else run_keys | stage_keys, where)
 
     merged = values[""] | flags[""]
     output_dir = merged.get("output_dir")
     if output_dir in (None, "") or isinstance(output_dir, (dict, list)):
         raise ConfigError(f"{path}: output_dir: expected the folder of the run")
     output_dir = Path(str(output_dir))
-    run = _parse(RunArguments, {k: v for k, v in merged.items() if k in _names(RunArguments)}, path)
+    run = parse(RunArguments, {k: v for k, v in merged.items() if k in names_of(RunArguments)}, path)
     stages, resolved = {}, {"": merged}
     for stage in run.stages:
         # The most particular wins, and flags win over the file.
@@ -195,12 +195,12 @@ def read_recipe(path, overrides=()):
         resolved[stage] = {k: v for k, v in table.items() if k in stage_keys}
         table = _defaults() | resolved[stage]
         table["output_dir"] = str(output_dir / "checkpoints" / stage)
-        stage_table = {k: v for k, v in table.items() if k in _names(StageArguments)}
+        stage_table = {k: v for k, v in table.items() if k in names_of(StageArguments)}
         training_table = {k: v for k, v in table.items() if k not in stage_table}
         where = f"{path}: {stage}"
         stages[stage] = StageRecipe(
-            _parse(StageArguments, stage_table, where),
-            _parse(Seq2SeqTrainingArguments, training_table, where),
+            parse(StageArguments, stage_table, where),
+            parse(Seq2SeqTrainingArguments, training_table, where),
         )
         try:
             _check_stage(stage, stages[stage], run)
@@ -211,9 +211,9 @@ def read_recipe(path, overrides=()):
 
 def _check_stage(name, recipe, run):
     """What would fail only once the stage trains, or after it."""
-    _at_least(1, recipe.training, "per_device_train_batch_size", "per_device_eval_batch_size")
-    _at_least(1, recipe.training, "gradient_accumulation_steps", "generation_num_beams")
-    _at_least(0, recipe.training, "dataloader_num_workers")
+    at_least(1, recipe.training, "per_device_train_batch_size", "per_device_eval_batch_size")
+    at_least(1, recipe.training, "gradient_accumulation_steps", "generation_num_beams")
+    at_least(0, recipe.training, "dataloader_num_workers")
     if recipe.stage.early_stopping_patience is not None and not recipe.training.load_best_model_at_end:
         raise ConfigError("early_stopping_patience: expected load_best_model_at_end beside it")
     scratch = {"summarize": run.summarizer_config, "answer": run.question_answerer_config}.get(name)
@@ -221,127 +221,7 @@ def _check_stage(name, recipe, run):
         raise ConfigError("lora_r: expected 0, as a model from scratch has no weights to keep")
 
 
-def _at_least(minimum, arguments, *names):
-    for name in names:
-        value = getattr(arguments, name)
-        if value is not None and value < minimum:
-            raise ConfigError(f"{name}: expected {minimum} or more, got {value}")
-
-
 def _defaults():
     """Where transformers' own would surprise: no reporting, and `accelerate launch --cpu` means it."""
     use_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     return {"report_to": "none"} | ({"use_cpu": True} if use_cpu else {})
-
-
-def _read_yaml(path):
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read ({reason}), expected a YAML file") from error
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else path
-        problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
-        raise ConfigError(f"{where}: not valid YAML ({problem})") from error
-    values = _table(values, path)
-    return values, {stage: _table(values.pop(stage, None), f"{path}: {stage}") for stage in STAGES}
-
-
-def _table(value, where):
-    if value is None:  # a file or stage of nothing but comments
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where}: expected a mapping of keys to values, got {type(value).__name__}")
-    return value
-
-
-def _read_flags(flags):
-    """`--key value ...` as pairs; several values make a list, none makes a switch."""
-    pairs = []
-    for word in flags:
-        if word.startswith("--"):
-            key, equals, value = word[2:].partition("=")
-            pairs.append((key, [value] if equals else []))
-        elif not pairs:
-            raise ConfigError(f"command line: expected --key before {word!r}")
-        else:
-            pairs[-1][1].append(word)
-    for key, words in pairs:
-        key = key.replace("-", "_")
-        values = [_flag_value(key, word) for word in words] or [True]
-        yield key, values[0] if len(values) == 1 else values
-
-
-def _flag_value(key, word):
-    """As it would be read in the file, but text with colons or braces needs no quotes beside the shell's."""
-    try:
-        value = yaml.safe_load(word)
-    except yaml.YAMLError:
-        return word
-    is_text = key == "prompt" or (isinstance(value, dict) and not word.startswith("{"))
-    return word if is_text else value
-
-
-def _check_keys(table, known, where):
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see the README for the keys there are"
-            raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
-        if key in TOKENS:
-            raise ConfigError(f"{where}: {key}: a recipe holds no tokens; log in with `hf auth login`")
-
-
-def _parse(kind, table, where):
-    """Through `HfArgumentParser`, so that a value means the same in the file and as a flag."""
-    hints = get_type_hints(kind)
-    words, lists = [], {}
-    for key, value in table.items():
-        if isinstance(value, list):
-            if not any(get_origin(hint) is list for hint in (hints[key], *get_args(hints[key]))):
-                raise ConfigError(f"{where}: {key}: expected one value, got {value}")
-            # All are lists of texts; the parser takes no list for `report_to` and its like.
-            lists[key] = [_word(item) for item in value]
-        elif value is not None:
-            words.append(f"--{key}={_word(value)}")  # one word, as the value may begin with a dash
-    parser = HfArgumentParser(kind, allow_abbrev=False)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            values = vars(parser.parse_args(words))
-        return kind(**values | lists)
-    except SystemExit as error:
-        reason = complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]
-        reason = re.sub(r"^argument --(\w+)\S*:", r"\1:", reason)
-        raise ConfigError(f"{where}: {reason}") from error
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        # A dataclass's own check, or transformers' of its arguments.
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
-
-
-def _word(value):
-    """A value as a word of the command line."""
-    if value is False:
-        return "no"  # what YAML makes of `eval_strategy: no`; the parser knows it for false as well
-    return json.dumps(value, default=str) if isinstance(value, dict) else str(value)
-
-
-def _names(kind):
-    return {f.name for f in fields(kind) if f.init}
-
-
-def _mapping(value, name):
-    """A mapping that came through the argument parser as JSON."""
-    if value is None or isinstance(value, dict):
-        return value
-    try:
-        value = json.loads(value)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name}: expected a mapping of keys to values")
-    return value

@@ -18,9 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import yaml
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
@@ -35,7 +33,7 @@ from transformers import (
 )
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
-from crosstask.arguments import MODEL_KEYS, STAGES, ConfigError, RunArguments, StageArguments, read_recipe
+from crosstask.arguments import MODEL_KEYS, STAGES, RunArguments, StageArguments, read_recipe
 from crosstask.data.collator import CrossTaskCollator
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.schema import NO_ANSWER, DataError
@@ -43,6 +41,7 @@ from crosstask.data.tokenizer import train_tokenizer
 from crosstask.eval.report import evaluate, show
 from crosstask.eval.scores import answer_recall, rouge
 from crosstask.processing_crosstask import IGNORED, QuestionTooLongError
+from crosstask.recipes import ConfigError, claim, lock_folder
 from crosstask.storage import save_whole, write_text
 from crosstask.trainer import CrossTaskTrainer, NonFiniteLossError
 
@@ -90,16 +89,9 @@ def run(recipe):
     for stage in recipe.stages.values():
         stage.training.device  # noqa: B018  (transformers joins the group of processes when asked for it)
     state = PartialState()
-    lock = FileLock(folder / ".lock", timeout=0)
     if state.is_main_process:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout as error:
-            raise ConfigError(f"output_dir: {folder} is in use by another process") from error
-        except OSError as error:
-            raise ConfigError(f"output_dir: {folder} cannot be written to ({error.strerror})") from error
-        _claim(folder, recipe)
+        lock = lock_folder(folder)
+        claim(folder, recipe.values, FREE_KEYS)
     try:
         state.wait_for_everyone()
         stages = []
@@ -116,31 +108,8 @@ def run(recipe):
             show(recipe)
         state.wait_for_everyone()
     finally:
-        lock.release()
-
-
-def _claim(folder, recipe):
-    """Write the recipe into the run's folder; refuse a folder that belongs to another one."""
-    path = folder / "recipe.yaml"
-    mine = json.loads(json.dumps(recipe.values, default=str))
-    if path.exists():
-        try:
-            theirs = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(
-                f"output_dir: {path} is not the record of a recipe; delete it to go on"
-            ) from error
-        for stage in mine | theirs:
-            here, there = mine.get(stage) or {}, theirs.get(stage) or {}
-            for key in sorted((here | there).keys() - FREE_KEYS - {"output_dir"}):
-                if here.get(key) != there.get(key):
-                    name = f"{stage}.{key}" if stage else key
-                    raise ConfigError(
-                        f"output_dir: {folder} holds a run of another recipe ({name} is "
-                        f"{there.get(key)!r} there and {here.get(key)!r} here); choose another output_dir, "
-                        "or delete that folder"
-                    )
-    write_text(path, yaml.safe_dump(mine, sort_keys=False))
+        if state.is_main_process:
+            lock.release()
 
 
 class Stage:
@@ -315,7 +284,7 @@ class Stage:
         if self.arguments.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(self.arguments.early_stopping_patience))
         if self.training.device.type == "cpu":
-            self.training.dataloader_pin_memory = False  # there is nothing to pin for, and torch says so often
+            self.training.dataloader_pin_memory = False  # nothing to pin for, as torch would say often
         validation = rows.get("validation")
         return CrossTaskTrainer(
             model=model,

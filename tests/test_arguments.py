@@ -6,7 +6,8 @@ import pytest
 import torch
 import yaml
 
-from crosstask.arguments import ConfigError, read_recipe
+from crosstask.arguments import read_recipe
+from crosstask.recipes import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHAPE = {"model_type": "t5"}
