@@ -54,9 +54,10 @@ def describe(
         threshold: The entailment above which the summary is said to carry the answer.
 
     Returns:
-        `unit` ("tokens", or "words" without `count_tokens`), `threshold`, `edges` (of the histograms
-        of lengths, and of compression as a ratio; integers, the same for all splits, up to the 99th
-        percentile), `splits` (name to figures) and `all` (the figures of all rows). Figures are:
+        `unit` ("tokens", or "words" without `count_tokens`), `threshold`, `edges` (of the bins of each
+        `histogram`, by text and "compression": the same for all splits, each bin without its upper
+        edge, up to the maximum or, where that is over twice as large, the 99th percentile), `splits`
+        (name to figures) and `all` (the figures of all rows). Figures are:
 
         - `rows`; `passages` and `questions`: distinct ones, a question being another one on another
           passage, "" being none; `questions_per_passage`: their mean;
