@@ -24,14 +24,14 @@ def write_model_card(folder, recipe, metrics, history):
         history (`dict`): Seconds and log of each stage that ran.
     """
     bases = [name for name in (recipe.run.summarizer, recipe.run.question_answerer) if name]
-    bases = [name for name in bases if _on_hub(name)]  # the Hub refuses a card that names a folder
+    bases = [name for name in bases if on_hub(name)]  # the Hub refuses a card that names a folder
     data = ModelCardData(
         library_name="transformers",
         tags=["crosstask", "question-prompted-summarization", "summarization"],
         base_model=list(dict.fromkeys(bases)) or None,
     )
     stages = "\n".join(
-        f"| {name} | {_public(recipe.stages[name].stage.data)} | {entry['seconds']:.0f} s | "
+        f"| {name} | {public_name(recipe.stages[name].stage.data)} | {entry['seconds']:.0f} s | "
         f"{entry['log'][-1].get('step', '-')} |"
         for name, entry in history.items()
     )
@@ -79,7 +79,7 @@ the answer, answer recall over the rows with an answer, answerability over the r
     write_text(folder / "README.md", card)
 
 
-def _on_hub(name):
+def on_hub(name):
     """Whether a name is an id of the Hub rather than a folder or file."""
     if Path(name).expanduser().exists():
         return False
@@ -90,6 +90,6 @@ def _on_hub(name):
     return True
 
 
-def _public(name):
+def public_name(name):
     """A source of rows without the folders that it lies in, which are nobody's business."""
-    return name if _on_hub(name) else Path(name).name
+    return name if on_hub(name) else Path(name).name

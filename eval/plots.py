@@ -13,12 +13,15 @@ from matplotlib.ticker import MaxNLocator
 
 STAGES = ("summarize", "answer", "fuse")
 
-# Colours that stay apart for colour-blind readers: Okabe & Ito 2008, "Color Universal Design",
-# https://jfly.uni-koeln.de/color. One colour for each loss; validation is dashed, with markers.
+# Blue, vermilion, green, orange and purple that stay apart for colour-blind readers: Okabe & Ito
+# 2008, "Color Universal Design", https://jfly.uni-koeln.de/color.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7")
+
+# One colour for each loss; validation is dashed, with markers.
 _LOSSES = (
-    ("loss", "loss", "#0072B2"),
-    ("summary_loss", "summary loss", "#D55E00"),
-    ("answerability_loss", "answerability loss", "#009E73"),
+    ("loss", "loss", COLORS[0]),
+    ("summary_loss", "summary loss", COLORS[1]),
+    ("answerability_loss", "answerability loss", COLORS[2]),
 )
 _SPLITS = (
     ("", "training", {"linestyle": "-"}),
@@ -50,18 +53,34 @@ def learning_curve(log_histories: Mapping[str, Sequence[Mapping]], path: str | o
             f"Unknown stage {', '.join(unknown)}, expected any of {', '.join(map(repr, STAGES))}."
         )
 
-    figure = Figure(figsize=(14, 4.5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(14, 4.5)
     for number, (stage, axes) in enumerate(
         zip(STAGES, figure.subplots(1, len(STAGES)), strict=True), start=1
     ):
         axes.set_title(f"{number}. {stage}", loc="left")
         _draw_stage(axes, log_histories.get(stage, ()))
+    save_png(figure, path)
 
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, 150 pixels each, that needs no screen and no `pyplot`."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_png(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure under a temporary name beside `path`, then rename it: it is whole or not there.
+
+    The same figure gives the same bytes.
+
+    Raises:
+        OSError: If the file cannot be written, as where its folder does not exist.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata={"Software": None})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
