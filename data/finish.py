@@ -1,0 +1,160 @@
+"""The last step of making a data set: its splits and labels, from rows that are scored, and what tells of it."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from itertools import chain
+
+import pyarrow.parquet
+from datasets import Dataset, Features, Value
+
+from crosstask.data.annotate import scored_path
+from crosstask.data.card import BuildFacts, write_data_card
+from crosstask.data.corpora import source_of
+from crosstask.data.readers import SPLITS, cuts, place_of
+from crosstask.data.schema import FEATURES
+from crosstask.data.statistics import describe, write_statistics
+from crosstask.storage import write_text
+
+# The probability stays beside the label, so that another threshold needs no other judging.
+SCORED_FEATURES = Features({**FEATURES, "entailment": Value("float32")})
+
+
+def finish(arguments, folder, plan):
+    """
+    Make the data set's files of the scored shards, or leave them where they are made already.
+
+    Args:
+        arguments ([`BuildArguments`]): Of these, what may be moved without scoring again: `threshold`,
+            `validation` and `test`.
+        folder (`Path`): The data set's; its shards lie in `work/`.
+        plan (`dict`): As `read_into_shards` returns it.
+
+    Returns:
+        `str`: What there is to tell: the sum of the rows, and where the files are.
+
+    Raises:
+        DataError: If there are fewer passages than splits.
+    """
+    record = folder / "build.json"  # written last, so that what it tells of is whole
+    wanted = {name: getattr(arguments, name) for name in ("threshold", "validation", "test")}
+    if record.exists():
+        done = json.loads(record.read_text(encoding="utf-8"))
+        if done["made_with"] == wanted:
+            return f"Nothing to do: {done['told']}"
+        record.unlink()
+    rows, rejects = _write_rows(arguments, folder, plan), _write_rejects(folder, plan)
+    splits = {split: _read(folder / "data", split) for split in SPLITS if rows[split]}
+    statistics = describe(splits, threshold=arguments.threshold)
+    write_statistics(statistics, folder)
+    write_data_card(folder, _facts(arguments, folder, plan, rows, rejects, statistics))
+    added = f" + {rows['negatives']} hard negatives" if arguments.hard_negatives else ""
+    told = (
+        f"{plan['read']} rows read{added} = {sum(rows[split] for split in SPLITS)} rows out + "
+        f"{sum(rejects.values())} rejected, in {folder}"
+    )
+    write_text(record, json.dumps({"made_with": wanted, "told": told}, indent=1))
+    return told
+
+
+def _facts(arguments, folder, plan, rows, rejects, statistics):
+    teacher = judge = None
+    cuts = [line for shard in range(plan["shards"]) for line in _lines(folder / "work", shard) if "cut" in line]
+    if arguments.teacher != NONE:
+        teacher = {name: getattr(arguments, name) for name in ("mode", "candidates", "hard_negatives")}
+        teacher |= {"name": arguments.teacher, "generation": cuts[0]["settings"]}
+    if arguments.judge != NONE:
+        judge = {"name": arguments.judge, "template": arguments.hypothesis}
+    carved = "Parted by a hash of the passage: all rows of a passage lie in one split."
+    return BuildFacts(
+        name=folder.resolve().name,
+        features=SCORED_FEATURES,
+        statistics=statistics,
+        sources=[_source(arguments.data)],
+        rows_in=plan["read"],
+        rejects=rejects,
+        rows_added=rows["negatives"],
+        language=["en"],
+        normalization=arguments.normalize.steps(),
+        splitting=carved if rows["carved"] else "The source's own; no passage lies in two splits.",
+        teacher=teacher,
+        cut_passages=sum(line["cut"] for line in cuts),
+        max_passage_tokens=cuts[0]["limit"] if teacher else None,
+        judge=judge,
+        seed=arguments.seed if arguments.mode == "question" else None,
+    )
+
+
+def _write_rows(arguments, folder, plan):
+    """Write `data/<split>-<shard>.parquet`; returns the rows by split, and those that are hard negatives."""
+    work, temporary, counts = folder / "work", folder / "data.tmp", Counter()
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed here
+    temporary.mkdir()
+    places = {place_of(row["passage"]) for row in _rows(work, plan) if row["split"] is None}
+    counts["carved"] = len(places)
+    split_at = cuts(places, arguments.validation, arguments.test, arguments.data) if places else None
+    for shard in range(plan["shards"]):
+        rows = {split: [] for split in SPLITS}
+        for row in _rows_of(work, shard):
+            label = _label(row, arguments)
+            if row["negative"] and label:
+                counts["negatives left out"] += 1
+                continue
+            counts["negatives"] += row["negative"]
+            split = row["split"] or split_at(place_of(row["passage"]))
+            rows[split].append({**{name: row[name] for name in SCORED_FEATURES}, "answerable": label})
+        for split, kept in rows.items():
+            counts[split] += len(kept)
+            if kept:
+                path = temporary / f"{split}-{shard:05d}.parquet"
+                Dataset.from_list(kept, features=SCORED_FEATURES).to_parquet(path)
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    os.replace(temporary, folder / "data")
+    return counts
+
+
+def _label(row, arguments):
+    if not row["answer"]:
+        return 0
+    if row["entailment"] is None:  # nobody judged: what the source says of its own summary
+        return row["answerable"]
+    return int(row["entailment"] > arguments.threshold)
+
+
+def _write_rejects(folder, plan):
+    """Gather the rejects of both steps in `rejects.jsonl`; returns how many there are of each reason."""
+    reasons, path = Counter(), folder / "rejects.jsonl"
+    temporary = path.with_name(f"{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        with open(folder / "work" / "rejects.jsonl", encoding="utf-8") as read:
+            entries = chain(map(json.loads, read), _rejects(folder / "work", plan))
+            for entry in entries:
+                reasons[entry["reason"]] += 1
+                file.write(json.dumps(entry) + "\n")
+    os.replace(temporary, path)
+    return dict(reasons)
+
+
+def _lines(work, shard):
+    with open(scored_path(work, shard), encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def _rows_of(work, shard):
+    return (line["row"] for line in _lines(work, shard) if "row" in line)
+
+
+def _rows(work, plan):
+    return chain.from_iterable(_rows_of(work, shard) for shard in range(plan["shards"]))
+
+
+def _rejects(work, plan):
+    for shard in range(plan["shards"]):
+        yield from (line["reject"] for line in _lines(work, shard) if "reject" in line)
+
+
+def _read(folder, split):
+    """The rows of a split as they were written, a file at a time."""
+    for path in sorted(folder.glob(f"{split}-*.parquet")):
+        yield from pyarrow.parquet.read_table(path).to_pylist()
