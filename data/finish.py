@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import asdict
 from itertools import chain
 
 import pyarrow.parquet
@@ -60,10 +61,10 @@ def finish(arguments, folder, plan):
 
 def _facts(arguments, folder, plan, rows, rejects, statistics):
     teacher = judge = None
-    cuts = [line for shard in range(plan["shards"]) for line in _lines(folder / "work", shard) if "cut" in line]
+    told = [line for shard in range(plan["shards"]) for line in _lines(folder / "work", shard) if "cut" in line]
     if arguments.teacher != NONE:
         teacher = {name: getattr(arguments, name) for name in ("mode", "candidates", "hard_negatives")}
-        teacher |= {"name": arguments.teacher, "generation": cuts[0]["settings"]}
+        teacher |= {"name": arguments.teacher, "generation": told[0]["generation"]}
     if arguments.judge != NONE:
         judge = {"name": arguments.judge, "template": arguments.hypothesis}
     carved = "Parted by a hash of the passage: all rows of a passage lie in one split."
@@ -76,14 +77,25 @@ def _facts(arguments, folder, plan, rows, rejects, statistics):
         rejects=rejects,
         rows_added=rows["negatives"],
         language=["en"],
-        normalization=arguments.normalize.steps(),
+        normalization=_steps(arguments.normalize),
         splitting=carved if rows["carved"] else "The source's own; no passage lies in two splits.",
         teacher=teacher,
-        cut_passages=sum(line["cut"] for line in cuts),
-        max_passage_tokens=cuts[0]["limit"] if teacher else None,
+        cut_passages=sum(line["cut"] for line in told),
+        max_passage_tokens=told[0]["limit"] if teacher else None,
         judge=judge,
         seed=arguments.seed if arguments.mode == "question" else None,
     )
+
+
+def _steps(normalization):
+    """Those that are on, by their names in a recipe."""
+    steps = asdict(normalization).items()
+    return [name if value is True else f"{name}: {value}" for name, value in steps if value not in (False, "keep")]
+
+
+def _source(data):
+    known = source_of(data)
+    return {"name": str(data), **(asdict(known) if known else {})}
 
 
 def _write_rows(arguments, folder, plan):
