@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -45,7 +44,8 @@ def load_checkpoint(auto_class, model, dtype, device, role: str):
     if isinstance(model, tuple):
         model, tokenizer = model
         _check_kind(auto_class, model.config, role)
-        return model.eval(), _check_tokenizer(tokenizer, model.config.name_or_path, role)
+        _check_tokenizer(tokenizer, model.config.name_or_path, role)
+        return model.eval(), tokenizer
     if dtype not in DTYPES:
         raise DataError(f"{role}: dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     name = str(model)
@@ -65,8 +65,7 @@ def load_checkpoint(auto_class, model, dtype, device, role: str):
     except DataError:
         raise
     except _LOAD_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{role}: {name} cannot be loaded: {reason}") from error
+        raise DataError(f"{role}: {name} cannot be loaded: {_said(error)}") from error
     # What transformers makes up at random, that is: positions by a formula, Pegasus' say, are not stored.
     missing = sorted(key for key in info["missing_keys"] if not _is_formula(model, key))
     if missing:
@@ -74,8 +73,11 @@ def load_checkpoint(auto_class, model, dtype, device, role: str):
             f"{role}: {name} has no weights {missing[0]} (one of {len(missing)} that are missing), expected "
             f"a whole {type(model).__name__}"
         )
-    device = PartialState().device if device is None else torch.device(device)
-    return model.to(device).eval(), _check_tokenizer(tokenizer, name, role)
+    _check_tokenizer(tokenizer, name, role)
+    try:
+        return model.to(PartialState().device if device is None else device).eval(), tokenizer
+    except (AssertionError, RuntimeError) as error:  # no such device, none of its kind, or no room on it
+        raise DataError(f"{role}: {name} cannot be moved to device {device!r}: {_said(error)}") from error
 
 
 def _is_formula(model, key: str) -> bool:
@@ -96,7 +98,7 @@ def _check_kind(auto_class, config: PretrainedConfig, role: str) -> None:
         raise DataError(f"{role}: got a {architecture}{where}, expected a model of {auto_class.__name__}")
 
 
-def _check_tokenizer(tokenizer, name: str, role: str):
+def _check_tokenizer(tokenizer, name: str, role: str) -> None:
     # Where there are no files for it, transformers 5 makes one up that knows no word (T5's has "▁").
     if len(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)) < 2:
         raise DataError(f"{role}: {name}: expected a tokenizer beside the model, found none")
@@ -104,7 +106,11 @@ def _check_tokenizer(tokenizer, name: str, role: str):
         raise DataError(f"{role}: {name}: expected a tokenizer with a padding token")
     # Texts are encoded before they are batched by length: transformers 4 would advise against it.
     getattr(tokenizer, "deprecation_warnings", {})["Asking-to-pad-a-fast-tokenizer"] = True
-    return tokenizer
+
+
+def _said(error: BaseException) -> str:
+    """The first line of what an error says: the whole of it may be a page."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def check_counts(role: str, **counts: int | None) -> None:

@@ -305,6 +305,12 @@ def test_values_out_of_range(tiny_bart_folder, settings, message):
     assert str(error.value) == f"teacher: {message}"
 
 
+@pytest.mark.parametrize("device", ["abacus", "cuda:77"])
+def test_devices_that_are_not_there(tiny_bart_folder, device):
+    with pytest.raises(DataError, match=f"^teacher: .* cannot be moved to device '{device}': "):
+        Teacher(tiny_bart_folder, device=device)
+
+
 def test_no_candidates_cannot_be_asked_for(tiny_bart_folder):
     with pytest.raises(DataError, match="candidates is 0, expected a positive integer"):
         Teacher(tiny_bart_folder).candidates(PAIRS, 0)
