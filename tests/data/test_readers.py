@@ -95,6 +95,8 @@ def test_a_file_of_each_kind_gives_the_same_rows(tmp_path, suffix, stage):
     got = {row["id"]: row for row in all_rows(splits)}
     if stage == "fuse":
         assert got == {row["id"]: row for row in rows}
+    if stage == "build":
+        assert got == {row["id"]: row for row in rows}
     if stage == "answer":
         assert got["r1"] == {**rows[1], "summary": "", "answerable": None}
         assert got["r9"] == {**rows[9], "summary": "", "answerable": 0}
