@@ -97,7 +97,7 @@ def _judge(
             if isinstance(record, str):
                 raise DataError(f"{where}: {record}")
             records += 1
-            if make is None:  # what the first record is that fits, all are
+            if make is None:  # what the first record is that fits, all are taken for
                 maker, corpus = _maker(part, stage, columns, record)
             rows, joint = maker(record, where, name)
             make = maker
@@ -109,18 +109,20 @@ def _judge(
                 misfits += 1
                 if misfits == records == LOOK_AHEAD:
                     break
-            yield number, {"id": name}, str(error).removeprefix(f"{where}: ")
+            row_id = record.get("id") if isinstance(record, dict) else None
+            yield number, {"id": _id(row_id, name)}, _reason(error, where, row_id)
             continue
         for row in rows:
             row = _complete(row, part, name)
-            reason = row.pop(REJECT, None)
+            if REJECT in row:
+                yield number, {"id": _id(row["id"], name)}, row[REJECT]
+                continue
             try:
-                reason = reason or check_row(row, stage, where)
-            except DataError as wrong:
+                reason = check_row(row, stage, where)
+            except DataError as error:
                 if lenience is None:
                     raise
-                reason = str(wrong).removeprefix(f"{where}, row {row['id']!r}: ")
-                yield number, {"id": row["id"] if isinstance(row["id"], str) else name}, reason
+                yield number, {"id": _id(row["id"], name)}, _reason(error, where, row["id"])
                 continue
             row["answerable"] = _LABELS[row["answerable"]]
             if joint and stage == "summarize" and row["answerable"] == 0:
@@ -199,6 +201,15 @@ def _look(row: Record, lenience: Lenience, extractive: bool) -> str | None:
         if answer not in passage:
             return "answer not in the passage"
     return None
+
+
+def _reason(error: DataError, where: str, row_id: Any) -> str:
+    """What an error says without the place, which a reject tells by itself."""
+    return str(error).removeprefix(f"{where}: ").removeprefix(f"{where}, row {row_id!r}: ")
+
+
+def _id(row_id: Any, name: str) -> str:
+    return row_id if isinstance(row_id, str) and row_id else name
 
 
 def _shape(row: Record, stage: str, joint: bool) -> Record:
