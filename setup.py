@@ -22,6 +22,7 @@ setup(
         "accelerate>=1.1",
         "datasets>=3.0",
         "filelock>=3.12",
+        "ftfy>=6.1,<7",
         "huggingface-hub>=0.34",
         "matplotlib>=3.8",
         "numpy>=1.26",

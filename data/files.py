@@ -9,19 +9,24 @@ from __future__ import annotations
 import csv
 import json
 import reprlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow.parquet
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, Features, IterableDataset, load_dataset, load_from_disk
 
-from crosstask.data import squad
+from crosstask.data import corpora, squad
 from crosstask.data.schema import FEATURES, DataError
 
 Record = dict[str, Any]
+
+BATCH = 100  # rows of a table that are in memory as Python's values at a time: passages may be long
+MAX_CSV_LINES = 10_000  # of one record: where there are more, a quote was not closed
 
 # The names under which other people's files and data sets have our splits.
 SPLIT_NAMES = {
@@ -40,7 +45,8 @@ class Part:
 
     Attributes:
         name: What messages call it.
-        records: (number, record) pairs; the number is a line from 1 or an index from 0.
+        records: (number, record) pairs; the number is a line from 1 or an index from 0. A text in a record's
+            place says why there is none: whoever reads decides whether that is an error or a reject.
         source: The `source` of rows that have none.
         stem: What the ids of rows without one begin with.
         unit: What the number counts, "line" or "index".
@@ -50,7 +56,7 @@ class Part:
     """
 
     name: str
-    records: Iterable[tuple[int, Record]]
+    records: Iterable[tuple[int, Record | str]]
     source: str
     stem: str
     unit: str = "line"
@@ -62,13 +68,14 @@ def read_file(path: Path) -> Part:
     """Read one file; its suffix says how.
 
     Args:
-        path: A .jsonl, .csv or .parquet file of records, or SQuAD's official .json.
+        path: A .jsonl, .csv or .parquet file of records, or the official .json of SQuAD or PubMedQA.
 
     Returns:
-        The part; JSONL and CSV are read as its records are iterated, and their errors come then.
+        The part. All but .json is read as its records are iterated, a piece at a time, and its errors come
+        then.
 
     Raises:
-        DataError: If the file is missing, of another kind or malformed.
+        DataError: If the file is missing or of another kind.
     """
     if not path.exists():
         raise DataError(f"{path}: file not found")
@@ -112,83 +119,124 @@ def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]
     return parts
 
 
-def read_hub(name: str, config_name: str | None = None) -> dict[str, Part]:
+def read_hub(name: str, config_name: str | None = None, streaming: bool = False) -> dict[str, Part]:
     """Read a data set of the Hub; arguments of `datasets.load_dataset`, parts by split name.
 
     Raises:
         DataError: If it does not exist, cannot be reached or cannot be read.
     """
-    return _load(load_dataset, name, config_name)
+    load = partial(load_dataset, streaming=True) if streaming else load_dataset
+    return _load(load, name, config_name)
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
-    """Yield (line number, object) of a JSON Lines file; blank lines are no rows.
+def read_jsonl(path: Path) -> Iterator[tuple[int, Record | str]]:
+    """Yield (line number, object) of a JSON Lines file, with a reason where a line holds no object.
+
+    Blank lines are no rows.
 
     Raises:
-        DataError: If the file cannot be opened or a line is not a JSON object in UTF-8.
+        DataError: If the file cannot be read.
     """
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
         try:
-            record = json.loads(line)
+            record = json.loads(_decoded(line))
         except (ValueError, RecursionError) as error:
             got = _said(error)
             if isinstance(error, json.JSONDecodeError):  # whose own "line 1" would mislead
                 got = f"{error.msg} at column {error.colno}"
-            raise DataError(f"{where}: expected a JSON object, got {got}") from None
+            expected = "UTF-8" if isinstance(error, UnicodeError) else "a JSON object"
+            yield number, f"expected {expected}, got {got}"
+            continue
         if not isinstance(record, dict):
-            raise DataError(f"{where}: expected a JSON object, got {reprlib.repr(record)}")
+            record = f"expected a JSON object, got {reprlib.repr(record)}"
         yield number, record
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, Record]]:
+def _read_csv(path: Path) -> Iterator[tuple[int, Record | str]]:
     csv.field_size_limit(2**31 - 1)  # the module's 128 KiB are less than a long passage
-    reader = csv.reader(_lines(path), strict=True)
+    records = _csv_records(_lines(path))
+    _, header = next(records, (1, []))
+    if isinstance(header, str):
+        raise DataError(f"{path}, line 1: {header}")
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}, line 1: expected each column once, got {', '.join(header)}")
+    for line, fields in records:
+        if isinstance(fields, str):
+            yield line, fields
+        elif fields and len(fields) != len(header):
+            yield line, f"expected {len(header)} fields, got {len(fields)}"
+        elif fields:
+            yield line, dict(zip(header, fields, strict=True))
+
+
+def _csv_records(source: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield (first line, fields or what is wrong with them): a quoted field may span lines.
+
+    After a malformed record reading goes on at its second line, so that a quote which nobody closes does not
+    swallow the good rows behind it.
+    """
+    again: deque[str] = deque()
     line = 1
-    try:
-        header = next(reader, [])
-        if len(set(header)) < len(header):
-            raise DataError(f"{path}, line 1: expected each column once, got {', '.join(header)}")
-        line = reader.line_num + 1
-        for fields in reader:
-            if fields and len(fields) != len(header):
-                counts = f"expected {len(header)} fields, got {len(fields)}"
-                raise DataError(f"{path}, line {line}: {counts}")
-            if fields:
-                yield line, dict(zip(header, fields, strict=True))
-            line = reader.line_num + 1  # a quoted field may span lines: a row's first is named
-    except csv.Error as error:
-        raise DataError(f"{path}, line {line}: expected CSV, got {_said(error)}") from None
+    while True:
+        taken: list[str] = []
+        first_is_again = bool(again)
+        try:
+            fields: list[str] | str = next(csv.reader(_taking(again, source, taken), strict=True))
+            # The end of a quoted field whose beginning was malformed can look like a row of its own.
+            if first_is_again and "".join(taken).count('"') % 2:
+                raise csv.Error("the end of a quoted field")
+            _decoded("".join(fields))
+        except StopIteration:
+            return
+        except UnicodeError as error:
+            fields = f"expected UTF-8, got {error}"
+        except csv.Error as error:
+            fields = f"expected CSV, got {_said(error)}"
+            again.extendleft(reversed(taken[1:]))
+            del taken[1:]
+        yield line, fields
+        line += len(taken)
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, Record]]:
+def _taking(again: deque[str], source: Iterator[str], taken: list[str]) -> Iterator[str]:
+    for line in chain(iter(lambda: again.popleft() if again else None, None), source):
+        taken.append(line)
+        if len(taken) > MAX_CSV_LINES:
+            raise csv.Error(f"a quote that is still open after {MAX_CSV_LINES} lines")
+        yield line
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, Record | str]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            dataset = Dataset(file.read())
+            names = _label_names(Features.from_arrow_schema(file.schema_arrow))
+            yield from _records(file.iter_batches(batch_size=BATCH), names)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: expected a Parquet file, got {_said(error)}") from None
-    return _records(dataset)
 
 
-def _read_squad(path: Path) -> Iterator[tuple[int, Record]]:
-    with _open(path) as file:
-        try:
-            document = json.loads(file.read().decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{path}: expected SQuAD's JSON in UTF-8, got {_said(error)} (one object a line "
-                "belongs in a .jsonl file)"
-            ) from None
+def _read_json(path: Path) -> Iterator[tuple[int, Record | str]]:
+    try:
+        document = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: expected SQuAD's JSON in UTF-8, got {_said(error)} (one object a line belongs in a "
+            ".jsonl file)"
+        ) from None
+    if corpora.is_pubmedqa(document):
+        return enumerate(corpora.flatten_pubmedqa(document))
     return enumerate(squad.flatten(document, str(path)))
 
 
-_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Record]]]] = {
+_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Record | str]]]] = {
     ".jsonl": read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
-    ".json": _read_squad,
+    ".json": _read_json,
 }
 
 
@@ -198,43 +246,62 @@ def _load(load: Callable[..., Any], name: str, *arguments: Any) -> dict[str, Par
     except Exception as error:  # whatever its many backends raise, the user gets one sentence
         reason = _said(error.__cause__ or error)
         raise DataError(f"{name}: cannot be read as a data set: {reason}") from error
-    splits = loaded if isinstance(loaded, DatasetDict) else {"train": loaded}
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
     return {
-        split: Part(f"{name}, split {split}", _records(dataset), name, split, "index")
+        split: Part(f"{name}, split {split}", _table(dataset, name), name, split, "index")
         for split, dataset in splits.items()
     }
 
 
-def _records(dataset: Dataset) -> Iterator[tuple[int, Record]]:
-    label = dataset.features.get("answerable")
-    names: dict[int, str] = {}
-    if isinstance(label, ClassLabel) and set(label.names) == set(FEATURES["answerable"].names):
-        # Another data set may number the same two names the other way round: names are safe.
-        names = dict(enumerate(label.names))
+def _table(dataset: Dataset | IterableDataset, name: str) -> Iterator[tuple[int, Record | str]]:
     # Arrow's own values: no column that is dropped anyway gets decoded, no saved format matters.
-    batches = dataset.with_format("arrow").iter(batch_size=1000)
-    for index, record in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches)):
-        if names:
-            record["answerable"] = names.get(record["answerable"])
-        yield index, record
+    batches = dataset.with_format("arrow").iter(batch_size=BATCH)
+    try:
+        yield from _records(batches, _label_names(dataset.features or {}))
+    except Exception as error:  # a stream raises here what `_load` would have raised
+        reason = _said(error.__cause__ or error)
+        raise DataError(f"{name}: cannot be read as a data set: {reason}") from error
+
+
+def _label_names(features: Mapping[str, Any]) -> dict[int, str]:
+    """The names of a data set's own labels, which may number the same two the other way round."""
+    label = features.get("answerable")
+    if isinstance(label, ClassLabel) and set(label.names) == set(FEATURES["answerable"].names):
+        return dict(enumerate(label.names))
+    return {}
+
+
+def _records(batches: Iterable[Any], labels: dict[int, str]) -> Iterator[tuple[int, Record | str]]:
+    index = 0
+    for batch in batches:
+        for record in _values(batch):
+            if labels and isinstance(record, dict):
+                record["answerable"] = labels.get(record["answerable"])
+            yield index, record
+            index += 1
+
+
+def _values(batch: Any) -> Iterable[Record | str]:
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError as error:
+        if len(batch) == 1:
+            return [f"expected UTF-8, got {error}"]
+        return chain.from_iterable(_values(batch.slice(row, 1)) for row in range(len(batch)))
 
 
 def _lines(path: Path) -> Iterator[str]:
-    # Each line is decoded by itself, so that an error of encoding names it like any other.
-    with _open(path) as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}, line {number}: expected UTF-8, got {error}") from None
-            yield text
-
-
-def _open(path: Path) -> BinaryIO:
+    # What is not UTF-8 is escaped, and found by `_decoded`, so that one bad line costs that line only.
     try:
-        return open(path, "rb")
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+            yield from file
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _decoded(text: str) -> str:
+    """Raise a `UnicodeError` where a text has escaped bytes that are not UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8")
 
 
 def _said(error: BaseException) -> str:

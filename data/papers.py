@@ -36,9 +36,10 @@ def read_papers(stage: str) -> dict[str, Part]:
     - "fuse": two rows an aspect's summary: with its own question, labelled 1, and with another
       aspect's question and answer, labelled 0. Which other one alternates from paper to paper, so
       that no pair of aspects alone gives the label away.
+    - "build": the rows of "answer", each with its aspect's summary and no label.
 
     Args:
-        stage: "summarize", "answer" or "fuse".
+        stage: "summarize", "answer", "fuse" or "build".
 
     Returns:
         The parts train, validation and test, of 100, 50 and 100 papers.
@@ -78,6 +79,11 @@ def _answer(paper: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:
         yield _row(paper, aspect, question=QUESTIONS[aspect], answer=_highlights(paper, aspect))
 
 
+def _build(paper: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:
+    for aspect, row in zip(ASPECTS, _answer(paper, index), strict=True):
+        yield {**row, "summary": paper["summary"][aspect]}
+
+
 def _fuse(paper: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:
     for position, aspect in enumerate(ASPECTS):
         other = ASPECTS[(position + 1 + index % 2) % len(ASPECTS)]
@@ -92,7 +98,7 @@ def _fuse(paper: dict[str, Any], index: int) -> Iterator[dict[str, Any]]:
             )
 
 
-_MAKERS = {"summarize": _summarize, "answer": _answer, "fuse": _fuse}
+_MAKERS = {"summarize": _summarize, "answer": _answer, "fuse": _fuse, "build": _build}
 
 
 def _row(paper: dict[str, Any], suffix: str = "", **columns: Any) -> dict[str, Any]:

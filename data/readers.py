@@ -1,7 +1,7 @@
-"""Reading rows: from the embedded generator, ACLSum, SQuAD 2.0, files, folders and the Hub.
+"""Reading rows: from the embedded generator, known corpora, files, folders and the Hub.
 
-A source gives its splits as parts of raw records; here they become rows of one schema, every one of
-which is kept or rejected with a reason, and the splits that a source lacks are carved by passage.
+A source gives its splits as parts of raw records, of which `crosstask.data.rows` makes rows; here the
+sources are found, and the splits that one lacks are carved by passage.
 """
 
 from __future__ import annotations
@@ -11,36 +11,23 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from crosstask.data import squad
-from crosstask.data.files import SPLIT_NAMES, Part, Record, read_file, read_folder, read_hub
+from crosstask.data.files import SPLIT_NAMES, Part, read_file, read_folder, read_hub
 from crosstask.data.papers import read_papers
-from crosstask.data.schema import (
-    FEATURES,
-    REJECT,
-    STAGE_COLUMNS,
-    TEXT_COLUMNS,
-    DataError,
-    check_keys,
-    check_row,
-    check_stage,
-)
+from crosstask.data.rows import Lenience, make_rows
+from crosstask.data.schema import FEATURES, DataError, check_keys, check_stage
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 BRIEFS_PASSAGES = {"train": 4000, "validation": 200, "test": 300}
 BRIEFS_OPTIONS = ("passages", "seed", "questions", "matching")
-
-# 1.0 is 1 to a dict: tables whose labels have gaps often hold floats.
-_LABELS = {"no": 0, "yes": 1, 0: 0, 1: 1, None: None}
 
 
 def read_rows(
@@ -51,7 +38,8 @@ def read_rows(
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
     rejects: list[dict[str, Any]] | None = None,
-) -> DatasetDict:
+    streaming: bool = False,
+) -> DatasetDict | IterableDatasetDict:
     """Read the rows of a training stage.
 
     The splits are those of the source (val, valid and dev are validation too), completed without
@@ -70,10 +58,12 @@ def read_rows(
         data: One of
             - "briefs", the embedded generator, or "aclsum", the papers of the package `aclsum`
               (a folder of that name is "./briefs");
-            - the path to a .jsonl, .csv or .parquet file, to SQuAD's official .json (stage "answer"
-              only, as are records with the columns of `rajpurkar/squad_v2`), or to a folder;
+            - the path to a .jsonl, .csv or .parquet file, to the official .json of SQuAD or PubMedQA, or to
+              a folder;
             - the id of a data set on the Hub.
-        stage: "summarize", "answer" or "fuse".
+            Where no `columns` are given, records of the corpora of `crosstask.data.corpora` are known by
+            their columns; each serves some of the stages, SQuAD "answer" only.
+        stage: "summarize", "answer" or "fuse"; "build" is for the making of data sets.
         config_name: The configuration of a data set folder or Hub data set, e.g. "3.0.0".
         columns: Names in the schema to names in the file, e.g. `{"passage": "article"}`; columns
             that are not named keep their names, and those outside the schema are dropped.
@@ -82,22 +72,29 @@ def read_rows(
         rejects: A list to which rejected rows are appended as dicts of `source`, `line` or `index`
             (the line from 1 in JSONL and CSV, elsewhere the position from 0), `id` and `reason`.
             Where it is None a warning tells their number.
+        streaming: Read while iterating, in memory that does not grow with the number of rows. What is carved
+            goes by the hash of its passage alone (`split_of`), so that of few passages a split may have
+            none; each split reads the source anew.
 
     Returns:
-        The splits, among train, validation and test, each with `FEATURES` and at least one row.
+        The splits, among train, validation and test, each with `FEATURES` and, where it is no stream, at
+        least one row.
 
     Raises:
         DataError: If a source or row is not as described; it names the file and the line or row.
     """
-    check_stage(stage)
-    check_keys("column", columns or (), FEATURES)
-    check_keys("option", options or (), BRIEFS_OPTIONS)
-    parts, complete = _find_parts(data, stage, config_name, columns, options)
+    _check(stage, columns, options)
+    where = {"config_name": config_name, "columns": columns, "options": options}
+    if streaming:
+        if rejects is not None:
+            raise ValueError("rejects: a stream is read anew for each split and epoch, expected None")
+        return _stream(data, stage, where)
+    parts, complete = _find_parts(data, stage, **where)
     rejected: list[dict[str, Any]] = []
     splits = {}
     try:
         for split, part in parts.items():
-            rows = _keep_rows(_make_rows(part, stage, columns or {}), part, stage, rejected)
+            rows = list(make_rows(part, stage, columns or {}, rejected.append))
             # Not `Dataset.from_generator`: its cache knows neither of changed files nor of rejects.
             table = {name: [row[name] for row in rows] for name in FEATURES}
             splits[split] = Dataset.from_dict(table, features=FEATURES.copy())
@@ -105,8 +102,77 @@ def read_rows(
         if rejects is not None:
             rejects.extend(rejected)
         elif rejected:
-            _warn(data, rejected)
+            _warn(data, Counter(reject["reason"] for reject in rejected))
     return DatasetDict(splits) if complete else _complete(splits, data)
+
+
+def iter_rows(
+    data: str | os.PathLike[str],
+    stage: str,
+    *,
+    config_name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    reject: Callable[[dict[str, Any]], None],
+    extractive: bool = False,
+    max_passage_chars: int = 1_000_000,
+) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """Yield the rows of a source one at a time, whatever is wrong with some of its records.
+
+    Unlike `read_rows` this takes a malformed record for a reject and not for an error: a line that is cut
+    off or not UTF-8, a wrong type, a missing column, a label out of range, a ragged CSV row … So every record
+    is either yielded or rejected; one of a corpus of many questions a record gives many rows, each yielded or
+    rejected by itself. A row with a NUL character is rejected too. The memory does not grow with the number
+    of rows but for 8 bytes of each, which tell repeated ids (in one split): files are read piece by piece,
+    data sets of the Hub as a stream; only an official .json is read as a whole.
+
+    Args:
+        data: As for `read_rows`.
+        stage: A stage of the training, or "build", see `STAGE_COLUMNS`.
+        config_name: As for `read_rows`.
+        columns: As for `read_rows`.
+        options: As for `read_rows`.
+        reject: Called once with each rejected record or row, as `read_rows` describes it.
+        extractive: Reject rows whose answer is not in the passage (in any case and white space). SQuAD's are
+            checked in any case, since each answer there was marked in the passage.
+        max_passage_chars: Reject rows with longer passages.
+
+    Yields:
+        (split, row), the split as the source has it, or None where it has but one, which is then to be
+        carved, see `split_of`.
+
+    Raises:
+        DataError: At once if the source is not found; while iterating if it cannot be read, is empty, or
+            none of its first 1,000 records has the columns of the stage.
+    """
+    _check(stage, columns, options)
+    parts, complete = _find_parts(data, stage, config_name, columns, options, streaming=True)
+    lenience = Lenience(extractive, max_passage_chars)
+
+    def rows() -> Iterator[tuple[str | None, dict[str, Any]]]:
+        for split, part in parts.items():
+            carved = len(parts) == 1 and not complete
+            for row in make_rows(part, stage, columns or {}, reject, lenience):
+                yield None if carved else split, row
+
+    return rows()
+
+
+def split_of(passage: str, validation: float = 0.05, test: float = 0.05) -> str:
+    """The split of a passage by its hash alone, for streams, of which nobody knows the other passages.
+
+    Of many passages it is mostly that of `split_by_passage`, which moves some where a split would be empty.
+
+    Args:
+        passage: Its text.
+        validation: Share of the passages for validation, in [0, 1).
+        test: Share of the passages for test, likewise.
+
+    Returns:
+        "train", "validation" or "test".
+    """
+    place = _place(passage)
+    return "test" if place < test else "validation" if place < test + validation else "train"
 
 
 def split_by_passage(dataset: Dataset, validation: float = 0.05, test: float = 0.05) -> DatasetDict:
@@ -169,12 +235,54 @@ def write_rejects(rejects: list[dict[str, Any]], path: str | os.PathLike[str]) -
     os.replace(temporary, path)
 
 
+def _check(stage: str, columns: Mapping[str, str] | None, options: Mapping[str, Any] | None) -> None:
+    check_stage(stage)
+    check_keys("column", columns or (), FEATURES)
+    check_keys("option", options or (), BRIEFS_OPTIONS)
+
+
+def _stream(data: Any, stage: str, where: dict[str, Any]) -> IterableDatasetDict:
+    """The splits as streams: which part each is of, and the shares by which it is carved from there."""
+    parts, complete = _find_parts(data, stage, **where, streaming=True)
+    plan: dict[str, tuple[str, dict[str, float] | None]] = {split: (split, None) for split in parts}
+    if list(parts) == ["train"] and not complete:
+        plan = dict.fromkeys(SPLITS, ("train", {}))
+    elif "train" in parts and len(parts) == 2 and not complete:
+        held_out = "test" if "test" in parts else "validation"
+        plan = dict.fromkeys(("train", "validation"), ("train", {"test": 0.0})) | {"test": (held_out, None)}
+    return IterableDatasetDict(
+        {
+            split: IterableDataset.from_generator(
+                _rows_of_split,
+                features=FEATURES.copy(),
+                gen_kwargs={"data": data, "stage": stage, "split": split, "of": plan[split], "where": where},
+            )
+            for split in plan
+        }
+    )
+
+
+def _rows_of_split(
+    data: Any, stage: str, split: str, of: tuple[str, dict[str, float] | None], where: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    part, shares = of
+    parts, _ = _find_parts(data, stage, **where, streaming=True)
+    reasons: Counter[str] = Counter()
+    rows = make_rows(parts[part], stage, where["columns"] or {}, lambda row: reasons.update([row["reason"]]))
+    for row in rows:
+        if shares is None or split_of(row["passage"], **shares) == split:
+            yield row
+    if reasons:
+        _warn(data, reasons)
+
+
 def _find_parts(
     data: str | os.PathLike[str],
     stage: str,
     config_name: str | None,
     columns: Mapping[str, str] | None,
     options: Mapping[str, Any] | None,
+    streaming: bool = False,
 ) -> tuple[dict[str, Part], bool]:
     """The parts by split, and whether they are complete as they are."""
     if data in ("briefs", "aclsum"):
@@ -191,7 +299,7 @@ def _find_parts(
     elif path.exists() or isinstance(data, os.PathLike) or _looks_like_a_path(data):
         return {"train": read_file(path)}, False
     else:
-        parts = read_hub(data, config_name)
+        parts = read_hub(data, config_name, streaming)
     return _known_splits(parts, data), False
 
 
@@ -228,11 +336,12 @@ def _briefs(stage: str, options: Mapping[str, Any]) -> dict[str, Part]:
     check_keys("split", asked, SPLITS)
     passages = {**BRIEFS_PASSAGES, **asked}
     how = {name: value for name, value in options.items() if name != "passages"}
+    task = "answer" if stage == "build" else stage  # a data set that is made gets summaries of its own
     try:
         return {
             split: Part(
                 f"briefs, split {split}",
-                enumerate(generate(stage, split, passages=passages[split], **how)),
+                enumerate(generate(task, split, passages=passages[split], **how)),
                 source="briefs",
                 stem=f"briefs-{split}",
                 unit="index",
@@ -243,107 +352,6 @@ def _briefs(stage: str, options: Mapping[str, Any]) -> dict[str, Part]:
         }
     except (TypeError, ValueError) as error:
         raise DataError(f"briefs: {error}") from error
-
-
-def _keep_rows(
-    judged: Iterable[tuple[int, Record, str | None]],
-    part: Part,
-    stage: str,
-    rejects: list[dict[str, Any]],
-) -> list[Record]:
-    rows, ids, contents = [], set(), set()
-    for number, row, reason in judged:
-        if reason is None and row["id"] in ids:
-            reason = "duplicate id"
-        # Only what is drawn from joint rows has `content`: other sources' repetitions are theirs.
-        content = row.pop("content", None)
-        if reason is None and content is not None and content in contents:
-            reason = f"same {' and '.join(STAGE_COLUMNS[stage])} as an earlier row"
-        if reason is not None:
-            place = {"source": part.name, part.unit: number}
-            rejects.append({**place, "id": row["id"], "reason": reason})
-            continue
-        ids.add(row["id"])
-        contents.add(content)
-        rows.append(row)
-    if not rows:
-        raise DataError(f"{part.name}: no row is left for stage {stage}, expected at least one")
-    return rows
-
-
-def _make_rows(
-    part: Part, stage: str, columns: Mapping[str, str]
-) -> Iterator[tuple[int, Record, str | None]]:
-    """Yield (number, row, reason to reject it or None)."""
-    records = iter(part.records)
-    first = next(records, None)
-    needed = ", ".join(STAGE_COLUMNS[stage])
-    if first is None:
-        raise DataError(f"{part.name} is empty: expected rows with the columns {needed}")
-    make, joint = _maker(part, stage, columns, first[1])
-    for number, record in chain([first], records):
-        where = f"{part.name}, {part.unit} {number}"
-        row = make(record, where)
-        if row["id"] in ("", None):
-            row["id"] = f"{part.stem}:{number}"
-        reason = row.pop(REJECT, None) or check_row(row, stage, where)
-        row["answerable"] = _LABELS[row["answerable"]]
-        if joint and stage == "summarize" and row["answerable"] == 0:
-            reason = reason or "labelled no: the summary lacks what it should say"
-        yield number, row if part.is_rows else _shape(row, stage, joint), reason
-
-
-def _maker(
-    part: Part, stage: str, columns: Mapping[str, str], first: Record
-) -> tuple[Callable[[Record, str], Record], bool]:
-    """What makes a row of a record and its place, and whether the rows are joint ones."""
-    empty = {**dict.fromkeys(TEXT_COLUMNS, ""), "source": part.source, "answerable": None}
-    if part.is_rows:
-        return lambda record, where: {**empty, **record}, False
-    from_squad = not columns and squad.is_squad(first)
-    if from_squad:
-        if stage != "answer":
-            raise DataError(
-                f"{part.name}: SQuAD's rows serve stage answer only, and stage {stage} needs the "
-                f"columns {', '.join(STAGE_COLUMNS[stage])}; there are {', '.join(first)}"
-            )
-        needed = squad.COLUMNS
-    else:
-        named = [name for name in ("id", "source") if name in columns]
-        needed = tuple(columns.get(name, name) for name in (*STAGE_COLUMNS[stage], *named))
-    names = {name: columns.get(name, name) for name in FEATURES}
-    joint = stage != "fuse" and all(names[name] in first for name in STAGE_COLUMNS["fuse"])
-    used = ("id", "source", *STAGE_COLUMNS["fuse" if joint else stage])
-
-    def make(record: Record, where: str) -> Record:
-        missing = [name for name in needed if name not in record]
-        if missing:
-            raise DataError(
-                f"{where}: the column {missing[0]!r} is missing: there are {', '.join(record)}; "
-                f"stage {stage} needs {', '.join(needed)}"
-            )
-        if from_squad:
-            return squad.to_row(record, part.source, where)
-        row = {name: record.get(names[name]) for name in used}
-        # Null says in many files what the schema says with an empty text or a default.
-        row = {**empty, **{name: value for name, value in row.items() if value is not None}}
-        if type(row["id"]) is int:
-            row["id"] = str(row["id"])
-        if part.untyped:
-            row["answerable"] = {"": None, "0": 0, "1": 1}.get(row["answerable"], row["answerable"])
-        return row
-
-    return make, joint
-
-
-def _shape(row: Record, stage: str, joint: bool) -> Record:
-    """Reduce a row to what a stage reads, and say in `content` what must not repeat."""
-    if stage == "summarize":
-        row |= {"question": "", "answer": "", "answerable": None}
-    if stage == "answer":
-        answer = row["answer"] if row["answer"].strip() else ""
-        row |= {"answer": answer, "summary": "", "answerable": None if answer else 0}
-    return {**row, "content": tuple(row[name] for name in STAGE_COLUMNS[stage])} if joint else row
 
 
 def _complete(splits: dict[str, Dataset], data: Any) -> DatasetDict:
@@ -364,7 +372,6 @@ def _place(passage: str) -> float:
     return int.from_bytes(blake2b(passage.encode("utf-8"), digest_size=8).digest(), "big") / 2**64
 
 
-def _warn(data: Any, rejected: list[dict[str, Any]]) -> None:
-    reasons = Counter(reject["reason"] for reject in rejected)
+def _warn(data: Any, reasons: Counter[str]) -> None:
     told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    logger.warning("%s: rejected %d rows: %s", data, len(rejected), told)
+    logger.warning("%s: rejected %d rows: %s", data, reasons.total(), told)

@@ -31,11 +31,15 @@ STAGE_COLUMNS = {
     "summarize": ("passage", "summary"),
     "answer": ("passage", "question", "answer"),
     "fuse": ("passage", "question", "answer", "summary", "answerable"),
+    # No stage of the training: what the making of a data set begins with. The answer may be empty, and a
+    # summary or label that is there already is kept.
+    "build": ("passage", "question", "answer"),
 }
 _NEVER_EMPTY = {
     "summarize": ("passage", "summary"),
     "answer": ("passage", "question"),
     "fuse": ("passage", "question", "summary"),
+    "build": ("passage", "question"),
 }
 
 # The key under which a source that makes rows says why one is to be rejected.
@@ -69,7 +73,7 @@ def check_row(row: Mapping[str, Any], stage: str, where: str | None = None) -> s
 
     Args:
         row: A row with all columns of `FEATURES`; its label may be 0, 1, "no", "yes" or None.
-        stage: "summarize", "answer" or "fuse".
+        stage: A key of `STAGE_COLUMNS`.
         where: The place that an error names, e.g. "rows.jsonl, line 3"; the row's `source` if None.
 
     Returns:

@@ -7,7 +7,7 @@ https://arxiv.org/abs/1806.03822.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from crosstask.data.schema import REJECT, DataError
@@ -15,41 +15,56 @@ from crosstask.data.schema import REJECT, DataError
 COLUMNS = ("id", "context", "question", "answers")
 
 
-def is_squad(columns: Iterable[str]) -> bool:
-    """Whether records with these columns are SQuAD's rather than rows of ours."""
-    columns = set(columns)
-    return columns.issuperset(COLUMNS) and "passage" not in columns
-
-
-def flatten(document: Any, name: str) -> Iterator[dict[str, Any]]:
-    """Yield one flat record a question of the official format.
+def flatten(document: Any, name: str) -> Iterator[dict[str, Any] | str]:
+    """Yield one flat record a question of the official format, or why there is none.
 
     Args:
         document: The parsed JSON: {"data": [{"paragraphs": [{"context", "qas": [...]}]}]}.
-        name: What errors call the file.
+        name: What an error calls the file.
+
+    Yields:
+        The record, or for a part of which something is missing or of another type a text that says which.
 
     Raises:
-        DataError: If a part is missing or of another type; it says which.
+        DataError: If the document is none of SQuAD.
     """
-    for article_at, article in _items(document, "data", name):
-        for paragraph_at, paragraph in _items(article, "paragraphs", article_at):
-            context = _get(paragraph, "context", str, paragraph_at)
-            for qa_at, qa in _items(paragraph, "qas", paragraph_at):
-                yield {
-                    "id": _get(qa, "id", str, qa_at),
-                    "context": context,
-                    "question": _get(qa, "question", str, qa_at),
-                    "answers": _get(qa, "answers", list, qa_at),
-                    "is_impossible": qa.get("is_impossible"),  # SQuAD 1.1 does not say
-                }
+    for number, article in enumerate(_get(document, "data", list, name)):
+        at = f"data[{number}]"
+        try:
+            paragraphs = _get(article, "paragraphs", list, at)
+        except DataError as error:
+            yield str(error)
+            continue
+        for number, paragraph in enumerate(paragraphs):
+            yield from _questions(paragraph, f"{at}.paragraphs[{number}]")
 
 
-def to_row(record: Mapping[str, Any], source: str, where: str) -> dict[str, Any]:
+def _questions(paragraph: Any, at: str) -> Iterator[dict[str, Any] | str]:
+    try:
+        context = _get(paragraph, "context", str, at)
+        qas = _get(paragraph, "qas", list, at)
+    except DataError as error:
+        yield str(error)
+        return
+    for number, qa in enumerate(qas):
+        qa_at = f"{at}.qas[{number}]"
+        try:
+            yield {
+                "id": _get(qa, "id", str, qa_at),
+                "context": context,
+                "question": _get(qa, "question", str, qa_at),
+                "answers": _get(qa, "answers", list, qa_at),
+                "is_impossible": qa.get("is_impossible"),  # SQuAD 1.1 does not say
+            }
+        except DataError as error:
+            yield str(error)
+
+
+def to_row(record: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Turn a flat record into a row: its first answer, or none and label 0 where impossible.
 
     Args:
         record: Columns `COLUMNS`; `answers` as {"text": [...]} or [{"text": ...}].
-        source: The row's `source`.
         where: The place that an error names.
 
     Returns:
@@ -62,6 +77,8 @@ def to_row(record: Mapping[str, Any], source: str, where: str) -> dict[str, Any]
     try:
         texts = answers["text"] if isinstance(answers, dict) else [a["text"] for a in answers]
         answer = next(iter(texts), "")
+        if isinstance(texts, str) or not isinstance(answer, str):
+            raise TypeError
     except (TypeError, KeyError):
         raise DataError(
             f"{where}, row {record['id']!r}: answers is {reprlib.repr(answers)}, expected "
@@ -70,21 +87,13 @@ def to_row(record: Mapping[str, Any], source: str, where: str) -> dict[str, Any]
     impossible = record.get("is_impossible")
     row = {
         "id": record["id"],
-        "source": source,
         "passage": record["context"],
         "question": record["question"],
         "answer": "" if impossible else answer,
-        "summary": "",
-        "answerable": None,
     }
     if impossible is False and not answer:
         row[REJECT] = "no answer, yet not impossible"
     return row
-
-
-def _items(parent: Any, key: str, at: str) -> Iterator[tuple[str, Any]]:
-    for number, item in enumerate(_get(parent, key, list, at)):
-        yield f"{at}{': ' if key == 'data' else '.'}{key}[{number}]", item
 
 
 def _get(parent: Any, key: str, kind: type, at: str) -> Any:

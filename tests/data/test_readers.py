@@ -2,6 +2,7 @@ import csv
 import json
 import logging
 import sys
+import tracemalloc
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,10 +11,13 @@ from types import ModuleType
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features
+from broken import CSV_KINDS, JSONL_KINDS, good_row, write_broken_csv, write_broken_jsonl
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDatasetDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crosstask.data import files, papers
-from crosstask.data.readers import read_rows, split_by_passage, write_rejects
+from crosstask.data.readers import iter_rows, read_rows, split_by_passage, split_of, write_rejects
 from crosstask.data.schema import FEATURES, STAGE_COLUMNS, DataError
 
 SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "squad_v2" / "sample-v2.0.json"
@@ -94,6 +98,8 @@ def test_a_file_of_each_kind_gives_the_same_rows(tmp_path, suffix, stage):
     assert all(split.features == FEATURES for split in splits.values())
     got = {row["id"]: row for row in all_rows(splits)}
     if stage == "fuse":
+        assert got == {row["id"]: row for row in rows}
+    if stage == "build":
         assert got == {row["id"]: row for row in rows}
     if stage == "answer":
         assert got["r1"] == {**rows[1], "summary": "", "answerable": None}
@@ -813,3 +819,253 @@ def test_options_reach_the_generator(calls):
 )
 def test_wrong_numbers_of_passages(calls, passages, told):
     assert told in failure("briefs", "fuse", options={"passages": passages})
+
+
+# Rows one at a time: what is broken is a reject
+
+
+def read_leniently(data, stage="build", **how):
+    rejects = []
+    return [row for _, row in iter_rows(data, stage, reject=rejects.append, **how)], rejects
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_thousand_broken_lines(tmp_path, seed):
+    path = tmp_path / "rows.jsonl"
+    good, faults = write_broken_jsonl(path, seed=seed)
+    assert len(faults) == 1000 and len(set(faults.values())) == len(JSONL_KINDS) >= 20
+    rows, rejects = read_leniently(path, extractive=True)
+    assert [(row["id"], row["passage"]) for row in rows] == [(row["id"], row["passage"]) for row in good]
+    assert {reject["line"]: True for reject in rejects} == dict.fromkeys(faults, True)
+    assert len(rows) + len(rejects) == len(path.read_bytes().splitlines())
+    told = {faults[reject["line"]]: reject["reason"] for reject in rejects}
+    assert all(told.values()) and all("\n" not in reason for reason in told.values())
+    assert all(str(path) not in reason and len(reason) < 300 for reason in told.values())
+    for kind, reason in {
+        "not UTF-8": "expected UTF-8, got",
+        "no passage": "the column 'passage' is missing: there are id, question, answer; ",
+        "label out of range": "answerable is 2, expected 0, 1",
+        "duplicate id": "duplicate id",
+        "answer not in the passage": "answer not in the passage",
+        "10 MB passage": "passage of 10,000,000 characters, expected at most 1,000,000",
+        "NUL escape": "NUL character in passage",
+        "null question": "empty question",
+        "a list": "expected a JSON object, got [",
+        "passage is a list": "passage is ['The mill'], expected a string",
+    }.items():
+        assert told[kind].startswith(reason)
+    write_rejects(rejects, tmp_path / "rejects.jsonl")
+    assert [json.loads(line) for line in open(tmp_path / "rejects.jsonl")] == rejects
+    # Without `extractive` an answer may be anything.
+    free, rest = read_leniently(path)
+    others = list(faults.values()).count("answer not in the passage")
+    assert len(free) == len(good) + others and len(free) + len(rest) == len(rows) + len(rejects)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_broken_lines_of_csv(tmp_path, seed):
+    path = tmp_path / "rows.csv"
+    good, faults = write_broken_csv(path, seed=seed)
+    assert set(faults.values()) == set(CSV_KINDS)
+    rows, rejects = read_leniently(path, extractive=True)
+    assert [row["id"] for row in rows] == [row["id"] for row in good]
+    assert [reject["line"] for reject in rejects] == sorted(faults)
+    assert all(reject["reason"] for reject in rejects)
+
+
+def test_a_quote_that_nobody_closes_costs_one_line(tmp_path):
+    lines = ["id,passage,question,answer", '"x,p,q,a'] + [f"r{n},p{n},q,a" for n in range(30_000)]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    rows, rejects = read_leniently(tmp_path / "rows.csv")
+    assert len(rows) == 30_000 and [reject["line"] for reject in rejects] == [2]
+    assert "a quote that is still open after 10000 lines" in rejects[0]["reason"]
+
+
+def test_the_end_of_a_broken_quoted_field_is_no_row(tmp_path):
+    (tmp_path / "rows.csv").write_text('passage,question,answer\n"a\nb,"c,d\nx"y,q,e\np,q,"two\nlines"\n')
+    rows, rejects = read_leniently(tmp_path / "rows.csv")
+    assert [row["answer"] for row in rows] == ["two\nlines"]
+    assert [reject["line"] for reject in rejects] == [2, 3, 4]
+
+
+def test_a_broken_question_of_squad_is_a_reject(tmp_path):
+    def qa(number, **changes):
+        answers = [{"text": "the  Mill", "answer_start": 0}]
+        return {"id": f"q{number}", "question": "?", "answers": answers, "is_impossible": False, **changes}
+
+    broken = [qa(1, question=None), qa(2, answers="x"), qa(3, answers=[{"text": "a river"}]), qa(0)]
+    document = squad_document([qa(0), *broken, qa(4, answers=[{"text": None}]), "text"])
+    document["data"] += [{"title": "t"}, {"paragraphs": [{"qas": []}]}]
+    (tmp_path / "dev.json").write_text(json.dumps(document))
+    rows, rejects = read_leniently(tmp_path / "dev.json")
+    assert [(row["id"], row["answer"], row["answerable"]) for row in rows] == [("q0", "the  Mill", None)]
+    assert [(reject["index"], reject["reason"].split(":")[0]) for reject in rejects] == [
+        (1, "data[0].paragraphs[0].qas[1]"),
+        (2, "data[0].paragraphs[0].qas[2]"),
+        (3, "answer not in the passage"),
+        (4, "duplicate id"),
+        (5, "answers is [{'text'"),
+        (6, "data[0].paragraphs[0].qas[6]"),
+        (7, "data[1]"),
+        (8, "data[2].paragraphs[0]"),
+    ]
+
+
+def test_a_broken_record_of_flat_squad_is_a_reject(tmp_path):
+    broken = [{**squad_record(1, ["a"]), "answers": {"text": text}} for text in ("The mill", [3], None)]
+    unsaid = {**squad_record(1, []), "id": ["q1"], "is_impossible": False}
+    path = write_jsonl(tmp_path / "rows.jsonl", [*broken, squad_record(2, ["the MILL"]), unsaid])
+    rows, rejects = read_leniently(path)
+    assert [row["id"] for row in rows] == ["q2"]
+    assert [(reject["id"], reject["reason"][:21]) for reject in rejects] == [
+        ("q1", "answers is {'text': '"),
+        ("q1", "answers is {'text': ["),
+        ("q1", "answers is {'text': N"),
+        ("rows:5", "no answer, yet not im"),
+    ]
+
+
+def test_text_of_a_table_that_is_not_utf8_is_a_reject(tmp_path):
+    texts = pa.array([b"p0", b"\xff", b"p2"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"passage": texts, "summary": ["s"] * 3}), tmp_path / "rows.parquet")
+    rows, rejects = read_leniently(tmp_path / "rows.parquet", "summarize")
+    assert [row["id"] for row in rows] == ["rows:0", "rows:2"]
+    assert [(r["index"], r["reason"][:19]) for r in rejects] == [(1, "expected UTF-8, got")]
+
+
+def test_only_what_no_record_has_is_an_error_of_the_user(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "t"}, joint(1), {"passage": "p"}])
+    rows, rejects = read_leniently(path, "fuse")
+    assert [row["id"] for row in rows] == ["r1"] and [reject["line"] for reject in rejects] == [1, 3]
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "t"}] * 5000)
+    rejects = []
+    with pytest.raises(DataError, match="line 1: the column 'passage' is missing: there are text; stage"):
+        list(iter_rows(path, "build", reject=rejects.append))
+    assert len(rejects) < 1000
+    with pytest.raises(DataError, match="is empty"):
+        write_jsonl(tmp_path / "rows.jsonl", [])
+        list(iter_rows(path, "build", reject=rejects.append))
+    for arguments in [(tmp_path / "gone.jsonl", "build"), (path, "built"), (tmp_path / "x.txt", "build")]:
+        with pytest.raises(DataError):  # at once, and not when the first row is asked for
+            iter_rows(*arguments, reject=rejects.append)
+
+
+def test_no_row_left_is_no_error_where_broken_ones_are_rejects(tmp_path):
+    rows, rejects = read_leniently(write_jsonl(tmp_path / "r.jsonl", [joint(1, passage="")]))
+    assert rows == [] and len(rejects) == 1
+
+
+def test_a_made_data_set_may_name_its_columns(tmp_path):
+    records = [{"text": f"p{n}", "q": "?", "a": "", "tldr": "s", "answer": "x"} for n in range(3)]
+    path = write_jsonl(tmp_path / "r.jsonl", records)
+    names = {"passage": "text", "question": "q", "answer": "a"}
+    rows, _ = read_leniently(path, columns=names)
+    assert {(row["answer"], row["summary"], row["answerable"]) for row in rows} == {("", "", 0)}
+    rows, _ = read_leniently(path, columns={**names, "summary": "tldr"})
+    assert {row["summary"] for row in rows} == {"s"}
+    with pytest.raises(DataError, match="'tl;dr' is missing"):
+        read_leniently(path, columns={**names, "summary": "tl;dr"})
+
+
+def test_splits_that_a_source_has_are_told(tmp_path):
+    for name in ("train", "dev"):
+        write_jsonl(tmp_path / f"{name}.jsonl", [joint(1), joint(2)])
+    told = [split for split, _ in iter_rows(tmp_path, "build", reject=pytest.fail)]
+    assert told == ["train", "train", "validation", "validation"]
+    told = [split for split, _ in iter_rows(tmp_path / "dev.jsonl", "build", reject=pytest.fail)]
+    assert told == [None, None]
+
+
+@pytest.mark.parametrize("data", ["briefs", pytest.param("aclsum", marks=needs_aclsum)])
+def test_the_built_in_sources_serve_the_making_of_data_sets(data):
+    options = {"passages": {"train": 5, "validation": 0, "test": 0}} if data == "briefs" else None
+    rows = list(iter_rows(data, "build", options=options, reject=pytest.fail))
+    assert rows and {split for split, _ in rows} <= {"train", "validation", "test"}
+    answers = read_rows(data, "answer", options=options)["train"].to_list()
+    rows = [row for split, row in rows if split == "train"]
+    for row, answer in zip(rows, answers, strict=True):
+        assert {**row, "summary": ""} == answer
+        assert bool(row["summary"]) == (data == "aclsum")
+
+
+@settings(max_examples=25, deadline=None)
+@given(order=st.permutations(range(60)))
+def test_the_order_of_lines_does_not_change_the_set_of_rows(tmp_path_factory, order):
+    path = tmp_path_factory.mktemp("order") / "rows.jsonl"
+    lines = [json.dumps({**good_row(n), "id": f"g{n}"}).encode() for n in range(60 - 24)]
+    kinds = [kind for kind in JSONL_KINDS if kind != "10 MB passage"]
+    lines += [JSONL_KINDS[kind]({**good_row(n), "id": kind}) for n, kind in enumerate(kinds)]
+    path.write_bytes(b"\n".join(lines[n] for n in order) + b"\n")
+    rows, rejects = read_leniently(path, extractive=True)
+    # "good0", which is a duplicate elsewhere, is the only one of its id here.
+    assert {row["id"] for row in rows} == {f"g{n}" for n in range(36)} | {"good0"}
+    assert len(rows) + len(rejects) == 60
+
+
+# Streams
+
+
+@pytest.mark.parametrize("stage", STAGE_COLUMNS)
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_stream_has_the_rows_of_the_table(tmp_path, stage, suffix):
+    rows = [joint(n % 400, id=f"r{n}") for n in range(800)] + [joint(0, id="x", passage="")]
+    path = tmp_path / f"rows.{suffix}"
+    write_jsonl(path, rows) if suffix == "jsonl" else pq.write_table(pa.Table.from_pylist(rows), path)
+    table, stream = read_rows(path, stage), read_rows(path, stage, streaming=True)
+    assert isinstance(stream, IterableDatasetDict) and list(stream) == list(table)
+    for split in table:
+        assert stream[split].features == FEATURES
+        assert list(stream[split]) == list(stream[split]) == table[split].to_list()
+
+
+def test_a_stream_carves_what_is_missing(tmp_path):
+    for name, first in (("train", 0), ("dev", 200)):
+        write_jsonl(tmp_path / f"{name}.jsonl", [joint(n) for n in range(first, first + 200)])
+    table, stream = read_rows(tmp_path, "fuse"), read_rows(tmp_path, "fuse", streaming=True)
+    assert {split: list(rows) for split, rows in stream.items()} == {
+        split: rows.to_list() for split, rows in table.items()
+    }
+    write_jsonl(tmp_path / "test.jsonl", [joint(500)])
+    stream = read_rows(tmp_path, "fuse", streaming=True)
+    assert {split: sum(1 for _ in rows) for split, rows in stream.items()} == {
+        "train": 200,
+        "validation": 200,
+        "test": 1,
+    }
+
+
+def test_a_stream_is_as_strict_as_the_table_and_warns(tmp_path, caplog):
+    path = write_jsonl(tmp_path / "rows.jsonl", [joint(1), joint(2, question=""), joint(3, passage=4)])
+    stream = read_rows(path, "fuse", streaming=True)["train"]
+    with pytest.raises(DataError, match="line 3, row 'r3': passage is 4"):
+        list(stream)
+    path = write_jsonl(tmp_path / "rows.jsonl", [joint(1), joint(2, question="")])
+    list(read_rows(path, "fuse", streaming=True)["train"])
+    assert "rejected 1 rows: 1 empty question" in caplog.text
+    with pytest.raises(ValueError, match="rejects"):
+        read_rows(path, "fuse", streaming=True, rejects=[])
+
+
+def test_a_passage_has_its_split_by_itself():
+    passages = rows_of_passages(2000, each=1)
+    table = split_by_passage(passages)
+    assert all(split_of(text) == split for split in table for text in table[split]["passage"])
+    assert {split_of(text, validation=0, test=0) for text in passages["passage"]} == {"train"}
+
+
+def test_what_is_held_in_memory_does_not_grow_with_the_rows(tmp_path):
+    def peak(number):
+        with open(tmp_path / "rows.jsonl", "w") as file:
+            for n in range(number):
+                file.write(
+                    json.dumps({"id": n, "passage": "p" * 2000, "question": "q", "answer": "a"}) + "\n"
+                )
+        tracemalloc.start()
+        assert sum(1 for _ in iter_rows(tmp_path / "rows.jsonl", "build", reject=pytest.fail)) == number
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(10)  # what is imported and cached once
+    # 4,500 more rows are 9 MB of text, and 8 bytes of each are kept, in an int in a set.
+    assert peak(5000) - peak(500) < 4500 * 200

@@ -30,7 +30,7 @@ def test_features_hold_rows_labelled_and_not():
 
 
 def test_every_stage_reads_columns_of_the_schema():
-    assert set(STAGE_COLUMNS) == {"summarize", "answer", "fuse"}
+    assert set(STAGE_COLUMNS) == {"summarize", "answer", "fuse", "build"}
     assert all(set(columns) <= set(FEATURES) for columns in STAGE_COLUMNS.values())
     assert NO_ANSWER == "unanswerable"
 
@@ -44,8 +44,8 @@ def test_a_good_row_is_kept(stage, label):
 @pytest.mark.parametrize(
     ("column", "stages"),
     [
-        ("passage", {"summarize", "answer", "fuse"}),
-        ("question", {"answer", "fuse"}),
+        ("passage", {"summarize", "answer", "fuse", "build"}),
+        ("question", {"answer", "fuse", "build"}),
         ("summary", {"summarize", "fuse"}),
         ("answer", set()),
     ],
