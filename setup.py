@@ -50,7 +50,11 @@ setup(
         "scale": ["ray[data]>=2.40"],
         "quantization": ["bitsandbytes>=0.48"],
     },
-    entry_points={"console_scripts": ["crosstask-build=crosstask.data.build:main", "crosstask-train=crosstask.train:main"]
+    entry_points={
+        "console_scripts": [
+            "crosstask-build=crosstask.data.build:main",
+            "crosstask-train=crosstask.train:main",
+        ]
     },
     classifiers=[
         "Intended Audience :: Science/Research",

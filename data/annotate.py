@@ -19,7 +19,8 @@ from crosstask.storage import write_text
 
 
 def scored_path(work, shard):
-    """The file of a shard's scored rows, each a line {"row": ...} or {"reject": ...}; the last tells of the teacher."""
+    """The file of a shard's scored rows, lines of {"row": ...} or {"reject": ...}; the last tells of the
+    teacher."""
     return work / f"scored-{shard:05d}.jsonl"
 
 
@@ -29,7 +30,7 @@ class Annotator:
     def __init__(self, arguments):
         self.arguments = arguments
         self.teacher = self.judge = None
-        if arguments.teacher != "none":
+        if arguments.teacher:
             self.teacher = Teacher(
                 arguments.teacher,
                 dtype=arguments.dtype,
@@ -41,7 +42,7 @@ class Annotator:
                 prefix=arguments.prefix,
                 seed=arguments.seed,
             )
-        if arguments.judge != "none":
+        if arguments.judge:
             self.judge = Judge(arguments.judge, hypothesis=arguments.hypothesis, dtype=arguments.dtype)
 
     def __call__(self, rows):
@@ -52,9 +53,9 @@ class Annotator:
             rows (`list[dict]`): As the first step wrote them.
 
         Returns:
-            `list[dict]`: for each row in its order {"row": ...}, with `summary`, `entailment` (P(entailment of
-            the answer by the summary), or None) and `negative`, followed by its hard negative where there is
-            one; or {"reject": ...}.
+            `list[dict]`: for each row in its order {"reject": ...}, or {"row": ...} with `summary`,
+            `entailment` (P(entailment of the answer by the summary), or None) and `negative`, and then its
+            hard negative where there is one.
         """
         if self.teacher is None:
             drafts = [[row["summary"]] for row in rows]
@@ -66,7 +67,7 @@ class Annotator:
         annotated = []
         for row, scored, texts in zip(rows, self._scored(rows, drafts), drafts, strict=True):
             if not scored:
-                reason = "the teacher wrote nothing" if texts else "its question leaves the teacher no room for it"
+                reason = "the teacher wrote nothing" if texts else "its question leaves it no room"
                 annotated.append({"reject": {**row["place"], "id": row["id"], "reason": reason}})
                 continue
             best = max(scored, key=_probability)  # the first of equals
@@ -171,7 +172,9 @@ def annotate_with_ray(arguments, work, shards):
     try:
         import ray.data
     except ImportError as error:
-        raise ConfigError('engine: ray is not installed, expected after `pip install "crosstask[scale]"`') from error
+        raise ConfigError(
+            'engine: ray is not installed, expected after `pip install "crosstask[scale]"`'
+        ) from error
     shards = ray.data.from_items([{"shard": shard} for shard in shards])
     finished = shards.map_batches(
         _Actor,

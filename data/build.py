@@ -8,13 +8,15 @@ Three steps, each of which leaves on disk what the next one needs, so that a kil
 """
 
 import argparse
-import json
+import os
 import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from tqdm.auto import tqdm
 
 from crosstask.data.annotate import Annotator, annotate, annotate_with_ray, scored_path
@@ -36,7 +38,6 @@ from crosstask.recipes import (
     read_yaml,
 )
 
-NONE = "none"
 MODES = ("passage", "question")
 ENGINES = ("local", "ray")
 # Keys that change only what is made of the scored rows, or who does the work: free to differ on a restart.
@@ -64,7 +65,7 @@ class BuildArguments:
     normalize: str | None = field(
         default=None, metadata={"help": "Mapping of the fields of crosstask.data.normalize.Normalization."}
     )
-    teacher: str = field(
+    teacher: str | None = field(
         default="facebook/bart-large-cnn",
         metadata={"help": "Sequence-to-sequence model that writes the summaries; none keeps the source's."},
     )
@@ -89,7 +90,7 @@ class BuildArguments:
     max_source_length: int | None = field(
         default=None, metadata={"help": "Tokens of a passage that the teacher reads; all that it can."}
     )
-    judge: str = field(
+    judge: str | None = field(
         default="FacebookAI/roberta-large-mnli",
         metadata={"help": "Classifier with a class entailment that gives the labels; none gives none."},
     )
@@ -128,7 +129,8 @@ class BuildArguments:
             raise ConfigError("validation: expected less than 1 together with test, for train to get rows")
         if self.hard_negatives and (self.mode != "question" or self.candidates < 2):
             raise ConfigError("hard_negatives: expected mode question and at least 2 candidates")
-        if self.mode == "question" and NONE in (self.teacher, self.judge):
+        self.teacher, self.judge = (None if name == "none" else name for name in (self.teacher, self.judge))
+        if self.mode == "question" and None in (self.teacher, self.judge):
             raise ConfigError("mode: question needs a teacher and a judge")
         check_template(self.hypothesis)
 
@@ -175,7 +177,7 @@ def read_build_recipe(path, overrides=()):
             raise ConfigError(f"{path}: {name}: expected a text, got {values.get(name)!r}")
     for name in ("teacher", "judge"):
         if name in values and values[name] is None:  # YAML's null and no value mean the same to a parser
-            values[name] = NONE
+            values[name] = "none"
     return parse(BuildArguments, values, path), values
 
 
@@ -184,8 +186,7 @@ def run(arguments, values):
     if arguments.dry_run:
         return _say_plan(arguments, count(arguments))
     folder = Path(arguments.output_dir)
-    # The first process may read for longer than the half hour that the others wait by default.
-    state = PartialState(timeout=timedelta(days=7))
+    state = _join()
     if state.is_main_process:
         lock = lock_folder(folder)
     try:
@@ -205,6 +206,13 @@ def run(arguments, values):
             lock.release()
 
 
+def _join():
+    """The group of processes, which are one each to accelerate unless it is told that they are on CPUs."""
+    on_cpus = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    # The first process may read for longer than the half hour that the others wait by default.
+    return PartialState(cpu=on_cpus and "LOCAL_RANK" in os.environ, timeout=timedelta(days=7))
+
+
 def _annotate(arguments, work, plan, state):
     pending = [shard for shard in range(plan["shards"]) if not scored_path(work, shard).exists()]
     if arguments.engine == "ray":
@@ -215,7 +223,9 @@ def _annotate(arguments, work, plan, state):
     if not mine:
         return
     rows = {shard: plan["rows_of_shard"][shard] for shard in mine}
-    with tqdm(total=sum(rows.values()), desc="annotating", unit=" rows", disable=not state.is_main_process) as bar:
+    with tqdm(
+        total=sum(rows.values()), desc="annotating", unit=" rows", disable=not state.is_main_process
+    ) as bar:
         if arguments.engine == "ray":
             for shard in annotate_with_ray(arguments, work, mine):
                 bar.update(rows[shard])
@@ -238,13 +248,13 @@ def _say_plan(arguments, plan):
         "passage": f"{plan['passages']} summaries, one a passage",
         "question": f"{arguments.candidates} candidates for each of {plan['rows']} questions",
     }[arguments.mode]
-    if arguments.teacher == NONE:
+    if arguments.teacher is None:
         summaries = "no summaries, as the source's are kept"
     pairs = plan["answers"] * (arguments.candidates if arguments.mode == "question" else 1)
     print(
         f"{plan['read']} rows read = {plan['rows']} kept + {plan['rejected']} rejected\n"
         f"{plan['passages']} distinct passages in {plan['shards']} shards; to make: {summaries}; "
-        f"to judge: at most {0 if arguments.judge == NONE else pairs} pairs of summary and answer"
+        f"to judge: at most {0 if arguments.judge is None else pairs} pairs of summary and answer"
     )
 
 

@@ -1,4 +1,4 @@
-"""The last step of making a data set: its splits and labels, from rows that are scored, and what tells of it."""
+"""The last step of making a data set: splits and labels of the scored rows, and what tells of them."""
 
 import json
 import os
@@ -8,13 +8,13 @@ from dataclasses import asdict
 from itertools import chain
 
 import pyarrow.parquet
-from datasets import Dataset, Features, Value
+from datasets import Features, Value
 
 from crosstask.data.annotate import scored_path
 from crosstask.data.card import BuildFacts, write_data_card
-from crosstask.data.corpora import source_of
-from crosstask.data.readers import SPLITS, cuts, place_of
+from crosstask.data.corpora import SOURCES, source_of
 from crosstask.data.schema import FEATURES
+from crosstask.data.splits import SPLITS, ends_of_splits, place_of, split_at
 from crosstask.data.statistics import describe, write_statistics
 from crosstask.storage import write_text
 
@@ -61,11 +61,13 @@ def finish(arguments, folder, plan):
 
 def _facts(arguments, folder, plan, rows, rejects, statistics):
     teacher = judge = None
-    told = [line for shard in range(plan["shards"]) for line in _lines(folder / "work", shard) if "cut" in line]
-    if arguments.teacher != NONE:
+    told = [
+        line for shard in range(plan["shards"]) for line in _lines(folder / "work", shard) if "cut" in line
+    ]
+    if arguments.teacher:
         teacher = {name: getattr(arguments, name) for name in ("mode", "candidates", "hard_negatives")}
         teacher |= {"name": arguments.teacher, "generation": told[0]["generation"]}
-    if arguments.judge != NONE:
+    if arguments.judge:
         judge = {"name": arguments.judge, "template": arguments.hypothesis}
     carved = "Parted by a hash of the passage: all rows of a passage lie in one split."
     return BuildFacts(
@@ -90,12 +92,20 @@ def _facts(arguments, folder, plan, rows, rejects, statistics):
 def _steps(normalization):
     """Those that are on, by their names in a recipe."""
     steps = asdict(normalization).items()
-    return [name if value is True else f"{name}: {value}" for name, value in steps if value not in (False, "keep")]
+    return [
+        name if value is True else f"{name}: {value}" for name, value in steps if value not in (False, "keep")
+    ]
 
 
 def _source(data):
-    known = source_of(data)
-    return {"name": str(data), **(asdict(known) if known else {})}
+    known = SOURCES.get(source_of(data))
+    if known is None:
+        return {"name": data}
+    return {
+        "name": known.title,
+        "id": known.hub_id,
+        **{k: getattr(known, k) for k in ("licence", "citation", "url")},
+    }
 
 
 def _write_rows(arguments, folder, plan):
@@ -105,7 +115,8 @@ def _write_rows(arguments, folder, plan):
     temporary.mkdir()
     places = {place_of(row["passage"]) for row in _rows(work, plan) if row["split"] is None}
     counts["carved"] = len(places)
-    split_at = cuts(places, arguments.validation, arguments.test, arguments.data) if places else None
+    ends = ends_of_splits(places, arguments.validation, arguments.test) if places else None
+    schema = SCORED_FEATURES.arrow_schema  # with the types that `datasets` looks for
     for shard in range(plan["shards"]):
         rows = {split: [] for split in SPLITS}
         for row in _rows_of(work, shard):
@@ -114,13 +125,13 @@ def _write_rows(arguments, folder, plan):
                 counts["negatives left out"] += 1
                 continue
             counts["negatives"] += row["negative"]
-            split = row["split"] or split_at(place_of(row["passage"]))
+            split = row["split"] or split_at(place_of(row["passage"]), ends)
             rows[split].append({**{name: row[name] for name in SCORED_FEATURES}, "answerable": label})
         for split, kept in rows.items():
             counts[split] += len(kept)
             if kept:
                 path = temporary / f"{split}-{shard:05d}.parquet"
-                Dataset.from_list(kept, features=SCORED_FEATURES).to_parquet(path)
+                pyarrow.parquet.write_table(pyarrow.Table.from_pylist(kept, schema), path)
     shutil.rmtree(folder / "data", ignore_errors=True)
     os.replace(temporary, folder / "data")
     return counts

@@ -12,7 +12,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from crosstask.data.files import SPLIT_NAMES, Part, read_file, read_folder, read
 from crosstask.data.papers import read_papers
 from crosstask.data.rows import Lenience, make_rows
 from crosstask.data.schema import FEATURES, DataError, check_keys, check_stage
+from crosstask.data.splits import SPLITS, split_by_passage, split_of
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "validation", "test")
 BRIEFS_PASSAGES = {"train": 4000, "validation": 200, "test": 300}
 BRIEFS_OPTIONS = ("passages", "seed", "questions", "matching")
 
@@ -94,7 +93,7 @@ def read_rows(
     splits = {}
     try:
         for split, part in parts.items():
-            rows = list(make_rows(part, stage, columns or {}, rejected.append))
+            rows = [row for _, row in make_rows(part, stage, columns or {}, rejected.append)]
             # Not `Dataset.from_generator`: its cache knows neither of changed files nor of rejects.
             table = {name: [row[name] for row in rows] for name in FEATURES}
             splits[split] = Dataset.from_dict(table, features=FEATURES.copy())
@@ -116,7 +115,7 @@ def iter_rows(
     reject: Callable[[dict[str, Any]], None],
     extractive: bool = False,
     max_passage_chars: int = 1_000_000,
-) -> Iterator[tuple[str | None, dict[str, Any]]]:
+) -> Iterator[tuple[str | None, dict[str, Any], dict[str, Any]]]:
     """Yield the rows of a source one at a time, whatever is wrong with some of its records.
 
     Unlike `read_rows` this takes a malformed record for a reject and not for an error: a line that is cut
@@ -138,8 +137,8 @@ def iter_rows(
         max_passage_chars: Reject rows with longer passages.
 
     Yields:
-        (split, row), the split as the source has it, or None where it has but one, which is then to be
-        carved, see `split_of`.
+        (split, place, row): the split as the source has it, or None where it has but one, which is then to
+        be carved, see `split_of`; and where the row was, as in its reject.
 
     Raises:
         DataError: At once if the source is not found; while iterating if it cannot be read, is empty, or
@@ -149,75 +148,13 @@ def iter_rows(
     parts, complete = _find_parts(data, stage, config_name, columns, options, streaming=True)
     lenience = Lenience(extractive, max_passage_chars)
 
-    def rows() -> Iterator[tuple[str | None, dict[str, Any]]]:
+    def rows() -> Iterator[tuple[str | None, dict[str, Any], dict[str, Any]]]:
         for split, part in parts.items():
             carved = len(parts) == 1 and not complete
-            for row in make_rows(part, stage, columns or {}, reject, lenience):
-                yield None if carved else split, row
+            for number, row in make_rows(part, stage, columns or {}, reject, lenience):
+                yield None if carved else split, {"source": part.name, part.unit: number}, row
 
     return rows()
-
-
-def split_of(passage: str, validation: float = 0.05, test: float = 0.05) -> str:
-    """The split of a passage by its hash alone, for streams, of which nobody knows the other passages.
-
-    Of many passages it is mostly that of `split_by_passage`, which moves some where a split would be empty.
-
-    Args:
-        passage: Its text.
-        validation: Share of the passages for validation, in [0, 1).
-        test: Share of the passages for test, likewise.
-
-    Returns:
-        "train", "validation" or "test".
-    """
-    place = _place(passage)
-    return "test" if place < test else "validation" if place < test + validation else "train"
-
-
-def split_by_passage(dataset: Dataset, validation: float = 0.05, test: float = 0.05) -> DatasetDict:
-    """Part a data set so that all rows of a passage lie in one split.
-
-    A passage's place is a hash of its text, in [0, 1): the order of the rows does not matter. Where
-    hashes leave a split empty it gets the nearest passage in their order, so that the fewest
-    passages needed are as many as there are splits.
-
-    Args:
-        dataset: Rows with a column `passage`.
-        validation: Share of the passages for validation, in [0, 1); 0 for no such split.
-        test: Share of the passages for test, likewise.
-
-    Returns:
-        The splits train, validation and test, those of share 0 left out, rows in their order.
-
-    Raises:
-        ValueError: If a share is negative or none is left for train.
-        DataError: If there are fewer distinct passages than splits.
-    """
-    if min(validation, test) < 0 or validation + test >= 1:
-        shares = f"validation={validation} and test={test}"
-        raise ValueError(f"{shares}: expected shares from 0 with a sum below 1")
-    passages = dataset["passage"][:]
-    ranked = sorted((_place(passage), passage) for passage in set(passages))
-    wanted = [split for split, share in (("test", test), ("validation", validation)) if share]
-    if len(ranked) <= len(wanted):
-        names = ", ".join(["train", *reversed(wanted)])
-        raise DataError(
-            f"found {len(ranked)} distinct passages, expected at least {len(wanted) + 1} to have a "
-            f"split each for {names}"
-        )
-    ends = {"test": test, "validation": test + validation}
-    split_of, start = {}, 0
-    for left, split in enumerate(wanted):
-        end = sum(place < ends[split] for place, _ in ranked)
-        # At least one passage here, and one for each of the splits that are still to come.
-        end = min(max(end, start + 1), len(ranked) - len(wanted) + left)
-        split_of.update({passage: split for _, passage in ranked[start:end]})
-        start = end
-    indices: dict[str, list[int]] = {split: [] for split in SPLITS if split in ["train", *wanted]}
-    for index, passage in enumerate(passages):
-        indices[split_of.get(passage, "train")].append(index)
-    return DatasetDict({split: dataset.select(rows) for split, rows in indices.items()})
 
 
 def write_rejects(rejects: list[dict[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -269,7 +206,7 @@ def _rows_of_split(
     parts, _ = _find_parts(data, stage, **where, streaming=True)
     reasons: Counter[str] = Counter()
     rows = make_rows(parts[part], stage, where["columns"] or {}, lambda row: reasons.update([row["reason"]]))
-    for row in rows:
+    for _, row in rows:
         if shares is None or split_of(row["passage"], **shares) == split:
             yield row
     if reasons:
@@ -365,11 +302,6 @@ def _complete(splits: dict[str, Dataset], data: Any) -> DatasetDict:
     except DataError as error:
         raise DataError(f"{data}: {error}") from None
     return DatasetDict(splits)
-
-
-def _place(passage: str) -> float:
-    """A passage's place in [0, 1): the same on every machine, unlike `hash`."""
-    return int.from_bytes(blake2b(passage.encode("utf-8"), digest_size=8).digest(), "big") / 2**64
 
 
 def _warn(data: Any, reasons: Counter[str]) -> None:

@@ -44,8 +44,8 @@ def make_rows(
     columns: Mapping[str, str],
     reject: Callable[[dict[str, Any]], None],
     lenience: Lenience | None = None,
-) -> Iterator[Record]:
-    """Yield the rows of a part that serve a stage.
+) -> Iterator[tuple[int, Record]]:
+    """Yield (line or index, row) of the rows of a part that serve a stage.
 
     Of all that was read only 8 bytes a row are remembered, which tell repeated ids.
 
@@ -80,7 +80,7 @@ def make_rows(
         if content is not None:
             contents.add(content)
         kept = True
-        yield row
+        yield number, row
     if not kept and lenience is None:
         raise DataError(f"{part.name}: no row is left for stage {stage}, expected at least one")
 

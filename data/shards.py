@@ -96,7 +96,9 @@ def _read(arguments, work):
             files.write(shard, {**row, "split": split, "place": place})
             bar.update()
     if not counts["rows"]:
-        raise DataError(f"{arguments.data}: all {counts['rejected']} rows were rejected, expected some to keep")
+        raise DataError(
+            f"{arguments.data}: all {counts['rejected']} rows were rejected, expected some to keep"
+        )
     return {
         "read": counts["rows"] + counts["rejected"],
         **{name: counts[name] for name in ("rows", "rejected", "answers")},
@@ -108,7 +110,7 @@ def _read(arguments, work):
 
 def _unfit(row, arguments):
     """Why a row cannot be used once it is normalized, if so."""
-    needed = ("passage", "question", "summary") if arguments.teacher == "none" else ("passage", "question")
+    needed = ("passage", "question", "summary") if arguments.teacher is None else ("passage", "question")
     return next((f"empty {name}" for name in needed if not row[name]), None)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from broken import write_broken_jsonl
 from datasets import load_dataset
 
 from crosstask.data.build import main, read_build_recipe
@@ -43,16 +44,17 @@ def build(source, tiny_bart_folder, tiny_roberta_mnli_folder, tmp_path_factory):
 
     def build(folder=None, data=source, **flags):
         folder = folder or tmp_path_factory.mktemp("built") / "set"
-        main(recipe(folder, data, tiny_bart_folder, tiny_roberta_mnli_folder, **flags))
+        models = {"teacher": tiny_bart_folder, "judge": tiny_roberta_mnli_folder}
+        main(recipe(folder, data, **models | flags))
         return folder
 
     return build
 
 
-def recipe(folder, data, teacher, judge, **flags):
+def recipe(folder, data, **flags):
     path = Path(folder).parent / "recipe.yaml"
     path.write_text("shard_size: 4\nbatch_size: 4\nnum_beams: 2\nmax_new_tokens: 12\n", encoding="utf-8")
-    given = {"data": data, "output_dir": folder, "teacher": teacher, "judge": judge, **flags}
+    given = {"data": data, "output_dir": folder, **flags}
     return [str(path), *(f"--{key}={value}" for key, value in given.items())]
 
 
@@ -152,9 +154,10 @@ def test_the_teacher_reads_87_passages_of_squad(build, monkeypatch, capsys):
 
 
 def test_mode_question_keeps_the_best_and_the_worst(build, monkeypatch):
-    monkeypatch.setattr("crosstask.data.judge.Judge.score", lambda self, premises, *_, **__: [
-        (sum(map(ord, text)) % 97) / 97 for text in premises
-    ])
+    monkeypatch.setattr(
+        "crosstask.data.judge.Judge.score",
+        lambda self, premises, *_, **__: [(sum(map(ord, text)) % 97) / 97 for text in premises],
+    )
     folder = build(mode="question", candidates=3, hard_negatives=True, threshold=0.4)
     rows = {row["id"]: row for row in rows_of(folder)}
     negatives = [row for name, row in rows.items() if name.endswith("-negative")]
@@ -178,13 +181,17 @@ def test_the_sources_own_summaries_may_be_kept(tmp_path, build):
 
 def test_a_csv_of_three_columns(tmp_path, build):
     path = tmp_path / "three.csv"
-    path.write_text("passage,question,answer\n" + "".join(f"Bridge {n} fell.,What fell?,Bridge {n}\n" for n in range(9)))
+    path.write_text(
+        "passage,question,answer\n" + "".join(f"Bridge {n} fell.,What fell?,Bridge {n}\n" for n in range(9))
+    )
     assert len(rows_of(build(data=path))) == 9
 
 
-def test_a_killed_run_ends_as_an_unkilled_one(built, source, tiny_bart_folder, tiny_roberta_mnli_folder, tmp_path):
+def test_a_killed_run_ends_as_an_unkilled_one(
+    built, source, tiny_bart_folder, tiny_roberta_mnli_folder, tmp_path
+):
     folder = tmp_path / "set"
-    command = recipe(folder, source, tiny_bart_folder, tiny_roberta_mnli_folder)
+    command = recipe(folder, source, teacher=tiny_bart_folder, judge=tiny_roberta_mnli_folder)
     for files in ("work/plan.json", "work/scored-00000.jsonl", "data.tmp"):
         process = subprocess.Popen([sys.executable, "-m", "crosstask.data.build", *command])
         while not (folder / files).exists() and process.poll() is None:
@@ -197,10 +204,18 @@ def test_a_killed_run_ends_as_an_unkilled_one(built, source, tiny_bart_folder, t
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_bytes_of_one(built, source, tiny_bart_folder, tiny_roberta_mnli_folder, tmp_path):
-    command = recipe(tmp_path / "set", source, tiny_bart_folder, tiny_roberta_mnli_folder)
-    launch = "-m torch.distributed.run --nproc-per-node 2 --master-port 0 -m accelerate.commands.launch --cpu -m"
-    subprocess.run([sys.executable, *launch.split(), "crosstask.data.build", *command], check=True, timeout=300)
+def test_two_processes_make_the_bytes_of_one(
+    built, source, tiny_bart_folder, tiny_roberta_mnli_folder, tmp_path
+):
+    command = recipe(tmp_path / "set", source, teacher=tiny_bart_folder, judge=tiny_roberta_mnli_folder)
+    launch = "-m torch.distributed.run --standalone --nproc-per-node 2 -m accelerate.commands.launch --cpu"
+    done = subprocess.run(
+        [sys.executable, *launch.split(), "-m", "crosstask.data.build", *command],
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     assert contents(tmp_path / "set") == contents(built)
 
 
@@ -229,6 +244,20 @@ def test_a_passage_of_two_splits_stays_in_the_first(tmp_path, build):
     assert {name: len(part) for name, part in load_dataset(str(built)).items()} == {"train": 8, "test": 2}
     [reject] = map(json.loads, (built / "rejects.jsonl").read_text().splitlines())
     assert reject["id"] == "test7" and "split train too" in reject["reason"]
+
+
+def test_every_row_of_a_broken_file_is_accounted_for(tmp_path, build, capsys):
+    good, broken = write_broken_jsonl(tmp_path / "broken.jsonl")
+    lines = len(good) + len(broken)
+    folder = build(
+        data=tmp_path / "broken.jsonl", extractive=True, shard_size=256, num_beams=1, batch_size=32
+    )
+    rejects = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
+    out = {row["id"] for row in rows_of(folder)}
+    assert {row["id"] for row in good} <= out
+    assert len(out) + len(rejects) == lines
+    assert f"{lines} rows read = {len(out)} rows out + {len(rejects)} rejected" in capsys.readouterr().out
+    assert all(reject["line"] and reject["reason"] for reject in rejects)
 
 
 @pytest.mark.parametrize(

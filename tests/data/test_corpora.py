@@ -34,7 +34,7 @@ def write_jsonl(path, records):
 def read(data, stage, **how):
     """The rows and the rejects, read with leniency."""
     rejects = []
-    return [row for _, row in iter_rows(data, stage, reject=rejects.append, **how)], rejects
+    return [row for _, _, row in iter_rows(data, stage, reject=rejects.append, **how)], rejects
 
 
 def meeting(number, **changes):
@@ -100,8 +100,8 @@ def test_the_hub_is_streamed_where_rows_are_iterated(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "load_dataset", load)
     rows = list(iter_rows("abisee/cnn_dailymail", "summarize", config_name="3.0.0", reject=pytest.fail))
     assert asked == [(("abisee/cnn_dailymail", "3.0.0"), {"streaming": True})]
-    assert Counter(split for split, _ in rows) == {"train": 3, "validation": 3, "test": 3}
-    assert rows[0][1]["passage"] == "a0" and rows[0][1]["source"] == "abisee/cnn_dailymail"
+    assert Counter(split for split, _, _ in rows) == {"train": 3, "validation": 3, "test": 3}
+    assert rows[0][2]["passage"] == "a0" and rows[0][2]["source"] == "abisee/cnn_dailymail"
 
 
 def test_qmsum(tmp_path):

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosstask.data import files, papers
-from crosstask.data.readers import iter_rows, read_rows, split_by_passage, split_of, write_rejects
+from crosstask.data.readers import iter_rows, read_rows, write_rejects
 from crosstask.data.schema import FEATURES, STAGE_COLUMNS, DataError
 
 SAMPLE = Path(__file__).resolve().parents[3] / "shared" / "data" / "squad_v2" / "sample-v2.0.json"
@@ -485,49 +485,6 @@ def test_splits_of_other_names(monkeypatch, tmp_path, caplog):
 # Splits
 
 
-def rows_of_passages(passages, each=3):
-    return Dataset.from_dict({"passage": [f"p{n}" for n in range(passages) for _ in range(each)]})
-
-
-def test_no_passage_lies_in_two_splits_and_no_row_is_lost():
-    splits = split_by_passage(rows_of_passages(2000))
-    passages = {name: set(split["passage"]) for name, split in splits.items()}
-    assert sum(len(split) for split in splits.values()) == 6000
-    assert sum(len(names) for names in passages.values()) == 2000
-    assert 60 < len(passages["validation"]) < 140 and 60 < len(passages["test"]) < 140
-
-
-def test_the_split_does_not_depend_on_the_order_of_rows():
-    dataset = rows_of_passages(300)
-    one, other = split_by_passage(dataset), split_by_passage(dataset.shuffle(seed=1))
-    assert all(set(one[name]["passage"]) == set(other[name]["passage"]) for name in one)
-
-
-def test_passages_stay_where_they_are_when_others_come():
-    few, many = split_by_passage(rows_of_passages(500)), split_by_passage(rows_of_passages(1000))
-    assert all(set(few[name]["passage"]) <= set(many[name]["passage"]) for name in few)
-
-
-@pytest.mark.parametrize("passages", range(3, 40))
-def test_even_a_tiny_file_fills_every_split(passages):
-    splits = split_by_passage(rows_of_passages(passages))
-    assert all(len(split) for split in splits.values())
-    # However uneven the shares: no split may take all that the later ones need.
-    splits = split_by_passage(rows_of_passages(passages), validation=0.005, test=0.99)
-    assert all(len(split) for split in splits.values())
-
-
-def test_a_share_of_zero_is_no_split():
-    assert set(split_by_passage(rows_of_passages(50), test=0)) == {"train", "validation"}
-    assert set(split_by_passage(rows_of_passages(1), validation=0, test=0)) == {"train"}
-
-
-@pytest.mark.parametrize("shares", [(-0.1, 0.1), (0.5, 0.5), (1, 0)])
-def test_impossible_shares(shares):
-    with pytest.raises(ValueError, match="expected shares"):
-        split_by_passage(rows_of_passages(50), *shares)
-
-
 def test_too_few_passages_says_how_many_are_needed(tmp_path):
     path = write_jsonl(tmp_path / "r.jsonl", [joint(1, id="a"), joint(1, id="b"), joint(2)])
     assert f"{path}: found 2 distinct passages, expected at least 3" in failure(path, "fuse")
@@ -826,7 +783,7 @@ def test_wrong_numbers_of_passages(calls, passages, told):
 
 def read_leniently(data, stage="build", **how):
     rejects = []
-    return [row for _, row in iter_rows(data, stage, reject=rejects.append, **how)], rejects
+    return [row for _, _, row in iter_rows(data, stage, reject=rejects.append, **how)], rejects
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -970,9 +927,9 @@ def test_a_made_data_set_may_name_its_columns(tmp_path):
 def test_splits_that_a_source_has_are_told(tmp_path):
     for name in ("train", "dev"):
         write_jsonl(tmp_path / f"{name}.jsonl", [joint(1), joint(2)])
-    told = [split for split, _ in iter_rows(tmp_path, "build", reject=pytest.fail)]
+    told = [split for split, _, _ in iter_rows(tmp_path, "build", reject=pytest.fail)]
     assert told == ["train", "train", "validation", "validation"]
-    told = [split for split, _ in iter_rows(tmp_path / "dev.jsonl", "build", reject=pytest.fail)]
+    told = [split for split, _, _ in iter_rows(tmp_path / "dev.jsonl", "build", reject=pytest.fail)]
     assert told == [None, None]
 
 
@@ -980,9 +937,9 @@ def test_splits_that_a_source_has_are_told(tmp_path):
 def test_the_built_in_sources_serve_the_making_of_data_sets(data):
     options = {"passages": {"train": 5, "validation": 0, "test": 0}} if data == "briefs" else None
     rows = list(iter_rows(data, "build", options=options, reject=pytest.fail))
-    assert rows and {split for split, _ in rows} <= {"train", "validation", "test"}
+    assert rows and {split for split, _, _ in rows} <= {"train", "validation", "test"}
     answers = read_rows(data, "answer", options=options)["train"].to_list()
-    rows = [row for split, row in rows if split == "train"]
+    rows = [row for split, _, row in rows if split == "train"]
     for row, answer in zip(rows, answers, strict=True):
         assert {**row, "summary": ""} == answer
         assert bool(row["summary"]) == (data == "aclsum")
@@ -1044,13 +1001,6 @@ def test_a_stream_is_as_strict_as_the_table_and_warns(tmp_path, caplog):
     assert "rejected 1 rows: 1 empty question" in caplog.text
     with pytest.raises(ValueError, match="rejects"):
         read_rows(path, "fuse", streaming=True, rejects=[])
-
-
-def test_a_passage_has_its_split_by_itself():
-    passages = rows_of_passages(2000, each=1)
-    table = split_by_passage(passages)
-    assert all(split_of(text) == split for split in table for text in table[split]["passage"])
-    assert {split_of(text, validation=0, test=0) for text in passages["passage"]} == {"train"}
 
 
 def test_what_is_held_in_memory_does_not_grow_with_the_rows(tmp_path):
