@@ -61,9 +61,8 @@ class BuildFacts:
         teacher: What wrote the summaries: `name`, `mode` ("passage" or "question"), `candidates`
             (summaries drawn a question), `hard_negatives` (bool) and `generation` (settings by
             name). None where every summary is the source's.
-        kept_summaries: The rows whose summary is the source's, in a build with a teacher.
-        cut_passages: The distinct passages that the teacher did not read to their end ...
-        max_passage_tokens: ... since they have more tokens than this.
+        cut_inputs: The distinct inputs that the teacher did not read to their end ...
+        max_input_tokens: ... since they have more tokens than this.
         judge: What gave the probabilities: `name` and `template` (of the hypothesis). None where
             the labels are the sources'.
         seed: The seed of all that was drawn, or None where nothing was.
@@ -80,9 +79,8 @@ class BuildFacts:
     normalization: Sequence[str] = ()
     splitting: str = ""
     teacher: Mapping[str, Any] | None = None
-    kept_summaries: int = 0
-    cut_passages: int = 0
-    max_passage_tokens: int | None = None
+    cut_inputs: int = 0
+    max_input_tokens: int | None = None
     judge: Mapping[str, Any] | None = None
     seed: int | None = None
 
@@ -261,8 +259,7 @@ def _teacher(facts: BuildFacts) -> str:
         if teacher["hard_negatives"]:
             text += ", and the one that entails it least as a row labelled no"
     text += f" ({settings})" if settings else ""
-    kept = f" Rows with the source's own summary: {facts.kept_summaries:,}." if facts.kept_summaries else ""
-    return f"{text}.{kept}"
+    return f"{text}."
 
 
 def _judge(facts: BuildFacts) -> str:
@@ -319,10 +316,10 @@ def _limits(facts: BuildFacts) -> str:
         limits.append("A row has the answer of one reading; others may be as right.")
     if figures["labels"]["unknown"]:
         limits.append(f"Rows whose label is unknown: {figures['labels']['unknown']:,}.")
-    if facts.cut_passages:
+    if facts.cut_inputs:
         limits.append(
-            f"The teacher read no more than {facts.max_passage_tokens:,} tokens of a passage. Passages that"
-            f" are longer: {facts.cut_passages:,}."
+            f"The teacher read no more than {facts.max_input_tokens:,} tokens of an input. Inputs that are"
+            f" longer: {facts.cut_inputs:,}."
         )
     if facts.normalization:
         limits.append("The texts are normalized (see above), so they are not the sources' letter by letter.")

@@ -9,6 +9,7 @@ from itertools import chain
 
 import pyarrow.parquet
 from datasets import Features, Value
+from transformers import AutoTokenizer
 
 from crosstask.data.annotate import scored_path
 from crosstask.data.card import BuildFacts, write_data_card
@@ -47,7 +48,7 @@ def finish(arguments, folder, plan):
         record.unlink()
     rows, rejects = _write_rows(arguments, folder, plan), _write_rejects(folder, plan)
     splits = {split: _read(folder / "data", split) for split in SPLITS if rows[split]}
-    statistics = describe(splits, threshold=arguments.threshold)
+    statistics = describe(splits, _counter(arguments.teacher), threshold=arguments.threshold)
     write_statistics(statistics, folder)
     write_data_card(folder, _facts(arguments, folder, plan, rows, rejects, statistics))
     added = f" + {rows['negatives']} hard negatives" if arguments.hard_negatives else ""
@@ -57,6 +58,16 @@ def finish(arguments, folder, plan):
     )
     write_text(record, json.dumps({"made_with": wanted, "told": told}, indent=1))
     return told
+
+
+def _counter(teacher):
+    """What counts the tokens of texts: the teacher's tokenizer. Without a teacher, words are counted."""
+    if teacher is None:
+        return None
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    return lambda texts: [
+        len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    ]
 
 
 def _facts(arguments, folder, plan, rows, rejects, statistics):
@@ -78,12 +89,12 @@ def _facts(arguments, folder, plan, rows, rejects, statistics):
         rows_in=plan["read"],
         rejects=rejects,
         rows_added=rows["negatives"],
-        language=["en"],
+        language=["en"] if source_of(arguments.data) else [],  # all corpora that are known here are English
         normalization=_steps(arguments.normalize),
         splitting=carved if rows["carved"] else "The source's own; no passage lies in two splits.",
         teacher=teacher,
-        cut_passages=sum(line["cut"] for line in told),
-        max_passage_tokens=told[0]["limit"] if teacher else None,
+        cut_inputs=sum(line["cut"] for line in told),
+        max_input_tokens=told[0]["limit"] if teacher else None,
         judge=judge,
         seed=arguments.seed if arguments.mode == "question" else None,
     )

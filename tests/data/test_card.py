@@ -179,16 +179,15 @@ def test_body_tells_what_was_run(card_of):
         rejects={"empty passage": 5, "a | b": 1200},
         normalization=["lowercase", "contractions"],
         splitting="By a hash of the passage.",
-        kept_summaries=3,
-        cut_passages=17,
-        max_passage_tokens=1024,
+        cut_inputs=17,
+        max_input_tokens=1024,
     ).text
     assert "| train | 4 | 2 | 4 | 50.0% | 50.0% | 0.0% |" in text
     assert "1,210 read and 2 added = 7 written" in text and "1,205 rejected" in text
     assert text.index(r"| a \| b | 1,200 |") < text.index("| empty passage | 5 |")
     assert "lowercase, contractions" in text and "By a hash of the passage." in text
     assert "`facebook/bart-large-cnn`, one a passage" in text and "num_beams=4, max_new_tokens=96" in text
-    assert "own summary: 3." in text and "longer: 17." in text and "1,024 tokens" in text
+    assert "longer: 17." in text and "1,024 tokens" in text
     assert "P(entailment) > 0.5" in text and "hypothesis: `{answer}`" in text
     assert "**Seed**: 42." in text
     assert "[SQuAD 2.0](https://rajpurkar.github.io/SQuAD-explorer) | CC BY-SA 4.0" in text
