@@ -191,6 +191,8 @@ def run(arguments, values):
         lock = lock_folder(folder)
     try:
         if state.is_main_process:
+            if not (folder / "work" / "plan.json").exists():  # nothing has been made of another recipe yet
+                (folder / "recipe.yaml").unlink(missing_ok=True)
             claim(folder, {"": values, "files": _files(arguments.data)}, FREE_KEYS)
             plan = read_into_shards(arguments, folder / "work")
             _say_plan(arguments, plan)

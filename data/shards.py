@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 from contextlib import ExitStack
+from functools import lru_cache, partial
 from hashlib import blake2b
 
 from tqdm.auto import tqdm
@@ -56,6 +57,8 @@ def count(arguments):
 
 def _read(arguments, work):
     counts, rows_of_shard = Counter(), []
+    # A passage's questions mostly follow each other, and it may be a whole book.
+    normalized = lru_cache(maxsize=64)(partial(normalize, how=arguments.normalize))
     homes = {}  # digest of a passage -> its shard and split, in one number
     with ExitStack() as stack:
         rejects = stack.enter_context(open(work / "rejects.jsonl", "w", encoding="utf-8")) if work else None
@@ -77,7 +80,7 @@ def _read(arguments, work):
             extractive=arguments.extractive,
             reject=reject,
         ):
-            row |= {name: normalize(row[name], arguments.normalize) for name in TEXTS}
+            row |= {name: normalized(row[name]) for name in TEXTS}
             code = _SPLITS.index(split)
             key = int.from_bytes(blake2b(row["passage"].encode(), digest_size=8).digest(), "big")
             home = homes.get(key, 4 * (len(homes) // arguments.shard_size) + code)

@@ -291,6 +291,15 @@ def test_another_recipe_or_a_changed_source_needs_another_folder(source, build, 
         build(folder, data=copy)
 
 
+def test_a_run_that_could_not_read_leaves_its_folder_free(tmp_path, build):
+    path = tmp_path / "rows.csv"
+    path.write_text("passage,question\na,b\n")
+    with pytest.raises(SystemExit, match="'answer' is missing"):
+        build(tmp_path / "set", data=path)
+    path.write_text("passage,question,answer\n" + "".join(f"Bridge {n}.,What?,Bridge\n" for n in range(5)))
+    assert len(rows_of(build(tmp_path / "set", data=path))) == 5
+
+
 def test_recipes_are_read():
     for name in ("build_paper", "build_question"):
         arguments, _ = read_build_recipe(Path(__file__).parents[2] / "configs" / f"{name}.yaml")
