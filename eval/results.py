@@ -31,7 +31,7 @@ COLUMNS = (
 )
 
 # An absolute path, of POSIX or Windows, that is no part of a URL.
-_PATH = re.compile(r"(?<![\w.:/\\])(?:/[^\s/'\"]+){2,}/?|(?<!\w)[A-Za-z]:\\[^\s'\"]+")
+_PATH = re.compile(r"(?<![\w.:/\\])(?:/[^\s/'\"<>]+){2,}/?|(?<!\w)[A-Za-z]:\\[^\s'\"<>]+")
 
 
 @dataclass
