@@ -58,9 +58,12 @@ def write_html(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
         passages=len(set(evaluation.passages)),
         with_answer=sum(1 for row in evaluation.rows if row["answer"].strip()),
         labels=Counter(row["answerable"] for row in evaluation.rows),
-        level=f"{evaluation.level:.0%}",
+        level=f"{100 * evaluation.level:g}%",
         significant=SIGNIFICANT,
-        metrics=[(metric, _cells(evaluation, metric)) for metric in evaluation.metrics],
+        metrics=[
+            (metric, _defined(evaluation, metric), _cells(evaluation, metric))
+            for metric in evaluation.metrics
+        ],
         judges=[name for name, system in evaluation.systems.items() if system.figures],
         charts=_charts(evaluation),
         curve=_curve(evaluation),
@@ -97,6 +100,14 @@ def mark_answer(text: str, answer: str, words: bool = True) -> Markup:
     return Markup(re.sub(r"</mark>(\s+)<mark>", r"\1", Markup("").join(parts)))  # neighbours in one
 
 
+def _defined(evaluation: Evaluation, metric: str) -> str:
+    """On how many rows the metric is defined: "280 rows", or "12 to 280 rows" where systems differ."""
+    metrics = evaluation.estimates.values()
+    rows = [estimates[metric].rows for estimates in metrics if metric in estimates]
+    fewest, most = (f"{number:,}" for number in (min(rows), max(rows)))
+    return f"{most} rows" if fewest == most else f"{fewest} to {most} rows"
+
+
 def _cells(evaluation: Evaluation, metric: str) -> list[dict[str, Any]]:
     """A cell of the table for each system: its mean, interval, p-value, and whether it is the best."""
     best, digits, cells = evaluation.best(metric), evaluation.digits(metric), []
@@ -105,7 +116,6 @@ def _cells(evaluation: Evaluation, metric: str) -> list[dict[str, Any]]:
         cell = {"mean": None, "interval": None, "p": None, "best": name in best, "significant": False}
         if estimate is not None and estimate.mean is not None:
             cell["mean"] = number(estimate.mean, digits)
-            cell["rows"] = estimate.rows
             if estimate.low is not None:
                 cell["interval"] = f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"
             if estimate.p is not None:

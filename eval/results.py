@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ COLUMNS = (
     *("id", "passage", "question", "answer", "answerable", "reference", "system", "summary"),
     *("probability", "own_probability"),
 )
+
+_BATCH = 1000  # rows whose lines are in memory together: each repeats its passage for every system
 
 # An absolute path, of POSIX or Windows, that is no part of a URL.
 _PATH = re.compile(r"(?<![\w.:/\\])(?:/[^\s/'\"<>]+){2,}/?|(?<!\w)[A-Za-z]:\\[^\s'\"<>]+")
@@ -196,8 +198,8 @@ def write_results(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Non
         "systems": {
             name: {
                 "metrics": {metric: asdict(value) for metric, value in evaluation.estimates[name].items()},
-                "figures": dict(system.figures),
-                "reliability": system.reliability and [dict(bin) for bin in system.reliability],
+                "figures": _public(system.figures),
+                "reliability": _public(system.reliability),
             }
             for name, system in evaluation.systems.items()
         },
@@ -205,8 +207,11 @@ def write_results(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Non
     text = json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(folder / "results.json", text + "\n")
 
-    temporary = folder / "rows.parquet.tmp"
-    pq.write_table(_rows(evaluation), temporary)
+    schema, temporary = _schema(evaluation), folder / "rows.parquet.tmp"
+    with pq.ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(evaluation.rows), _BATCH):
+            indices = range(start, min(start + _BATCH, len(evaluation.rows)))
+            writer.write_table(pa.Table.from_pylist(list(_lines(evaluation, indices)), schema))
     os.replace(temporary, folder / "rows.parquet")
 
 
@@ -321,7 +326,7 @@ def write_eval_results(
             dataset_revision=revision,
             task_id=metric,
             value=value,
-            notes=None if low is None else f"{evaluation.level:.0%} interval {low:.4g} to {high:.4g}",
+            notes=None if low is None else f"{100 * evaluation.level:g}% interval {low:.4g} to {high:.4g}",
         )
         for metric, value, low, high in _values(evaluation, system)
     ]
@@ -346,23 +351,25 @@ def _values(evaluation: Evaluation, system: str) -> list[tuple[str, float, float
     return [value for value in values if value[1] is not None]
 
 
-def _rows(evaluation: Evaluation) -> pa.Table:
-    texts = ("id", "passage", "question", "answer")
-    columns: dict[str, list] = {name: [] for name in (*COLUMNS, *evaluation.metrics)}
-    for index, row in enumerate(evaluation.rows):
+def _schema(evaluation: Evaluation) -> pa.Schema:
+    kinds = dict.fromkeys(COLUMNS, pa.string()) | dict.fromkeys(evaluation.metrics, pa.float64())
+    kinds |= {"answerable": pa.int8(), "probability": pa.float64(), "own_probability": pa.float64()}
+    return pa.schema(list(kinds.items()))
+
+
+def _lines(evaluation: Evaluation, indices: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """The lines of `rows.parquet` for some rows; what is missing in one is null."""
+    for index in indices:
+        row = evaluation.rows[index]
         for name, system in evaluation.systems.items():
-            line = {key: row[key] for key in (*texts, "answerable")}
+            line = {key: row[key] for key in ("id", "passage", "question", "answer", "answerable")}
             line |= {"reference": row["summary"], "system": name, "summary": system.summaries[index]}
             line |= {metric: values[index] for metric, values in system.scores.items()}
             if system.probabilities is not None:
                 line["probability"] = system.probabilities[index]
             if system.own is not None:
                 line["own_probability"] = system.own[index]
-            for key, column in columns.items():
-                column.append(line.get(key))
-    kinds = {name: pa.string() for name in (*texts, "reference", "system", "summary")}
-    kinds["answerable"] = pa.int8()
-    return pa.table({key: pa.array(values, kinds.get(key, pa.float64())) for key, values in columns.items()})
+            yield line
 
 
 def _cells(evaluation: Evaluation, name: str, metrics: Sequence[str]) -> dict[str, str]:
@@ -393,7 +400,7 @@ def _legend(evaluation: Evaluation) -> list[str]:
     lines = []
     if any(estimate.low is not None for estimate in estimates):
         lines.append(
-            f"± half of the {evaluation.level:.0%} interval: {evaluation.resamples:,} resamples of the "
+            f"± half of the {100 * evaluation.level:g}% interval: {evaluation.resamples:,} resamples of the "
             f"passages, seed {evaluation.seed}."
         )
     if any(evaluation.best(metric) for metric in (*evaluation.metrics, *evaluation.figures)):
@@ -407,7 +414,7 @@ def _legend(evaluation: Evaluation) -> list[str]:
 
 
 def _public(value: Any) -> Any:
-    """The value without the folders that a path in it lies in, which are nobody's business."""
+    """The value as JSON has it, without the folders that a path lies in, which are nobody's business."""
     if isinstance(value, Path):
         return value.name if value.is_absolute() else value.as_posix()
     if isinstance(value, str):
@@ -416,4 +423,6 @@ def _public(value: Any) -> Any:
         return {key: _public(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_public(item) for item in value]
-    return value
+    if value is None or isinstance(value, int | float):
+        return value
+    return value.item() if hasattr(value, "item") else str(value)  # of numpy and torch; a dtype, a device

@@ -74,6 +74,7 @@ def test_its_table_has_means_intervals_and_p_values(page, evaluation):
     assert f"{estimate.mean:.3f}" in page.texts["td"]
     assert f"{estimate.low:.3f} to {estimate.high:.3f}" in page.texts["td"]
     assert f"p = {estimate.p:.3f} *" in page.texts["td"]
+    assert f"{estimate.rows} rows" in page.texts["th"] and estimate.rows < len(evaluation.rows)
 
 
 def test_loads_nothing(report, page):
@@ -129,7 +130,7 @@ def test_the_same_bytes_again_and_the_same_examples_in_another_order(make_evalua
     assert (tmp_path / "again.html").read_bytes() == report.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
 
-    evaluation, parts = make_evaluation(awkward=True), []
+    evaluation = make_evaluation(awkward=True)
     order = range(len(evaluation.rows) - 1, -1, -1)
     systems = {
         name: replace(
@@ -142,9 +143,7 @@ def test_the_same_bytes_again_and_the_same_examples_in_another_order(make_evalua
     }
     turned = replace(evaluation, rows=[evaluation.rows[i] for i in order], systems=systems)
     write_html(turned, tmp_path / "turned.html")
-    for path in (report, tmp_path / "turned.html"):
-        parts.append(re.sub('data:image[^"]*', "", path.read_text(encoding="utf-8")))
-    assert parts[0] == parts[1]
+    assert (tmp_path / "turned.html").read_bytes() == report.read_bytes()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1000])

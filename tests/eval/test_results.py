@@ -5,8 +5,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 
@@ -114,6 +116,18 @@ def test_show_fits_a_terminal_and_names_what_it_leaves_out(evaluation):
     assert "differs from" not in text
 
 
+def test_takes_numbers_of_numpy_and_objects_by_their_names(tmp_path):
+    bins = [{"confidence": np.float32(0.5), "yes": np.float64(1), "count": np.int64(1)}]
+    scores = {"rouge1": np.array([0.5], np.float32)}
+    system = SystemResult([""], scores, {"ece": np.float32(0.25)}, bins, np.array([0.5]), np.array([1]))
+    write_results(Evaluation("it", [ROW], {"a": system}, made={"dtype": torch.float16}), tmp_path)
+    found = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert found["made"] == {"dtype": "torch.float16"}
+    assert found["systems"]["a"]["figures"] == {"ece": 0.25}
+    assert found["systems"]["a"]["reliability"] == [{"confidence": 0.5, "yes": 1.0, "count": 1}]
+    assert pq.read_table(tmp_path / "rows.parquet").to_pylist()[0]["own_probability"] == 1
+
+
 def test_lower_is_better_for_errors():
     systems = {
         name: SystemResult([""], {}, {"brier": brier, "auroc": 0.5})
@@ -123,7 +137,7 @@ def test_lower_is_better_for_errors():
     assert evaluation.best("brier") == ["a"] and evaluation.best("auroc") == ["a", "b"]
 
 
-@pytest.mark.parametrize("rows", [0, 1, 1000])
+@pytest.mark.parametrize("rows", [0, 1, 1001])
 @pytest.mark.parametrize("score", [None, 0.0])
 def test_one_row_no_rows_and_a_thousand_identical_ones(rows, score, tmp_path):
     system = SystemResult([""] * rows, {"rouge1": [score] * rows}, {"auroc": None})
