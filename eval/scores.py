@@ -133,12 +133,13 @@ def answerability(probabilities: Iterable[float], labels: Iterable[int | None]) 
     return {"accuracy": _mean(hits), "auroc": auroc}
 
 
-def table(rows: Mapping[str, Mapping[str, float | None]], markdown: bool = False) -> str:
+def table(rows: Mapping[str, Mapping[str, float | str | None]], markdown: bool = False) -> str:
     """Lay out scores with a line for each system and a column for each metric.
 
     Args:
-        rows: The metrics of each system by name. Columns come in the order in which the metrics
-            are first met; a metric that a system lacks shows as None does.
+        rows: The metrics of each system by name, as numbers or as text that stands as it is. Columns
+            come in the order in which the metrics are first met; a metric that a system lacks shows as
+            None does.
         markdown: Whether to write a Markdown table instead of plain, aligned text.
 
     Returns:
@@ -148,7 +149,7 @@ def table(rows: Mapping[str, Mapping[str, float | None]], markdown: bool = False
     lines = [["system", *metrics]]
     for system, scores in rows.items():
         values = [scores.get(metric) for metric in metrics]
-        lines.append([system, *("-" if value is None else f"{value:.3f}" for value in values)])
+        lines.append([system, *map(_cell, values)])
     if markdown:
         lines = [[cell.replace("|", r"\|") for cell in line] for line in lines]
 
@@ -159,6 +160,10 @@ def table(rows: Mapping[str, Mapping[str, float | None]], markdown: bool = False
         return "\n".join("  ".join(line).rstrip() for line in [aligned[0], rule, *aligned[1:]])
     rule[1:] = [dashes[:-1] + ":" for dashes in rule[1:]]  # numbers are aligned right
     return "\n".join(f"| {' | '.join(line)} |" for line in [aligned[0], rule, *aligned[1:]])
+
+
+def _cell(value: float | str | None) -> str:
+    return value if isinstance(value, str) else "-" if value is None else f"{value:.3f}"
 
 
 # A full stop after one of these never ends a sentence …
