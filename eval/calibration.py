@@ -86,7 +86,7 @@ def _labelled(probabilities, labels) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _calibration(probabilities, labels, bins):
-    edges = np.linspace(0, 1, bins + 1)
+    edges = np.arange(bins + 1) / bins
     places = np.searchsorted(edges[1:-1], probabilities)
     reliability, error = [], 0.0
     for index in range(bins):
