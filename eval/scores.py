@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, pairwise
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 IGNORED_LABEL = -100
@@ -183,11 +183,8 @@ _OPENERS = frozenset(
 def lead(passage: str, sentences: int = 3) -> str:
     """The lead baseline: the first sentences of the passage.
 
-    Sentences end at ".", "!" or "?" (closing quotes and brackets may follow) before white space,
-    and at an empty line. Titles ("Mr."), common English abbreviations, initials ("U.S.") and
-    decimals ("4.2") do not end one, nor does a mark before a lower-case word, unless the whole
-    passage is in lower case. Source of the baseline: See et al. 2017, "Get To The Point:
-    Summarization with Pointer-Generator Networks", https://arxiv.org/abs/1704.04368 (lead-3).
+    Source of the baseline: See et al. 2017, "Get To The Point: Summarization with
+    Pointer-Generator Networks", https://arxiv.org/abs/1704.04368 (lead-3).
 
     Args:
         passage: The text to take from.
@@ -202,15 +199,30 @@ def lead(passage: str, sentences: int = 3) -> str:
     """
     if sentences < 1:
         raise ValueError(f"sentences is {sentences}, expected at least 1.")
+    return passage[: [0, *islice(_ends(passage), sentences)][-1]].strip()
+
+
+def split_sentences(passage: str) -> list[str]:
+    """The sentences of a passage, as they stand there but for white space around them.
+
+    Sentences end at ".", "!" or "?" (closing quotes and brackets may follow) before white space,
+    and at an empty line. Titles ("Mr."), common English abbreviations, initials ("U.S.") and
+    decimals ("4.2") do not end one, nor does a mark before a lower-case word, unless the whole
+    passage is in lower case.
+    """
+    return [passage[start:end].strip() for start, end in pairwise([0, *_ends(passage)])]
+
+
+def _ends(passage: str) -> Iterator[int]:
+    """Where each sentence ends: offsets into the passage."""
     cased = passage != passage.lower()
     words = list(re.finditer(r"\S+", passage))
     for word, following in pairwise(words):
         gap = passage[word.end() : following.start()]
         if gap.count("\n") > 1 or _ends_sentence(word[0], following[0], cased):
-            sentences -= 1
-            if sentences == 0:
-                return passage[words[0].start() : word.end()]
-    return passage.strip()
+            yield word.end()
+    if words:
+        yield words[-1].end()
 
 
 def _ends_sentence(word: str, following: str, cased: bool) -> bool:
