@@ -85,6 +85,8 @@ class CrossTask(Generative):
     def _generate(self, model, processor, inputs: list[dict], settings) -> tuple[list[str], list[float]]:
         batch = self._batch(model, processor, inputs)
         output = model.generate(**batch, **settings, return_dict_in_generate=True)
+        if not output.answerability.isfinite().all():
+            raise not_finite(model, self.kind)
         texts = processor.batch_decode(output.sequences, skip_special_tokens=True)
         return [text.strip() for text in texts], output.answerability.tolist()
 

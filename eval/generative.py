@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
-from transformers.utils import find_adapter_config_file
+from transformers.utils import extract_commit_hash, find_adapter_config_file
 
 from crosstask.configuration_crosstask import PROMPT
 from crosstask.data.checkpoints import DTYPES, LOAD_ERRORS, by_length, check_counts, check_kind, not_finite
@@ -33,11 +33,9 @@ def revision(checkpoint: str) -> str:
         DataError: If there is no such checkpoint.
     """
     config, base = _config(checkpoint)
-    if not Path(checkpoint).is_dir():
-        own = getattr(config, "_commit_hash", None) or "unknown"
-    else:
+    folder = Path(checkpoint)
+    if folder.is_dir():
         digest = hashlib.sha256()
-        folder = Path(checkpoint)
         files = [path for path in folder.iterdir() if path.suffix in _READ and path.is_file()]
         for path in sorted([*files, *(folder / QUESTION_TOKENIZER).glob("*.json")]):
             digest.update(f"\0{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
@@ -45,6 +43,10 @@ def revision(checkpoint: str) -> str:
                 while block := file.read(1 << 20):
                     digest.update(block)
         own = digest.hexdigest()[:16]
+    elif base is None:
+        own = config._commit_hash
+    else:  # the file lies in a folder of the cache that is named after the commit
+        own = extract_commit_hash(find_adapter_config_file(checkpoint), None)
     return own if base is None else f"{own}+{revision(base)}"
 
 
@@ -59,8 +61,12 @@ def _config(checkpoint: str):
         # Asked outright: where a checkpoint has code of its own, the default would wait for an answer.
         return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False), None
     except LOAD_ERRORS as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{checkpoint} cannot be loaded: {said}") from error
+        raise _not_loaded(checkpoint, error) from error
+
+
+def _not_loaded(checkpoint: str, error: Exception) -> DataError:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return DataError(f"{checkpoint} cannot be loaded: {said}")
 
 
 class Generative:
@@ -160,10 +166,13 @@ no_repeat_ngram_size, dtype, device, batch_size:
 
     def write(self, rows: Sequence[Mapping], tick: Tick = None) -> Outputs:
         """Summaries of rows. `tick` is called after each batch with how many rows it was for."""
-        model = self.checkpoint
-        if _config(model)[1] is not None:
-            device = PartialState().device if self.device is None else self.device
-            model = load_part(model).to(device), AutoTokenizer.from_pretrained(model)
+        model, is_adapter = self.checkpoint, _config(self.checkpoint)[1] is not None
+        if is_adapter:
+            try:
+                model = load_part(model), AutoTokenizer.from_pretrained(model)
+            except LOAD_ERRORS as error:
+                raise _not_loaded(model, error) from error
+            model[0].to(PartialState().device if self.device is None else self.device)
         teacher = Teacher(model, device=self.device, batch_size=self.batch_size, **self._teacher)
         if not self.question:
             return Outputs(teacher.summarize([row["passage"] for row in rows], tick))

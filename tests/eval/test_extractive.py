@@ -14,6 +14,8 @@ from crosstask.data.schema import DataError
 from crosstask.eval.extractive import Lead, LexRank, Oracle
 from crosstask.eval.scores import lead, split_sentences
 
+pytest.importorskip("sumy")
+
 PASSAGE = (
     "The town council met on Monday to discuss the bridge. Many people came to the meeting. "
     "The bridge was built in 1901 and is closed to heavy traffic. A new bridge would cost ten million. "
