@@ -8,13 +8,19 @@ from typing import Any
 from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PretrainedConfig,
+)
 
 from crosstask.data.schema import DataError
 
 # RuntimeError: weights of other shapes than the configuration says. ImportError and TypeError: what
 # transformers 4 says where the tokenizer's files are not there.
-_LOAD_ERRORS = (
+LOAD_ERRORS = (
     ImportError,
     OSError,
     RuntimeError,
@@ -43,7 +49,7 @@ def load_checkpoint(auto_class, model, dtype, device, role: str):
     """
     if isinstance(model, tuple):
         model, tokenizer = model
-        _check_kind(auto_class, model.config, role)
+        check_kind(auto_class, model.config, role)
         _check_tokenizer(tokenizer, model.config.name_or_path, role)
         return model.eval(), tokenizer
     if dtype not in DTYPES:
@@ -52,7 +58,7 @@ def load_checkpoint(auto_class, model, dtype, device, role: str):
     try:
         # Asked outright: where a checkpoint has code of its own, the default would wait for an answer.
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        _check_kind(auto_class, config, role)
+        check_kind(auto_class, config, role)
         model, info = auto_class.from_pretrained(
             name,
             config=config,
@@ -64,7 +70,7 @@ def load_checkpoint(auto_class, model, dtype, device, role: str):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except DataError:
         raise
-    except _LOAD_ERRORS as error:
+    except LOAD_ERRORS as error:
         raise DataError(f"{role}: {name} cannot be loaded: {_said(error)}") from error
     # What transformers makes up at random, that is: positions by a formula, Pegasus' say, are not stored.
     missing = sorted(key for key in info["missing_keys"] if not _is_formula(model, key))
@@ -73,6 +79,8 @@ def load_checkpoint(auto_class, model, dtype, device, role: str):
             f"{role}: {name} has no weights {missing[0]} (one of {len(missing)} that are missing), expected "
             f"a whole {type(model).__name__}"
         )
+    if auto_class is AutoModelForCausalLM and tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # few have one, and what it is does not matter
     _check_tokenizer(tokenizer, name, role)
     try:
         return model.to(PartialState().device if device is None else device).eval(), tokenizer
@@ -84,7 +92,8 @@ def _is_formula(model, key: str) -> bool:
     return "Sinusoidal" in type(model.get_submodule(key.rpartition(".")[0])).__name__
 
 
-def _check_kind(auto_class, config: PretrainedConfig, role: str) -> None:
+def check_kind(auto_class, config: PretrainedConfig, role: str) -> None:
+    """Raise a `DataError` unless a checkpoint of this configuration was saved as what is wanted."""
     architecture = (config.architectures or [type(config).__name__])[0]
     fits = type(config) in auto_class._model_mapping.keys()
     # A classifier of BART's would load as a summarizer, and a bare encoder as a judge, with random weights.
@@ -92,6 +101,9 @@ def _check_kind(auto_class, config: PretrainedConfig, role: str) -> None:
     if auto_class is AutoModelForSeq2SeqLM:
         fits = fits and config.is_encoder_decoder
         others = ("Classification", "QuestionAnswering", "EncoderModel")
+    elif auto_class is AutoModelForCausalLM:  # the class has BERT's and BART's decoders, too
+        fits = fits and not config.is_encoder_decoder
+        others = ("Classification", "QuestionAnswering", "MaskedLM", "PreTraining", "BertModel")
     fits = fits and not architecture.endswith(others)
     if not fits:
         where = f" ({config.name_or_path})" if config.name_or_path else ""

@@ -93,8 +93,8 @@ class Teacher:
         # Of an input that fills the limit, it tells whether there would have been more.
         self._longer = CrossTaskProcessor(self.tokenizer, None, prompt, self.max_source_length + 1)
         self.truncated = 0
-        self.settings = self._settings(
-            num_beams, min_new_tokens, max_new_tokens, length_penalty, no_repeat_ngram_size
+        self.settings = generation_settings(
+            self.model, num_beams, min_new_tokens, max_new_tokens, length_penalty, no_repeat_ngram_size
         )
 
     def summarize(self, passages: Iterable[str], tick: Callable[[int], None] | None = None) -> list[str]:
@@ -189,37 +189,41 @@ class Teacher:
             )
         return wanted
 
-    def _settings(self, num_beams, shortest, longest, length_penalty, no_repeat_ngram_size) -> dict[str, Any]:
-        """Arguments of `generate`. They are given one by one, for transformers 4 overrules a
-        `GenerationConfig` by the checkpoint's wherever a value is the default; and as lengths with the
-        start token, for both versions warn where the checkpoint has those and new tokens are given."""
-        own = self.model.generation_config
-        longest = longest or own.max_new_tokens or (own.max_length or 20) - 1
-        longest = min(longest, positions(self.model, "decoder"))
-        if shortest is None:
-            shortest = own.min_new_tokens or max((own.min_length or 0) - 1, 0)
-            shortest = shortest if shortest < longest else 0
-        elif type(shortest) is not int or not 0 <= shortest < longest:
-            raise DataError(f"{ROLE}: min_new_tokens is {shortest!r}, expected an integer below {longest}")
-        settings = {
-            "max_length": longest + 1,
-            "min_length": shortest + 1,
-            "max_new_tokens": None,
-            "min_new_tokens": None,
-            "num_beams": num_beams or own.num_beams or 1,
-            "do_sample": False,
-            # Of a checkpoint that samples by default; transformers would warn of them.
-            "temperature": 1.0,
-            "top_k": 50,
-            "top_p": 1.0,
-        }
-        wanted = {"length_penalty": length_penalty, "no_repeat_ngram_size": no_repeat_ngram_size}
-        settings |= {name: value for name, value in wanted.items() if value is not None}
-        return settings if settings["num_beams"] > 1 else settings | _ONE_BEAM
-
     def _sampling(self, n: int) -> dict[str, Any]:
         sampling = {"do_sample": True, "top_k": 0, "top_p": self.top_p}
         return self.settings | _ONE_BEAM | sampling | {"num_return_sequences": n}
+
+
+def generation_settings(
+    model, num_beams, shortest, longest, length_penalty=None, no_repeat_ngram_size=None, role=ROLE
+) -> dict[str, Any]:
+    """Arguments of `generate` for a summary, as a [`Teacher`] takes them. They are given one by one, for
+    transformers 4 overrules a `GenerationConfig` by the checkpoint's wherever a value is the default;
+    and as lengths with the start token, for both versions warn where the checkpoint has those and new
+    tokens are given."""
+    own = model.generation_config
+    longest = longest or own.max_new_tokens or (own.max_length or 20) - 1
+    longest = min(longest, positions(model, "decoder"))
+    if shortest is None:
+        shortest = own.min_new_tokens or max((own.min_length or 0) - 1, 0)
+        shortest = shortest if shortest < longest else 0
+    elif type(shortest) is not int or not 0 <= shortest < longest:
+        raise DataError(f"{role}: min_new_tokens is {shortest!r}, expected an integer below {longest}")
+    settings = {
+        "max_length": longest + 1,
+        "min_length": shortest + 1,
+        "max_new_tokens": None,
+        "min_new_tokens": None,
+        "num_beams": num_beams or own.num_beams or 1,
+        "do_sample": False,
+        # Of a checkpoint that samples by default; transformers would warn of them.
+        "temperature": 1.0,
+        "top_k": 50,
+        "top_p": 1.0,
+    }
+    wanted = {"length_penalty": length_penalty, "no_repeat_ngram_size": no_repeat_ngram_size}
+    settings |= {name: value for name, value in wanted.items() if value is not None}
+    return settings if settings["num_beams"] > 1 else settings | _ONE_BEAM
 
 
 # Neither means anything without beams, and transformers says so in a warning.

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from crosstask.eval.charts import reliability_diagram, score_against_length, score_distribution
 from crosstask.eval.plots import learning_curve
 from crosstask.eval.results import SIGNIFICANT, Evaluation, number
-from crosstask.eval.scores import normalize_answer
+from crosstask.eval.rows import normalize_answer
 from crosstask.storage import write_text
 
 EXAMPLES = 20

@@ -1,0 +1,198 @@
+"""Systems with a checkpoint: what they have in common, and any seq2seq model as a plain summarizer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.utils import extract_commit_hash, find_adapter_config_file
+
+from crosstask.configuration_crosstask import PROMPT
+from crosstask.data.checkpoints import DTYPES, LOAD_ERRORS, by_length, check_counts, check_kind, not_finite
+from crosstask.data.schema import DataError
+from crosstask.data.teacher import Teacher
+from crosstask.eval.outputs import Outputs
+from crosstask.parts_crosstask import load_part
+from crosstask.processing_crosstask import QUESTION_TOKENIZER
+
+Tick = Callable[[int], None] | None
+
+# What of a checkpoint's folder is read to load it; not its card, pictures or training state.
+_READ = (".json", ".safetensors", ".model", ".txt", ".jinja")
+
+
+def revision(checkpoint: str) -> str:
+    """What a checkpoint holds: the commit of a Hub id, or a digest of a folder's configurations, tokenizers
+    and weights (a second for about a gigabyte); of an adapter its base model's, too.
+
+    Raises:
+        DataError: If there is no such checkpoint.
+    """
+    config, base = _config(checkpoint)
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        digest = hashlib.sha256()
+        files = [path for path in folder.iterdir() if path.suffix in _READ and path.is_file()]
+        for path in sorted([*files, *(folder / QUESTION_TOKENIZER).glob("*.json")]):
+            digest.update(f"\0{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        own = digest.hexdigest()[:16]
+    elif base is None:
+        own = config._commit_hash
+    else:  # the file lies in a folder of the cache that is named after the commit
+        own = extract_commit_hash(find_adapter_config_file(checkpoint), None)
+    return own if base is None else f"{own}+{revision(base)}"
+
+
+def _config(checkpoint: str):
+    """The configuration of a checkpoint, or an adapter's, and the name of the adapter's base or None."""
+    try:
+        if find_adapter_config_file(checkpoint) is not None:
+            from peft import PeftConfig
+
+            config = PeftConfig.from_pretrained(checkpoint)
+            return config, config.base_model_name_or_path
+        # Asked outright: where a checkpoint has code of its own, the default would wait for an answer.
+        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False), None
+    except LOAD_ERRORS as error:
+        raise _not_loaded(checkpoint, error) from error
+
+
+def _not_loaded(checkpoint: str, error: Exception) -> DataError:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return DataError(f"{checkpoint} cannot be loaded: {said}")
+
+
+class Generative:
+    """What writers have in common: a checkpoint that is checked at once, and loaded when it is to write."""
+
+    kind: str
+
+    def __init__(self, auto_class, model, **settings):
+        if settings["dtype"] not in DTYPES:
+            raise DataError(
+                f"{self.kind}: dtype is {settings['dtype']!r}, expected one of {', '.join(DTYPES)}"
+            )
+        self.checkpoint = str(model)
+        config, base = _config(self.checkpoint)
+        while base is not None:
+            config, base = _config(base)
+        check_kind(auto_class, config, self.kind)
+        self.config = config
+        self.name = Path(self.checkpoint).name
+        self.settings = {
+            "kind": self.kind,
+            "checkpoint": self.checkpoint,
+            "revision": revision(self.checkpoint),
+            **settings,
+        }
+
+    def batches(self, rows: Sequence[Mapping], encode: Callable, tick: Tick) -> Iterator[tuple[list, list]]:
+        """Yield batches of distinct inputs of like length, as (inputs, where the rows of each are).
+
+        Args:
+            rows: Of `question` and `passage`.
+            encode: Question and passage to an input with `input_ids`, or to None where there is no room.
+            tick: Called after each batch with how many rows it was for.
+        """
+        places = places_of((row["question"], row["passage"]) for row in rows)
+        encoded = {key: found for key in places if (found := encode(*key)) is not None}
+        for batch in by_length(encoded, self.batch_size):
+            indices = [places.pop(key) for key in batch]
+            yield [encoded[key] for key in batch], indices
+            if tick:
+                tick(sum(map(len, indices)))
+        if tick and places:  # those without room
+            tick(sum(map(len, places.values())))
+
+
+class Seq2Seq(Generative):
+    """Any sequence-to-sequence model as a plain summarizer, with or without the question in its input.
+
+    Without, each distinct passage is summarized once, after the prefix that the checkpoint names
+    ("summarize: " of T5). With it, the input is that of [`CrossTaskProcessor`], and a question that leaves
+    no room for its passage gets an empty summary.
+
+    Args:
+        model: Hub id or folder, of an adapter too.
+        question: Whether the question is in the input.
+        prefix, prompt, max_source_length, num_beams, min_new_tokens, max_new_tokens, length_penalty, \
+no_repeat_ngram_size, dtype, device, batch_size:
+            As of [`Teacher`], which does the writing.
+
+    Raises:
+        DataError: If there is no such checkpoint, it is of another kind, or a value is out of range.
+    """
+
+    kind = "seq2seq"
+
+    def __init__(
+        self,
+        model: str,
+        question: bool = False,
+        prefix: str | None = None,
+        prompt: str = PROMPT,
+        max_source_length: int | None = None,
+        num_beams: int | None = 1,
+        min_new_tokens: int | None = None,
+        max_new_tokens: int | None = 128,
+        length_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
+        dtype: str = "auto",
+        device: str | None = None,
+        batch_size: int = 16,
+    ):
+        check_counts("seq2seq", num_beams=num_beams, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        self._teacher = {
+            "prompt": prompt,
+            "prefix": prefix,
+            "max_source_length": max_source_length,
+            "num_beams": num_beams,
+            "min_new_tokens": min_new_tokens,
+            "max_new_tokens": max_new_tokens,
+            "length_penalty": length_penalty,
+            "no_repeat_ngram_size": no_repeat_ngram_size,
+            "dtype": dtype,
+        }
+        super().__init__(AutoModelForSeq2SeqLM, model, question=question, **self._teacher)
+        self.question, self.device, self.batch_size = question, device, batch_size
+        self.name += " + question" if question else ""
+
+    def write(self, rows: Sequence[Mapping], tick: Tick = None) -> Outputs:
+        """Summaries of rows. `tick` is called after each batch with how many rows it was for."""
+        model, is_adapter = self.checkpoint, _config(self.checkpoint)[1] is not None
+        if is_adapter:
+            try:
+                model = load_part(model), AutoTokenizer.from_pretrained(model)
+            except LOAD_ERRORS as error:
+                raise _not_loaded(model, error) from error
+            model[0].to(PartialState().device if self.device is None else self.device)
+        teacher = Teacher(model, device=self.device, batch_size=self.batch_size, **self._teacher)
+        if not self.question:
+            return Outputs(teacher.summarize([row["passage"] for row in rows], tick))
+        pairs = [(row["question"], row["passage"]) for row in rows]
+        return Outputs([(texts or [""])[0] for texts in teacher.candidates(pairs, 1, tick)])
+
+
+def places_of(keys: Iterable) -> dict:
+    """Where each distinct key stands."""
+    places: dict = {}
+    for index, key in enumerate(keys):
+        places.setdefault(key, []).append(index)
+    return places
+
+
+def finite(model, role: str):
+    def check(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        # A search would go on, and write noise.
+        if scores.isnan().any():
+            raise not_finite(model, role)
+        return scores
+
+    return check
