@@ -1,8 +1,8 @@
 """Compare systems on the rows of a data set: `crosstask-eval CONFIG.yaml [--key value ...]`.
 
-    systems    write their summaries, which are kept by content        -> cache/
-    metrics    score them, row by row
-    report     intervals, tables, pictures and examples                -> results.json, rows.parquet, report.html
+systems    write their summaries, which are kept by content        -> cache/
+metrics    score them, row by row
+report     intervals, tables, pictures and examples                -> results.json, rows.parquet, report.html
 """
 
 import argparse
@@ -19,20 +19,22 @@ from tqdm.auto import tqdm
 from crosstask.data.judge import Judge, check_template
 from crosstask.data.readers import read_rows
 from crosstask.data.schema import DataError
-from crosstask.eval.html import write_report
+from crosstask.eval.bertscore import bertscore_rows
+from crosstask.eval.calibration import answerability_figures
+from crosstask.eval.generative import Generative
+from crosstask.eval.html import write_html
+from crosstask.eval.outputs import Outputs
 from crosstask.eval.results import Evaluation, SystemResult, show, write_results
 from crosstask.eval.rows import (
     answer_exact_rows,
     answer_recall_rows,
-    answerability_figures,
-    bertscore_rows,
     entailment_rows,
     extractiveness_rows,
     faithfulness_rows,
     length_rows,
     rouge_rows,
 )
-from crosstask.eval.systems import Outputs, make_system
+from crosstask.eval.systems import make_system
 from crosstask.recipes import (
     ConfigError,
     at_least,
@@ -84,9 +86,7 @@ class EvalArguments:
     batch_size: int = field(default=16, metadata={"help": "Inputs that a model reads at once."})
     resamples: int = field(default=1000, metadata={"help": "Resamples of the passages for intervals."})
     seed: int = field(default=0, metadata={"help": "Of the resamples."})
-    run_dir: str | None = field(
-        default=None, metadata={"help": "A training run, for its learning curves."}
-    )
+    run_dir: str | None = field(default=None, metadata={"help": "A training run, for its learning curves."})
     title: str | None = field(default=None, metadata={"help": "Of the report; the data's name if none."})
 
     def __post_init__(self):
@@ -146,7 +146,7 @@ def run(arguments):
     """Evaluate, write the report and print its table. Takes [`EvalArguments`]; returns the folder."""
     folder = Path(arguments.output_dir)
     rows = _read(arguments)
-    systems = [make_system(spec, batch_size=arguments.batch_size) for spec in arguments.systems]
+    systems = [_make(spec, arguments.batch_size) for spec in arguments.systems]
     names = [system.name for system in systems]
     if len(set(names)) < len(names):
         raise ConfigError(f"systems: expected each name once, got {', '.join(names)}")
@@ -170,7 +170,7 @@ def run(arguments):
         seed=arguments.seed,
     )
     write_results(evaluation, folder)
-    write_report(evaluation, folder / "report.html")
+    write_html(evaluation, folder / "report.html")
     print(show(evaluation))
     return folder
 
@@ -226,7 +226,7 @@ def score(rows, written, *, bertscore=None, judge=None):
     else:
         notes.append("Entailment of the answer: absent, as no judge was given.")
     if bertscore:
-        scores["bertscore"] = bertscore_rows(texts, references * len(names), **bertscore)
+        scores["bertscore"] = bertscore_rows(texts, references * len(names), **bertscore)["f1"]
     else:
         notes.append("BERTScore: absent, as no encoder was given.")
     scores["faithfulness"] = faithfulness_rows(texts, passages * len(names))
@@ -238,7 +238,11 @@ def score(rows, written, *, bertscore=None, judge=None):
         figures, reliability = {}, None
         if outputs.probabilities is not None:
             figures = answerability_figures(outputs.probabilities, labels)
-            reliability = figures.pop("reliability")
+            reliability = [
+                {"confidence": filled["probability"], "yes": filled["yes"], "count": filled["count"]}
+                for filled in figures.pop("reliability")
+                if filled["count"]
+            ]
         results[name] = SystemResult(
             summaries=outputs.summaries,
             scores={metric: values[own] for metric, values in scores.items()},
@@ -248,6 +252,13 @@ def score(rows, written, *, bertscore=None, judge=None):
             own=outputs.own,
         )
     return results, notes
+
+
+def _make(spec, batch_size):
+    system = make_system(spec)
+    if isinstance(system, Generative) and "batch_size" not in spec:
+        system.batch_size = batch_size
+    return system
 
 
 def _read(arguments):
