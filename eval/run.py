@@ -54,7 +54,9 @@ class EvalArguments:
 
     data: str = field(metadata={"help": "Rows: briefs, aclsum, a file or folder, or a Hub id."})
     output_dir: str = field(metadata={"help": "The folder of the report."})
-    systems: list = field(metadata={"help": "What to compare: names such as lead-3, or mappings with kind."})
+    systems: list[str] = field(
+        default_factory=list, metadata={"help": "What to compare: names such as lead-3, or mappings with kind."}
+    )
     data_config_name: str | None = field(
         default=None, metadata={"help": "Configuration of a Hub data set, such as 3.0.0."}
     )
@@ -93,8 +95,6 @@ class EvalArguments:
         self.data_columns = mapping(self.data_columns, "data_columns")
         self.data_options = mapping(self.data_options, "data_options")
         at_least(1, self, "rows", "batch_size", "resamples", "bertscore_layer")
-        if not self.systems:
-            raise ConfigError("systems: expected at least one")
         check_template(self.hypothesis)
 
 
@@ -136,8 +136,10 @@ def read_eval_recipe(path, overrides=()):
     for name, kind in (("data", str), ("output_dir", str), ("systems", list)):
         if not isinstance(values.get(name), kind):
             raise ConfigError(f"{path}: {name}: expected a {kind.__name__}, got {values.get(name)!r}")
-    systems = values.pop("systems")  # mappings, which no flag could hold
-    arguments = parse(EvalArguments, {**values, "systems": ["lead-3"]}, path)
+    if not values["systems"]:
+        raise ConfigError(f"{path}: systems: expected at least one")
+    systems = values.pop("systems")  # some are mappings, which the parser would take for text
+    arguments = parse(EvalArguments, values, path)
     arguments.systems = systems
     return arguments
 
@@ -230,7 +232,7 @@ def score(rows, written, *, bertscore=None, judge=None):
     else:
         notes.append("BERTScore: absent, as no encoder was given.")
     scores["faithfulness"] = faithfulness_rows(texts, passages * len(names))
-    scores |= extractiveness_rows(texts, passages * len(names))
+    scores["coverage"], scores["density"] = extractiveness_rows(texts, passages * len(names))
     scores["length"] = length_rows(texts)
     labels = [row["answerable"] for row in rows]
     for number, (name, outputs) in enumerate(written.items()):
