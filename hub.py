@@ -13,7 +13,7 @@ from crosstask.eval.scores import table
 from crosstask.storage import write_text
 
 
-def write_model_card(folder, recipe, metrics, history):
+def write_model_card(folder, recipe, metrics, history, results=None):
     """
     Write `README.md` into a model's folder, from what the run really did.
 
@@ -22,6 +22,7 @@ def write_model_card(folder, recipe, metrics, history):
         recipe ([`Recipe`]): What was trained.
         metrics (`dict`): As [`evaluate`] makes them.
         history (`dict`): Seconds and log of each stage that ran.
+        results (`list[EvalResult]`, *optional*): The evaluation, for the card's metadata.
     """
     bases = [name for name in (recipe.run.summarizer, recipe.run.question_answerer) if name]
     bases = [name for name in bases if on_hub(name)]  # the Hub refuses a card that names a folder
@@ -29,6 +30,8 @@ def write_model_card(folder, recipe, metrics, history):
         library_name="transformers",
         tags=["crosstask", "question-prompted-summarization", "summarization"],
         base_model=list(dict.fromkeys(bases)) or None,
+        model_name=recipe.output_dir.resolve().name,
+        eval_results=results,
     )
     stages = "\n".join(
         f"| {name} | {public_name(recipe.stages[name].stage.data)} | {entry['seconds']:.0f} s | "

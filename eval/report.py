@@ -1,19 +1,22 @@
-"""The first evaluation of a run: three systems, one table, three examples."""
+"""The evaluation that a training run ends with: three systems, one table, three examples, one page."""
 
 import json
 import shutil
 from textwrap import shorten
 
-from transformers import AutoTokenizer
+from tqdm.auto import tqdm
 
-from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
 from crosstask.data.readers import read_rows
 from crosstask.data.schema import DataError
+from crosstask.eval.ablations import CrossTask
+from crosstask.eval.extractive import Lead
+from crosstask.eval.generative import Seq2Seq
+from crosstask.eval.html import write_html
 from crosstask.eval.plots import learning_curve
-from crosstask.eval.scores import answer_recall, answerability, lead, rouge, table
-from crosstask.eval.systems import generate_summaries, score_summaries
-from crosstask.hub import write_model_card
-from crosstask.parts_crosstask import load_part
+from crosstask.eval.results import Evaluation, eval_results, means
+from crosstask.eval.results import show as show_table
+from crosstask.eval.run import score
+from crosstask.hub import public_name, write_model_card
 from crosstask.storage import write_text
 
 EXAMPLES = 3
@@ -23,10 +26,7 @@ SHOWN = 600  # characters of a passage
 def evaluate(recipe):
     """
     Compare lead-3, the summarizer alone and the cross-task model on the test rows of the joint stage, and
-    write `metrics.json`, `learning_curve.png` and the model card into the run's folder.
-
-    ROUGE is taken over the rows whose reference carries the answer (a summary that leaves it out is no
-    target), answer recall over the rows with an answer, answerability over the labelled rows.
+    write `metrics.json`, `report.html`, `learning_curve.png` and the model card into the run's folder.
 
     Args:
         recipe ([`Recipe`]): Of a run whose stages are finished.
@@ -44,68 +44,57 @@ def evaluate(recipe):
     if held_out is None:
         raise DataError(f"{stage.data}: expected test or validation rows to evaluate on, found train only")
     rows = held_out.to_list()
-    passages, questions = ([row[name] for row in rows] for name in ("passage", "question"))
+    folder = recipe.output_dir / "summarizer"
+    folder = folder if folder.exists() else recipe.run.summarizer
     settings = {
-        "batch_size": training.per_device_eval_batch_size,
         "max_new_tokens": training.generation_max_length or 128,
         "num_beams": training.generation_num_beams or 1,
     }
-    written = {"lead-3": [lead(passage, 3) for passage in passages]}
-
-    device = training.device
-    folder = recipe.output_dir / "summarizer"
-    folder = folder if folder.exists() else recipe.run.summarizer
-    summarizer = load_part(folder).eval().to(device)
-    reader = CrossTaskProcessor(
-        AutoTokenizer.from_pretrained(folder), max_source_length=recipe.run.max_source_length
-    )
-    written["summarizer alone"] = generate_summaries(summarizer, reader, passages, **settings)
-    del summarizer
-
-    model, processor = _load(recipe)
-    model.to(device)
-    written["cross-task"] = generate_summaries(model, processor, passages, questions, **settings)
-    probabilities = score_summaries(model, processor, rows, batch_size=settings["batch_size"])
-
-    systems = {name: _scores(summaries, rows) for name, summaries in written.items()}
-    labels = [row["answerable"] for row in rows]
-    for name, value in answerability(probabilities, labels).items():
-        systems["cross-task"][f"answerability {name}"] = value
-    examples = [
-        {
-            "passage": row["passage"],
-            "question": row["question"],
-            "answer": row["answer"],
-            "summary": summary,
-        }
-        for row, summary in _first_of_each_passage(rows, written["cross-task"])
-    ]
-    for example in examples:
-        inputs = processor(question=example["question"], passage=example["passage"], return_tensors="pt")
-        output = model.generate(
-            **inputs.to(model.device),
-            max_new_tokens=settings["max_new_tokens"],
-            num_beams=settings["num_beams"],
-            return_dict_in_generate=True,
-        )
-        example["answerability"] = output.answerability.item()
-    metrics = {"rows": len(rows), "passages": len(set(passages)), "systems": systems, "examples": examples}
-    write_text(recipe.output_dir / "metrics.json", json.dumps(metrics, indent=1))
+    alone = Seq2Seq(folder, prefix="", max_source_length=recipe.run.max_source_length, **settings)
+    model = CrossTask(recipe.output_dir / "crosstask", **settings)
+    alone.name, model.name = "summarizer alone", "cross-task"
+    written = {}
+    for system in (Lead(3), alone, model):
+        if system in (alone, model):
+            system.device, system.batch_size = training.device, training.per_device_eval_batch_size
+        with tqdm(total=len(rows), desc=system.name, unit=" rows", leave=False) as bar:
+            written[system.name] = system.write(rows, bar.update)
 
     history = recipe.output_dir / "history.json"
     history = json.loads(history.read_text(encoding="utf-8")) if history.exists() else {}
+    logs = {name: entry["log"] for name, entry in history.items()}
+    results, _ = score(rows, written)
+    data = public_name(str(stage.data))
+    evaluation = Evaluation(
+        title=f"{recipe.output_dir.resolve().name} on {data}",
+        rows=rows,
+        systems=results,
+        baseline="summarizer alone",
+        notes=["`crosstask-eval` adds BERTScore, entailment, ablations and further systems."],
+        history=logs or None,
+        made={"data": data} | settings,
+    )
+    write_html(evaluation, recipe.output_dir / "report.html")
+    metrics = {
+        "rows": len(rows),
+        "passages": len({row["passage"] for row in rows}),
+        "systems": means(evaluation),
+        "table": show_table(evaluation),
+        "examples": _examples(rows, results["cross-task"]),
+    }
+    write_text(recipe.output_dir / "metrics.json", json.dumps(metrics, indent=1))
+
     curve = recipe.output_dir / "learning_curve.png"
-    learning_curve({name: entry["log"] for name, entry in history.items()}, curve)
+    learning_curve(logs, curve)
     final = recipe.output_dir / "crosstask"
     shutil.copyfile(curve, final / "learning_curve.png")
-    write_model_card(final, recipe, metrics, history)
+    write_model_card(final, recipe, metrics, history, eval_results(evaluation, "cross-task", data))
 
 
 def show(recipe):
     """Print a finished run's table, its examples and the lines that load its model."""
     metrics = json.loads((recipe.output_dir / "metrics.json").read_text(encoding="utf-8"))
-    print(f"\n{metrics['rows']} test rows on {metrics['passages']} passages:\n")
-    print(table(metrics["systems"]))
+    print(f"\n{metrics['table']}")
     for example in metrics["examples"]:
         print(f"\npassage:       {shorten(example['passage'], SHOWN, placeholder=' ...')}")
         print(f"question:      {example['question']}")
@@ -117,22 +106,11 @@ def show(recipe):
     print(f'    model = CrossTaskForConditionalGeneration.from_pretrained("{folder}")')
 
 
-def _load(recipe):
-    folder = recipe.output_dir / "crosstask"
-    model = CrossTaskForConditionalGeneration.from_pretrained(folder).eval()
-    return model, CrossTaskProcessor.from_pretrained(folder)
-
-
-def _scores(summaries, rows):
-    targets = [(s, row["summary"]) for s, row in zip(summaries, rows, strict=True) if row["answerable"] != 0]
-    scores = rouge(*zip(*targets, strict=True)) if targets else {}
-    return scores | {"answer recall": answer_recall(summaries, [row["answer"] for row in rows])}
-
-
-def _first_of_each_passage(rows, summaries):
-    """The first row with an answer of each of the first passages."""
+def _examples(rows, result):
+    """The first row with an answer of each of the first passages, with what was written for it."""
     found = {}
-    for row, summary in zip(rows, summaries, strict=True):
+    for row, summary, own in zip(rows, result.summaries, result.own, strict=True):
         if row["answer"] and row["answerable"] != 0:
-            found.setdefault(row["passage"], (row, summary))
+            example = {name: row[name] for name in ("passage", "question", "answer")}
+            found.setdefault(row["passage"], {**example, "summary": summary, "answerability": own})
     return list(found.values())[:EXAMPLES]

@@ -246,6 +246,15 @@ def show(evaluation: Evaluation) -> str:
     return "\n".join([*lines, *(f"Note: {note}" for note in evaluation.notes)]).strip("\n")
 
 
+def means(evaluation: Evaluation) -> dict[str, dict[str, float | None]]:
+    """The mean of each metric, and each figure, by system."""
+    return {
+        name: {metric: evaluation.estimates[name][metric].mean for metric in result.scores}
+        | dict(result.figures)
+        for name, result in evaluation.systems.items()
+    }
+
+
 def eval_results(
     evaluation: Evaluation,
     system: str,

@@ -55,7 +55,8 @@ class EvalArguments:
     data: str = field(metadata={"help": "Rows: briefs, aclsum, a file or folder, or a Hub id."})
     output_dir: str = field(metadata={"help": "The folder of the report."})
     systems: list[str] = field(
-        default_factory=list, metadata={"help": "What to compare: names such as lead-3, or mappings with kind."}
+        default_factory=list,
+        metadata={"help": "What to compare: names such as lead-3, or mappings with kind."},
     )
     data_config_name: str | None = field(
         default=None, metadata={"help": "Configuration of a Hub data set, such as 3.0.0."}
