@@ -58,6 +58,7 @@ TEXT_SCORES = {
 def test_mean_leaves_out_rows_without_a_value():
     assert mean([1.0, None, 0.0]) == 0.5
     assert mean([None]) is None and mean([]) is None
+    assert mean([1e16, 1.0, -1e16]) == mean([1e16, -1e16, 1.0]) == 1 / 3
 
 
 @pytest.mark.parametrize("name", TEXT_SCORES)
