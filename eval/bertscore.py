@@ -92,7 +92,9 @@ def _layer(model, num_layers):
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _cannot_load(model, error) from error
-    last = config.get_text_config(encoder=True).num_hidden_layers
+    last = getattr(config.get_text_config(encoder=True), "num_hidden_layers", None)
+    if last is None:
+        raise DataError(f"BERTScore: got a {config.model_type} ({model}), expected a text encoder")
     num_layers = num_layers or model2layers.get(str(model), last)
     if not 1 <= num_layers <= last:
         raise DataError(f"BERTScore: num_layers is {num_layers}, expected 1 to {last}, which {model} has")
@@ -128,9 +130,11 @@ def _load(model, num_layers, device):
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:
         raise DataError(f"BERTScore: {model} has no weights {missing[0]}, expected a whole text encoder")
+    limit = positions(encoder, "encoder" if config.is_encoder_decoder else None)
     if config.is_encoder_decoder:
         encoder = encoder.get_encoder()
-    tokenizer.model_max_length = int(min(tokenizer.model_max_length, positions(encoder), 2**20))
+    # Some tokenizers have no limit, which is more than their own code can take.
+    tokenizer.model_max_length = int(min(tokenizer.model_max_length, limit, 2**20))
     return encoder.to(device).eval(), tokenizer
 
 

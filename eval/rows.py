@@ -7,6 +7,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from crosstask.eval.sentences import OPENERS, sentences_of
 
@@ -22,9 +23,9 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the rows that have a value; None where none has."""
+    """The mean of the rows that have a value, whatever their order; None where none has."""
     values = [value for value in values if value is not None]
-    return sum(values) / len(values) if values else None
+    return fmean(values) if values else None  # an exact sum: one of floats would depend on the order
 
 
 def paired(**columns: Iterable) -> list[list]:

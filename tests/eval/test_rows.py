@@ -1,13 +1,18 @@
 """Scores row by row: known values, the libraries they are taken from, and what must make no difference."""
 
+import copy
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoModel, BertConfig, BertForSequenceClassification
 
 from crosstask.data.judge import Judge
 from crosstask.data.schema import DataError
@@ -58,6 +63,7 @@ TEXT_SCORES = {
 def test_mean_leaves_out_rows_without_a_value():
     assert mean([1.0, None, 0.0]) == 0.5
     assert mean([None]) is None and mean([]) is None
+    assert mean([1e16, 1.0, -1e16]) == mean([1e16, -1e16, 1.0]) == 1 / 3
 
 
 @pytest.mark.parametrize("name", TEXT_SCORES)
@@ -350,8 +356,6 @@ def test_bertscore_without_a_baseline_or_a_model(model, tmp_path):
 
 
 def test_bertscore_rescaled_by_the_packages_table(model, monkeypatch):
-    from pathlib import Path
-
     import bert_score
 
     from crosstask.eval import bertscore
@@ -365,6 +369,53 @@ def test_bertscore_rescaled_by_the_packages_table(model, monkeypatch):
     rescaled = bertscore_rows(["Rain fell."], ["It rained."], model=model, rescale_with_baseline=True)
     for base, x, y in zip(line[1:], plain.values(), rescaled.values(), strict=True):
         assert y[0] == pytest.approx((x[0] - base) / (1 - base), abs=1e-3)
+
+
+@pytest.fixture
+def save(tmp_path, make_part, tokenizer):
+    """`save(family, **settings)`: a folder of a tiny, random model with its tokenizer."""
+
+    def save(family, **settings):
+        folder = tmp_path / "t5"  # `bert_score` takes any path like this for a T5
+        torch.manual_seed(0)
+        AutoModel.from_config(make_part(family, len(tokenizer), **settings)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return str(folder)
+
+    return save
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "bart", "t5", "led"])
+def test_bertscore_of_other_encoders(save, family):
+    rows = bertscore_rows(
+        ["It rained."] * 2 + ["rain " * 99], ["It rained.", "A cat.", "x"], model=save(family)
+    )
+    assert rows["f1"][0] == 1 and max(rows["f1"][1:]) < 1
+
+
+def test_bertscore_of_an_encoder_decoder_agrees_with_bert_score(save, tmp_path, tokenizer):
+    import bert_score
+
+    plain = Path(save("bart")).rename(tmp_path / "bart")
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = 64  # without a limit it overflows
+    tokenizer.save_pretrained(plain)
+    for layers in (1, 2):
+        rows = bertscore_rows(["It rained."], ["A cat sat."], model=str(plain), num_layers=layers)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)  # where the tests run, any path may have a "t5" in it
+            direct = bert_score.score(["It rained."], ["A cat sat."], model_type="bart", num_layers=layers)
+        assert [values[0] for values in rows.values()] == pytest.approx([float(v) for v in direct], abs=1e-4)
+
+
+def test_bertscore_by_what_is_no_whole_encoder(save):
+    with pytest.raises(DataError, match="got a t5gemma .*, expected a text encoder"):
+        bertscore_rows(["a"], ["a"], model=save("t5gemma"))
+    folder = Path(save("bert"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(DataError, match="has no weights encoder.layer.2.*, expected a whole text encoder"):
+        bertscore_rows(["a"], ["a"], model=str(folder))
 
 
 # --- Answerability --------------------------------------------------------------------------------
