@@ -23,7 +23,8 @@ def evaluate(tmp_path, rows, capsys):
         data = tmp_path / "rows"
         data.mkdir(exist_ok=True)
         (data / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (data / "train.jsonl").write_text(json.dumps({**rows[0], "passage": "Another one."}) + "\n")
+        for split in ("train", "validation"):
+            (data / f"{split}.jsonl").write_text(json.dumps({**rows[0], "passage": split}) + "\n")
         recipe = tmp_path / "recipe.yaml"
         recipe.write_text("systems: [lead-1, lead-3, oracle]\nbaseline: lead-1\nresamples: 50\n")
         given = {"data": data, "output_dir": tmp_path / folder, **flags}
