@@ -238,7 +238,7 @@ def show(evaluation: Evaluation) -> str:
             for name, system in evaluation.systems.items()
             if system.figures
         }
-        lines += ["", table(judges)]
+        lines += ["", "Does it know whether the reference summary carries the answer?", "", table(judges)]
     passages = len(set(evaluation.passages))
     lines += ["", f"{len(evaluation.rows):,} rows on {passages:,} passages.", *_legend(evaluation)]
     if left_out := evaluation.metrics[len(metrics) :]:
@@ -250,7 +250,7 @@ def means(evaluation: Evaluation) -> dict[str, dict[str, float | None]]:
     """The mean of each metric, and each figure, by system."""
     return {
         name: {metric: evaluation.estimates[name][metric].mean for metric in result.scores}
-        | dict(result.figures)
+        | {f"answerability {figure}": value for figure, value in result.figures.items()}
         for name, result in evaluation.systems.items()
     }
 

@@ -67,7 +67,7 @@ class EvalArguments:
     data_options: str | None = field(
         default=None, metadata={"help": "Mapping of options of the embedded briefs: passages, seed, ..."}
     )
-    split: str = field(default="test", metadata={"help": "Split to evaluate on."})
+    split: str = field(default="test", metadata={"help": "Split to evaluate on, or all."})
     rows: int | None = field(default=None, metadata={"help": "Only the first so many rows of it."})
     baseline: str | None = field(
         default=None, metadata={"help": "Name of the system that the others are tested against."}
@@ -249,7 +249,7 @@ def score(rows, written, *, bertscore=None, judge=None):
         results[name] = SystemResult(
             summaries=outputs.summaries,
             scores={metric: values[own] for metric, values in scores.items()},
-            figures={f"answerability {metric}": value for metric, value in figures.items()},
+            figures=figures,
             reliability=reliability,
             probabilities=outputs.probabilities,
             own=outputs.own,
@@ -272,9 +272,13 @@ def _read(arguments):
         columns=arguments.data_columns,
         options=arguments.data_options,
     )
+    if arguments.split == "all":
+        return [row for split in splits.values() for row in split.to_list()][: arguments.rows]
     if arguments.split not in splits:
         there = ", ".join(splits)
-        raise ConfigError(f"split: {arguments.data} has {there}, expected {arguments.split} among them")
+        raise ConfigError(
+            f"split: {arguments.data} has {there}, expected one of them or all, got {arguments.split}"
+        )
     return splits[arguments.split].to_list()[: arguments.rows]
 
 

@@ -94,7 +94,7 @@ def test_probabilities_become_figures(rows):
     labels = [row["answerable"] for row in rows]
     outputs = Outputs([""] * len(rows), [0.9 if label else 0.1 for label in labels], [0.5] * len(rows))
     result = score(rows, {"sure": outputs})[0]["sure"]
-    assert result.figures["answerability accuracy"] == result.figures["answerability auroc"] == 1.0
+    assert result.figures["accuracy"] == result.figures["auroc"] == 1.0
     assert [filled["count"] for filled in result.reliability] == [labels.count(0), labels.count(1)]
 
 
