@@ -1,5 +1,6 @@
 """Recipe files and flags, read into dataclasses: whatever is wrong in them is told in one sentence."""
 
+import argparse
 import contextlib
 import difflib
 import io
@@ -37,6 +38,41 @@ def read_yaml(path):
         problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
         raise ConfigError(f"{where}: not valid YAML ({problem})") from error
     return table_of(values, path)
+
+
+def read_values(path, overrides, kind, needed):
+    """
+    The values of a recipe that has no stages.
+
+    Args:
+        path (`str` or `os.PathLike`): A YAML file whose keys are fields of `kind`.
+        overrides (`list[str]`): Flags, `--key value`; they win over the file.
+        kind (`type`): A dataclass.
+        needed (`dict[str, type]`): Keys that must be there, and what their values must be.
+    """
+    values, flags = read_yaml(path), dict(read_flags(overrides))
+    for source, table in ((path, values), ("command line", flags)):
+        check_keys(table, names_of(kind), source)
+    values |= flags
+    for name, wanted in needed.items():
+        if not isinstance(values.get(name), wanted):
+            raise ConfigError(f"{path}: {name}: expected a {wanted.__name__}, got {values.get(name)!r}")
+    return values
+
+
+def command_line(prog, description, kind):
+    """The parser of a command that takes a recipe and, as flags, the fields of the dataclass `kind`."""
+    keys = "\n".join(
+        f"  {name:18}{entry.metadata['help']}" for name, entry in kind.__dataclass_fields__.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=f"Any key of the recipe can be given as --key value:\n{keys}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="the recipe, a YAML file; see configs/")
+    return parser
 
 
 def table_of(value, where):

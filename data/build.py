@@ -7,7 +7,6 @@ Three steps, each of which leaves on disk what the next one needs, so that a kil
     finish    splits, labels, statistics and the card                     -> data/*.parquet, README.md, ...
 """
 
-import argparse
 import os
 import sys
 from dataclasses import dataclass, field
@@ -28,14 +27,12 @@ from crosstask.data.shards import count, read_into_shards
 from crosstask.recipes import (
     ConfigError,
     at_least,
-    check_keys,
     claim,
+    command_line,
     lock_folder,
     mapping,
-    names_of,
     parse,
-    read_flags,
-    read_yaml,
+    read_values,
 )
 
 MODES = ("passage", "question")
@@ -137,16 +134,7 @@ class BuildArguments:
 
 def main(argv=None):
     """Entry point; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
-    parser = argparse.ArgumentParser(
-        prog="crosstask-build",
-        description="Make a cross-task data set from a recipe.",
-        epilog="Any key of the recipe can be given as --key value:\n"
-        + "\n".join(
-            f"  {name:18}{f.metadata['help']}" for name, f in BuildArguments.__dataclass_fields__.items()
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("config", help="the recipe, a YAML file; see configs/build_*.yaml")
+    parser = command_line("crosstask-build", "Make a cross-task data set from a recipe.", BuildArguments)
     given, overrides = parser.parse_known_args(argv)
     try:
         run(*read_build_recipe(given.config, overrides))
@@ -168,13 +156,8 @@ def read_build_recipe(path, overrides=()):
     Raises:
         ConfigError: one sentence with the file, the key and what was expected.
     """
-    values, flags = read_yaml(path), dict(read_flags(overrides))
-    for source, table in ((path, values), ("command line", flags)):
-        check_keys(table, names_of(BuildArguments), source)
-    values |= flags
-    for name in ("data", "output_dir"):
-        if not isinstance(values.get(name), str):
-            raise ConfigError(f"{path}: {name}: expected a text, got {values.get(name)!r}")
+    needed = {"data": str, "output_dir": str}
+    values = read_values(path, overrides, BuildArguments, needed)
     for name in ("teacher", "judge"):
         if name in values and values[name] is None:  # YAML's null and no value mean the same to a parser
             values[name] = "none"

@@ -5,7 +5,6 @@ metrics    score them, row by row
 report     intervals, tables, pictures and examples                -> results.json, rows.parquet, report.html
 """
 
-import argparse
 import hashlib
 import json
 import sys
@@ -38,12 +37,10 @@ from crosstask.eval.systems import make_system
 from crosstask.recipes import (
     ConfigError,
     at_least,
-    check_keys,
+    command_line,
     mapping,
-    names_of,
     parse,
-    read_flags,
-    read_yaml,
+    read_values,
 )
 from crosstask.storage import write_text
 
@@ -101,16 +98,7 @@ class EvalArguments:
 
 def main(argv=None):
     """Entry point; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
-    parser = argparse.ArgumentParser(
-        prog="crosstask-eval",
-        description="Compare systems on the rows of a data set.",
-        epilog="Any key of the recipe can be given as --key value:\n"
-        + "\n".join(
-            f"  {name:18}{f.metadata['help']}" for name, f in EvalArguments.__dataclass_fields__.items()
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("config", help="the recipe, a YAML file; see configs/eval_*.yaml")
+    parser = command_line("crosstask-eval", "Compare systems on the rows of a data set.", EvalArguments)
     given, overrides = parser.parse_known_args(argv)
     try:
         folder = Path(run(read_eval_recipe(given.config, overrides)))
@@ -130,13 +118,8 @@ def read_eval_recipe(path, overrides=()):
     Raises:
         ConfigError: one sentence with the file, the key and what was expected.
     """
-    values, flags = read_yaml(path), dict(read_flags(overrides))
-    for source, table in ((path, values), ("command line", flags)):
-        check_keys(table, names_of(EvalArguments), source)
-    values |= flags
-    for name, kind in (("data", str), ("output_dir", str), ("systems", list)):
-        if not isinstance(values.get(name), kind):
-            raise ConfigError(f"{path}: {name}: expected a {kind.__name__}, got {values.get(name)!r}")
+    needed = {"data": str, "output_dir": str, "systems": list}
+    values = read_values(path, overrides, EvalArguments, needed)
     if not values["systems"]:
         raise ConfigError(f"{path}: systems: expected at least one")
     systems = values.pop("systems")  # some are mappings, which the parser would take for text
