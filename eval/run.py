@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+import transformers
 from tqdm.auto import tqdm
 
 from crosstask.data.judge import Judge, check_template
@@ -150,8 +152,12 @@ def run(arguments):
         baseline=arguments.baseline,
         notes=notes,
         history=_history(arguments.run_dir),
-        made={"data": Path(arguments.data).name, "split": arguments.split}
-        | {"systems": {system.name: system.settings for system in systems}},
+        made={
+            "data": Path(arguments.data).name,
+            "split": arguments.split,
+            "systems": {system.name: system.settings for system in systems},
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        },
         resamples=arguments.resamples,
         seed=arguments.seed,
     )
