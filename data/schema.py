@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from typing import Any
 
 from datasets import ClassLabel, Features, Value
@@ -50,6 +51,13 @@ _LABELS = (0, 1, "no", "yes", None)
 
 class DataError(ValueError):
     """A user's mistake in data: one sentence with what was wrong, what was expected, and where."""
+
+
+def digest(*texts: str) -> int:
+    """Eight bytes that tell texts apart, the same on every machine, unlike `hash`: of ten million two are
+    mistaken for each other once in 400,000 runs. Texts hold no NUL, which parts them here."""
+    key = "\0".join(texts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
 
 
 def check_stage(stage: str) -> None:

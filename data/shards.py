@@ -8,13 +8,12 @@ import shutil
 from collections import Counter
 from contextlib import ExitStack
 from functools import lru_cache, partial
-from hashlib import blake2b
 
 from tqdm.auto import tqdm
 
 from crosstask.data.normalize import normalize
 from crosstask.data.readers import iter_rows
-from crosstask.data.schema import DataError
+from crosstask.data.schema import DataError, digest
 from crosstask.storage import write_text
 
 TEXTS = ("passage", "question", "answer", "summary")
@@ -82,7 +81,7 @@ def _read(arguments, work):
         ):
             row |= {name: normalized(row[name]) for name in TEXTS}
             code = _SPLITS.index(split)
-            key = int.from_bytes(blake2b(row["passage"].encode(), digest_size=8).digest(), "big")
+            key = digest(row["passage"])
             home = homes.get(key, 4 * (len(homes) // arguments.shard_size) + code)
             reason = _unfit(row, arguments)
             if home % 4 != code:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
 
 from datasets import Dataset, DatasetDict
 
-from crosstask.data.schema import DataError
+from crosstask.data.schema import DataError, digest
 
 SPLITS = ("train", "validation", "test")
 
@@ -57,7 +56,7 @@ def split_of(passage: str, validation: float = 0.05, test: float = 0.05) -> str:
 
 def place_of(passage: str) -> float:
     """A passage's place in [0, 1): the same on every machine, unlike `hash`."""
-    return int.from_bytes(blake2b(passage.encode("utf-8"), digest_size=8).digest(), "big") / 2**64
+    return digest(passage) / 2**64
 
 
 def ends_of_splits(places: Iterable[float], validation: float = 0.05, test: float = 0.05) -> dict[str, float]:

@@ -12,7 +12,6 @@ import os
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from hashlib import blake2b
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from crosstask.data.schema import digest
 from crosstask.eval.plots import COLORS, new_figure, save_png
 from crosstask.eval.scores import answer_recall
 from crosstask.storage import write_text
@@ -153,14 +153,6 @@ def _count_words(texts: list[str]) -> list[int]:
     return [len(text.split()) for text in texts]
 
 
-def _digest(*parts: str) -> int:
-    digest = blake2b(digest_size=8)
-    for part in parts:
-        text = part.encode("utf-8")
-        digest.update(len(text).to_bytes(8, "big") + text)
-    return int.from_bytes(digest.digest(), "big")
-
-
 def _tally(
     split: str,
     rows: Iterable[Mapping[str, Any]],
@@ -190,7 +182,7 @@ def _tally(
             if row[column].strip():
                 counts[column][tokens[row[column]]] += 1
         if question.strip():
-            questions.append(_digest(passage, question))
+            questions.append(digest(passage, question))
             counts["with_answer"][bool(answer.strip())] += 1
         if entailment is not None:
             counts["entailment"][min(int(entailment * ENTAILMENT_BINS), ENTAILMENT_BINS - 1)] += 1
@@ -213,7 +205,7 @@ def _tokenized(
     """Each row with its passage's digest and the tokens of its texts, but of no known passage."""
     rows = iter(rows)
     while batch := list(islice(rows, _BATCH)):
-        keys = [_digest(row["passage"]) for row in batch]
+        keys = [digest(row["passage"]) for row in batch]
         texts = {row["passage"] for row, key in zip(batch, keys, strict=True) if key not in lengths}
         texts = [*texts, *{row[column] for row in batch for column in TEXTS[1:]} - texts]
         tokens = dict(zip(texts, count_tokens(texts), strict=True))

@@ -50,6 +50,12 @@ def revision(checkpoint: str) -> str:
     return own if base is None else f"{own}+{revision(base)}"
 
 
+def config_of(checkpoint: str):
+    """The configuration of a checkpoint's model, which for an adapter is its base's."""
+    config, base = _config(checkpoint)
+    return config if base is None else config_of(base)
+
+
 def _config(checkpoint: str):
     """The configuration of a checkpoint, or an adapter's, and the name of the adapter's base or None."""
     try:
@@ -80,9 +86,7 @@ class Generative:
                 f"{self.kind}: dtype is {settings['dtype']!r}, expected one of {', '.join(DTYPES)}"
             )
         self.checkpoint = str(model)
-        config, base = _config(self.checkpoint)
-        while base is not None:
-            config, base = _config(base)
+        config = config_of(self.checkpoint)
         check_kind(auto_class, config, self.kind)
         self.config = config
         self.name = Path(self.checkpoint).name

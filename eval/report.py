@@ -10,7 +10,7 @@ from crosstask.data.readers import read_rows
 from crosstask.data.schema import DataError
 from crosstask.eval.ablations import CrossTask
 from crosstask.eval.extractive import Lead
-from crosstask.eval.generative import Seq2Seq
+from crosstask.eval.generative import Seq2Seq, config_of
 from crosstask.eval.html import write_html
 from crosstask.eval.plots import learning_curve
 from crosstask.eval.results import Evaluation, eval_results, means
@@ -50,13 +50,13 @@ def evaluate(recipe):
         "max_new_tokens": training.generation_max_length or 128,
         "num_beams": training.generation_num_beams or 1,
     }
-    alone = Seq2Seq(folder, prefix="", max_source_length=recipe.run.max_source_length, **settings)
-    model = CrossTask(recipe.output_dir / "crosstask", **settings)
+    where = {"device": str(training.device), "batch_size": training.per_device_eval_batch_size}
+    limit = _limit(config_of(str(folder)), recipe.run.max_source_length)
+    alone = Seq2Seq(folder, prefix="", max_source_length=limit, **settings, **where)
+    model = CrossTask(recipe.output_dir / "crosstask", **settings, **where)
     alone.name, model.name = "summarizer alone", "cross-task"
     written = {}
     for system in (Lead(3), alone, model):
-        if system in (alone, model):
-            system.device, system.batch_size = training.device, training.per_device_eval_batch_size
         with tqdm(total=len(rows), desc=system.name, unit=" rows", leave=False) as bar:
             written[system.name] = system.write(rows, bar.update)
 
@@ -104,6 +104,14 @@ def show(recipe):
     print("\nLoad the model with")
     print("    from crosstask import CrossTaskForConditionalGeneration")
     print(f'    model = CrossTaskForConditionalGeneration.from_pretrained("{folder}")')
+
+
+def _limit(config, wanted):
+    """The recipe's limit of the input, or the summarizer's where it has fewer positions, in tokens."""
+    for name in ("max_encoder_position_embeddings", "max_position_embeddings"):
+        if getattr(config, name, None):
+            return min(wanted, getattr(config, name))
+    return wanted
 
 
 def _examples(rows, result):

@@ -7,9 +7,6 @@ from collections.abc import Iterable, Mapping
 
 from crosstask.eval.calibration import answerability_figures
 from crosstask.eval.rows import answer_recall_rows, mean, rouge_rows
-from crosstask.eval.sentences import lead
-
-__all__ = ["answer_recall", "answerability", "lead", "rouge", "table"]
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 

@@ -8,6 +8,7 @@ from crosstask.data.schema import (
     DataError,
     check_keys,
     check_row,
+    digest,
 )
 
 ROW = {
@@ -97,3 +98,8 @@ def test_an_unknown_key_suggests_the_nearest():
     with pytest.raises(DataError, match=r"column 'sumary' is unknown.*did you mean 'summary'"):
         check_keys("column", ["passage", "sumary"], FEATURES)
     check_keys("column", ["passage"], FEATURES)
+
+
+def test_a_digest_tells_texts_and_their_bounds_apart():
+    assert digest("ab", "c") != digest("a", "bc") != digest("abc")
+    assert digest("🌉", "\ud83d") == digest("🌉", "\ud83d") < 2**64

@@ -4,7 +4,8 @@ import pytest
 
 from crosstask.data.briefs import generate
 from crosstask.eval.results import Evaluation, SystemResult
-from crosstask.eval.scores import answer_recall, answerability, lead, rouge
+from crosstask.eval.scores import answer_recall, answerability, rouge
+from crosstask.eval.sentences import lead
 
 AWKWARD = [
     {

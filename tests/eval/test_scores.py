@@ -8,10 +8,10 @@ from crosstask.eval.rows import normalize_answer
 from crosstask.eval.scores import (
     answer_recall,
     answerability,
-    lead,
     rouge,
     table,
 )
+from crosstask.eval.sentences import lead
 
 
 @pytest.mark.parametrize(
