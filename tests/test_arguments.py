@@ -5,11 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from crosstask.arguments import read_recipe
 from crosstask.recipes import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.fixture(autouse=True)
+def no_deepspeed_stays():
+    """transformers remembers a DeepSpeed configuration, even a half-read one, until it is collected."""
+    yield
+    unset_hf_deepspeed_config()
+
+
 SHAPE = {"model_type": "t5"}
 BASE = {"data": "briefs", "summarizer_config": SHAPE, "question_answerer_config": SHAPE}
 HUB = {"summarizer": "google/flan-t5-base", "question_answerer": "google/flan-t5-base"}
