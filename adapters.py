@@ -1,0 +1,77 @@
+"""The adapters of a run made one, which fits the public checkpoints that its parts came from."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+WEIGHTS = "adapter_model.safetensors"
+SETTINGS = "adapter_config.json"
+_HEAD = "base_model.model."
+
+
+def join_adapters(fused, summarizer, question_answerer, folder):
+    """
+    Write one LoRA adapter that does what those of all stages do one after the other.
+
+    The fusion stage starts from parts with their own adapters merged, so its adapter alone fits no checkpoint
+    that others have. Updates add up, and a sum of low-rank products is one: s1 B1 A1 + s2 B2 A2 =
+    [s1 B1, s2 B2] [A1; A2], of rank r1 + r2. (Hu et al. 2021, "LoRA", https://arxiv.org/abs/2106.09685,
+    section 4.1, has the update s B A with s = alpha / r.)
+
+    Args:
+        fused (`Path`): The fusion stage's adapter.
+        summarizer, question_answerer (`Path`, *optional*): The stages' adapters, None where a part was taken
+            as it is.
+        folder (`Path`): An existing folder for the result: LoRA weights, and the fusion itself.
+    """
+    settings, weights = _read(fused)
+    pairs, kept = _pairs(settings, weights)
+    for part, source in (("summarizer", summarizer), ("question_encoder", question_answerer)):
+        for module, pair in _pairs(*_read(source))[0].items() if source else ():
+            name = _in_whole(part, module)
+            if name is not None:
+                pairs.setdefault(name, []).extend(pair)
+    joined, ranks = {}, {}
+    for module, found in pairs.items():
+        joined[f"{_HEAD}{module}.lora_A.weight"] = torch.cat([down for down, _ in found])
+        joined[f"{_HEAD}{module}.lora_B.weight"] = torch.cat([up for _, up in found], dim=1)
+        ranks[module] = sum(len(down) for down, _ in found)
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    others = {module: rank for module, rank in ranks.items() if rank != usual}
+    settings |= {"r": usual, "lora_alpha": usual, "rank_pattern": others, "alpha_pattern": others}
+    settings["target_modules"] = sorted(ranks)
+    folder = Path(folder)
+    save_file(
+        {name: w.contiguous() for name, w in (kept | joined).items()}, folder / WEIGHTS, {"format": "pt"}
+    )
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _read(folder):
+    settings = json.loads((Path(folder) / SETTINGS).read_text(encoding="utf-8"))
+    return settings, load_file(Path(folder) / WEIGHTS)
+
+
+def _pairs(settings, weights):
+    """`{module: [(A, s B)]}` of an adapter, and its weights that are no LoRA: the fusion's."""
+    scale = settings["lora_alpha"] / settings["r"]
+    pairs, kept = {}, {}
+    for name, weight in weights.items():
+        module, _, matrix = name.removeprefix(_HEAD).rpartition(".lora_")
+        if matrix == "A.weight":
+            up = weights[name.replace(".lora_A.", ".lora_B.")]
+            pairs[module] = [(weight, scale * up)]
+        elif not module:
+            kept[name] = weight
+    return pairs, kept
+
+
+def _in_whole(part, module):
+    """The name of a part's module in the whole model; None for the answerer's decoder, which is left out."""
+    if part == "summarizer":
+        return f"{part}.{module}"
+    _, encoder, rest = f".{module}".partition(".encoder.")
+    return f"{part}.{rest}" if encoder else None
