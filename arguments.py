@@ -20,15 +20,25 @@ from crosstask.recipes import (
 )
 
 STAGES = ("summarize", "answer", "fuse")
+FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "crosstask"}  # of the run
 # Fields of RunArguments that are arguments of CrossTaskConfig.
 MODEL_KEYS = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout")
 MODEL_KEYS += ("answerability_weight", "summary_loss_on", "prompt", "max_source_length")
+SHAPE_KEYS = MODEL_KEYS[:5]  # of them those that make a fusion what it is
+PARTS = ("summarizer", "summarizer_config", "question_answerer", "question_answerer_config")
 
 
 @dataclass
 class RunArguments:
     """What holds for the whole run; goes to the top of the file."""
 
+    model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id or folder of a cross-task model to train further, instead of its two parts; the "
+            "only stage is fuse then."
+        },
+    )
     summarizer: str | None = field(
         default=None, metadata={"help": "Hub id or folder of the sequence-to-sequence model to start from."}
     )
@@ -73,6 +83,13 @@ class RunArguments:
         if unknown or "fuse" not in self.stages:
             raise ConfigError(f"stages: expected some of {', '.join(STAGES)} with fuse, got {self.stages}")
         self.stages = [stage for stage in STAGES if stage in self.stages]  # the order in which they run
+        if self.model is None:
+            self._check_parts()
+        else:
+            self._check_whole()
+        self._check_model()
+
+    def _check_parts(self):
         for name, stage in (("summarizer", "summarize"), ("question_answerer", "answer")):
             shape = getattr(self, f"{name}_config")
             if (getattr(self, name) is None) == (shape is None):
@@ -80,7 +97,13 @@ class RunArguments:
             setattr(self, f"{name}_config", mapping(shape, f"{name}_config"))
             if shape is not None and stage not in self.stages:
                 raise ConfigError(f"stages: {name}_config is a model from scratch, which needs {stage!r}")
-        self._check_model()
+
+    def _check_whole(self):
+        if self.stages != ["fuse"]:
+            raise ConfigError(f"stages: expected [fuse], as model is a whole model, got {self.stages}")
+        for name in PARTS:
+            if getattr(self, name) is not None:
+                raise ConfigError(f"{name}: expected either model or its parts, got both")
 
     def _check_model(self):
         """What the last stage would refuse, before the first one is trained."""
@@ -187,6 +210,10 @@ def read_recipe(path, overrides=()):
     if output_dir in (None, "") or isinstance(output_dir, (dict, list)):
         raise ConfigError(f"{path}: output_dir: expected the folder of the run")
     output_dir = Path(str(output_dir))
+    if merged.get("model") is not None:
+        merged.setdefault("stages", ["fuse"])
+        if shape := [name for name in SHAPE_KEYS if merged.get(name) is not None]:
+            raise ConfigError(f"{path}: {shape[0]}: expected none beside model, whose fusion has its own")
     run = parse(RunArguments, {k: v for k, v in merged.items() if k in names_of(RunArguments)}, path)
     stages, resolved = {}, {"": merged}
     for stage in run.stages:

@@ -32,8 +32,8 @@ from transformers import (
     set_seed,
 )
 
-from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
-from crosstask.arguments import MODEL_KEYS, STAGES, RunArguments, StageArguments, read_recipe
+from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor
+from crosstask.arguments import FOLDERS, MODEL_KEYS, STAGES, RunArguments, StageArguments, read_recipe
 from crosstask.data.collator import CrossTaskCollator
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.schema import NO_ANSWER, DataError
@@ -45,7 +45,6 @@ from crosstask.recipes import ConfigError, claim, lock_folder
 from crosstask.storage import save_whole, write_text
 from crosstask.trainer import CrossTaskTrainer, NonFiniteLossError
 
-FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "crosstask"}
 USER_ERRORS = (ConfigError, DataError, NonFiniteLossError)
 # Keys that change what a run shows or how fast it is, not what it learns: free to differ on a restart.
 FREE_KEYS = {
@@ -119,6 +118,8 @@ class Stage:
         self.name = name
         self.stages = stages  # of the run, this one among them
         self.run = recipe.run
+        # What is not left to a default.
+        self.given = {key for key, value in recipe.values[""].items() if value is not None}
         self.arguments = recipe.stages[name].stage
         self.training = recipe.stages[name].training
         self.root = recipe.output_dir
@@ -214,6 +215,8 @@ class Stage:
         return self.with_lora(model), self.processor(tokenizer)
 
     def build_fused(self):
+        if self.run.model is not None:
+            return self.build_further()
         summarizer, answerer = (
             self.root / FOLDERS[stage] if stage in self.run.stages else getattr(self.run, side)
             for stage, side in (("summarize", "summarizer"), ("answer", "question_answerer"))
@@ -229,6 +232,22 @@ class Stage:
         if question_tokenizer.get_vocab() == tokenizer.get_vocab():
             question_tokenizer = None
         return self.with_lora(model), self.processor(tokenizer, question_tokenizer)
+
+    def build_further(self):
+        """A whole model to train on, as it is but for what the recipe gives."""
+        name = self.run.model
+        kind = _load(AutoConfig, name, "model").model_type
+        if kind != CrossTaskConfig.model_type:
+            raise ConfigError(f"model: {name} is a {kind}, expected a cross-task model")
+        model = _load(CrossTaskForConditionalGeneration, name, "model", use_safetensors=True)
+        processor = _load(CrossTaskProcessor, name, "model")
+        for key in self.given & set(MODEL_KEYS):
+            setattr(model.config, key, getattr(self.run, key))
+        for key in self.given & {"prompt", "max_source_length"}:
+            setattr(processor, key, getattr(self.run, key))
+        if self.training.generation_max_length:
+            model.generation_config.max_new_tokens = self.training.generation_max_length
+        return self.with_lora(model), processor
 
     def tokenizer(self, model_name, side):
         """Of the checkpoint, or one trained on the run's own texts, once for both models."""
@@ -262,6 +281,7 @@ class Stage:
             lora_alpha=arguments.lora_alpha,
             lora_dropout=arguments.lora_dropout,
             target_modules=arguments.lora_target_modules,
+            task_type="SEQ_2_SEQ_LM",
             # The fusion is new: it is always trained, whole.
             modules_to_save=["fusion"] if fused else None,
             exclude_modules=r"fusion\..*" if fused else None,
@@ -343,6 +363,9 @@ class Stage:
         """Write the stage's folder whole, then drop the checkpoints that led to it."""
         model = trainer.accelerator.unwrap_model(trainer.model)
         if self.name == "fuse" and isinstance(model, PeftModel):
+            adapter = self.root / "adapter"  # alone as well, to be shared by those who have the base
+            shutil.rmtree(adapter, ignore_errors=True)  # of a run that was killed between the two
+            save_whole(adapter, model.save_pretrained)
             model = model.merge_and_unload()
 
         def write(folder):

@@ -164,6 +164,13 @@ def test_stages_run_in_their_order_and_once(read):
     assert read("--stages", "fuse", "answer", **PRETRAINED).run.stages == ["answer", "fuse"]
 
 
+def test_a_whole_model_has_one_stage(read):
+    recipe = read(
+        model="user/name", summarizer_config=None, question_answerer_config=None, prompt="{question}"
+    )
+    assert list(recipe.stages) == ["fuse"] and recipe.run.model == "user/name"
+
+
 # What is wrong, and the words that the sentence has to have.
 WRONG = {
     "unknown key": ({"sumarizer": "x"}, "recipe.yaml: unknown key 'sumarizer'.*'summarizer'"),
@@ -219,6 +226,12 @@ WRONG = {
     "batch": ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: expected 1 or more"),
     "workers": ({"dataloader_num_workers": -1}, "dataloader_num_workers: expected 0 or more"),
     "patience": ({"early_stopping_patience": 2}, "early_stopping_patience: expected load_best_model_at_end"),
+    "model and shapes": ({"model": "user/name"}, "summarizer_config: expected either model or its parts"),
+    "model and stages": ({"model": "user/name", "stages": ["answer", "fuse"]}, r"stages: expected \[fuse\]"),
+    "model and heads": (
+        {"model": "user/name", "fusion_num_heads": 2},
+        "fusion_num_heads: expected none beside",
+    ),
     "token": ({"hub_token": "hf_secret"}, "hub_token: a recipe holds no tokens"),
 }
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 
 from crosstask import train
+from crosstask.arguments import FOLDERS
 from crosstask.train import last_checkpoint
 
 SQUAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "squad_v2" / "sample-v2.0.json"
@@ -125,6 +126,32 @@ def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path):
     assert last_checkpoint(tmp_path / "nothing") is None
 
 
+def test_a_finished_model_is_trained_further(run, tmp_path):
+    _, base = run
+    values = {"model": str(base / "crosstask"), "summarizer_config": None, "question_answerer_config": None}
+    values |= {"fusion_num_heads": None, "vocab_size": None, "learning_rate": 1e-2}
+    recipe = write(tmp_path, **values | {"summary_loss_on": "answerable", "max_source_length": 200})
+    train.main([str(recipe)])
+    final = tmp_path / "run" / "crosstask"
+    before, after = (load_file(folder / "model.safetensors") for folder in (base / "crosstask", final))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    config = AutoModelForSeq2SeqLM.from_pretrained(final).config
+    # What the recipe says holds, and the rest is as it was.
+    assert config.summary_loss_on == "answerable" and config.fusion_num_heads == 4
+    assert AutoProcessor.from_pretrained(final).max_source_length == 200
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics["systems"]) == ["lead-3", "before training", "cross-task"]
+
+
+def test_only_a_cross_task_model_is_trained_further(run, tmp_path):
+    _, base = run
+    values = {"summarizer_config": None, "question_answerer_config": None, "fusion_num_heads": None}
+    recipe = write(tmp_path, model=str(base / "summarizer"), **values)
+    with pytest.raises(SystemExit, match="model: .*summarizer is a t5, expected a cross-task model"):
+        train.main([str(recipe)])
+
+
 def test_lora_stages_are_adapters_and_are_merged_in_the_end(run, tmp_path):
     _, base = run
     recipe = write(
@@ -196,7 +223,7 @@ def test_a_killed_run_ends_as_an_unkilled_one(tmp_path):
         )
         assert ("resuming from" in done.stdout) == killed
         finals.append(
-            {part: load_file(folder / "run" / part / "model.safetensors") for part in train.FOLDERS.values()}
+            {part: load_file(folder / "run" / part / "model.safetensors") for part in FOLDERS.values()}
         )
     for part, weights in finals[0].items():
         for name, value in weights.items():
