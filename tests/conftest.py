@@ -1,11 +1,28 @@
-"""Shared by all tests: tiny models of every family, random inputs for them, and a tokenizer."""
+"""Shared by all tests: a Hub of their own, tiny models of every family, inputs for them, and a tokenizer."""
 
+import atexit
 import importlib.util
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+from loopback_hub import LoopbackHub
+
+# Before any client is imported, for they read it then: whatever a test asks of the Hub, it asks of this one,
+# and so do the processes that it starts.
+HUB = LoopbackHub().__enter__()
+HOME = tempfile.mkdtemp(prefix="crosstask-tests-")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.environ |= {
+    "HF_ENDPOINT": HUB.url,
+    "HF_HOME": HOME,
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_OFFLINE": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+os.environ.pop("HF_TOKEN", None)
 
 import pytest
 import torch
@@ -88,6 +105,21 @@ def part(family, vocab_size=99, **settings):
         )
     config_class = {"bert": BertConfig, "roberta": RobertaConfig}[family]
     return config_class(**BERT | {"vocab_size": vocab_size} | settings)
+
+
+@pytest.fixture
+def hub():
+    """The [`LoopbackHub`] that all clients talk to, empty."""
+    HUB.reset()
+    return HUB
+
+
+@pytest.fixture
+def alice(hub, monkeypatch):
+    """The Hub, for one who is logged in and may write: her token."""
+    token = "hf_alice_may_write_here"
+    monkeypatch.setenv("HF_TOKEN", token)
+    return token
 
 
 @pytest.fixture(scope="session")
