@@ -44,19 +44,16 @@ def evaluate(recipe):
     if held_out is None:
         raise DataError(f"{stage.data}: expected test or validation rows to evaluate on, found train only")
     rows = held_out.to_list()
-    folder = recipe.output_dir / "summarizer"
-    folder = folder if folder.exists() else recipe.run.summarizer
     settings = {
         "max_new_tokens": training.generation_max_length or 128,
         "num_beams": training.generation_num_beams or 1,
     }
     where = {"device": str(training.device), "batch_size": training.per_device_eval_batch_size}
-    limit = _limit(config_of(str(folder)), recipe.run.max_source_length)
-    alone = Seq2Seq(folder, prefix="", max_source_length=limit, **settings, **where)
+    baseline = _baseline(recipe, settings | where)
     model = CrossTask(recipe.output_dir / "crosstask", **settings, **where)
-    alone.name, model.name = "summarizer alone", "cross-task"
+    model.name = "cross-task"
     written = {}
-    for system in (Lead(3), alone, model):
+    for system in (Lead(3), baseline, model):
         with tqdm(total=len(rows), desc=system.name, unit=" rows", leave=False) as bar:
             written[system.name] = system.write(rows, bar.update)
 
@@ -69,7 +66,7 @@ def evaluate(recipe):
         title=f"{recipe.output_dir.resolve().name} on {data}",
         rows=rows,
         systems=results,
-        baseline="summarizer alone",
+        baseline=baseline.name,
         notes=["`crosstask-eval` adds BERTScore, entailment, ablations and further systems."],
         history=logs or None,
         made={"data": data} | settings,
@@ -104,6 +101,20 @@ def show(recipe):
     print("\nLoad the model with")
     print("    from crosstask import CrossTaskForConditionalGeneration")
     print(f'    model = CrossTaskForConditionalGeneration.from_pretrained("{folder}")')
+
+
+def _baseline(recipe, settings):
+    """What the run's model has to be better than: its summarizer, or the whole model that it started from."""
+    if recipe.run.model is not None:
+        system = CrossTask(recipe.run.model, **settings)
+        system.name = "before training"
+        return system
+    folder = recipe.output_dir / "summarizer"
+    folder = folder if folder.exists() else recipe.run.summarizer
+    limit = _limit(config_of(str(folder)), recipe.run.max_source_length)
+    system = Seq2Seq(folder, prefix="", max_source_length=limit, **settings)
+    system.name = "summarizer alone"
+    return system
 
 
 def _limit(config, wanted):
