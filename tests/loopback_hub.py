@@ -3,9 +3,9 @@
     python tests/loopback_hub.py --port 8080
 
 prints what to set (`HF_ENDPOINT` and a token) and serves until it is stopped. It speaks what
-`huggingface_hub`, `transformers`, `datasets`, `peft` and `evaluate` need of the Hub's protocol to create, upload
-(regular files and LFS), commit, list, download, branch, open a pull request and delete. Xet it does not speak:
-clients set `HF_HUB_DISABLE_XET=1`.
+`huggingface_hub`, `transformers`, `datasets`, `peft` and `evaluate` need of the Hub: create, upload
+(regular files and LFS), commit, list, download, branch, open a pull request and delete. Xet it does not
+speak: clients set `HF_HUB_DISABLE_XET=1`.
 """
 
 import argparse

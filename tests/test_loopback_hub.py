@@ -91,9 +91,7 @@ def test_branches_tags_and_pull_requests(api, hub, repo):
     assert Path(hf_hub_download(repo, "a", revision="v1")).read_bytes() == b"1"
     refs = api.list_repo_refs(repo)
     assert {b.name for b in refs.branches} == {"main", "dev"} and [t.name for t in refs.tags] == ["v1"]
-    made = api.create_commit(
-        repo, [CommitOperationAdd("p", b"2")], commit_message="please", create_pr=True
-    )
+    made = api.create_commit(repo, [CommitOperationAdd("p", b"2")], commit_message="please", create_pr=True)
     assert made.pr_num == 1 and "p" not in hub.files(repo)
     assert Path(hf_hub_download(repo, "p", revision="refs/pr/1")).read_bytes() == b"2"
     assert [pull.title for pull in api.get_repo_discussions(repo)] == ["please"]
