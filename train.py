@@ -38,6 +38,7 @@ from crosstask.data.collator import CrossTaskCollator
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.schema import NO_ANSWER, DataError
 from crosstask.data.tokenizer import train_tokenizer
+from crosstask.environment import environment
 from crosstask.eval.report import evaluate, show
 from crosstask.eval.scores import answer_recall, rouge
 from crosstask.processing_crosstask import IGNORED, QuestionTooLongError
@@ -375,6 +376,7 @@ class Stage:
         history = self.root / "history.json"
         log = json.loads(history.read_text(encoding="utf-8")) if history.exists() else {}
         log[self.name] = {"seconds": seconds, "log": trainer.state.log_history}
+        log[self.name]["environment"] = environment(self.training.world_size)
         write_text(history, json.dumps(log, indent=1))
         save_whole(self.folder, write)
         shutil.rmtree(self.checkpoints, ignore_errors=True)

@@ -18,8 +18,8 @@ from datasets.splits import SplitDict, SplitInfo
 from huggingface_hub import DatasetCard, DatasetCardData
 from pyarrow.parquet import read_metadata
 
+from crosstask.cards import LICENCES, on_hub, public_name
 from crosstask.data.statistics import TEXTS
-from crosstask.hub import on_hub, public_name
 from crosstask.storage import write_text
 
 _COLUMNS = {
@@ -32,13 +32,6 @@ _COLUMNS = {
     "answerable": "whether the summary carries the answer; null where unknown",
     "entailment": "P(entailment of the answer by the summary), 0 to 1; null where nothing was judged",
 }
-
-# Those of https://huggingface.co/docs/hub/repositories-licenses that data sets commonly have.
-_HUB_LICENCES = frozenset(
-    "apache-2.0 mit cc0-1.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 "
-    "cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 "
-    "cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 odc-by odbl pddl gfdl gpl-3.0 bsd-3-clause".split()
-)
 
 
 @dataclass
@@ -145,7 +138,7 @@ def _uncompressed(shard: Path) -> int:
 def _licence(sources: Sequence[Mapping[str, str | None]]) -> dict[str, str]:
     """One that the Hub knows, if it is that of all sources, or else "other" and a name of it."""
     names = {"-".join((source.get("licence") or "unknown").lower().split()) for source in sources}
-    if len(names) == 1 and names <= _HUB_LICENCES:
+    if len(names) == 1 and names <= LICENCES:
         return {"license": names.pop()}
     return {"license": "other", "license_name": names.pop() if len(names) == 1 else "mixed"}
 

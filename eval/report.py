@@ -6,6 +6,7 @@ from textwrap import shorten
 
 from tqdm.auto import tqdm
 
+from crosstask.cards import card_files, model_card, public_name
 from crosstask.data.readers import read_rows
 from crosstask.data.schema import DataError
 from crosstask.eval.ablations import CrossTask
@@ -13,10 +14,9 @@ from crosstask.eval.extractive import Lead
 from crosstask.eval.generative import Seq2Seq, config_of
 from crosstask.eval.html import write_html
 from crosstask.eval.plots import learning_curve
-from crosstask.eval.results import Evaluation, eval_results, means
+from crosstask.eval.results import Evaluation, means, measured
 from crosstask.eval.results import show as show_table
 from crosstask.eval.run import score
-from crosstask.hub import public_name, write_model_card
 from crosstask.storage import write_text
 
 EXAMPLES = 3
@@ -73,9 +73,13 @@ def evaluate(recipe):
     )
     write_html(evaluation, recipe.output_dir / "report.html")
     metrics = {
+        "data": data,
+        "split": "test" if "test" in splits else "validation",
         "rows": len(rows),
         "passages": len({row["passage"] for row in rows}),
         "systems": means(evaluation),
+        "results": measured(evaluation, "cross-task"),
+        "level": evaluation.level,
         "table": show_table(evaluation),
         "examples": _examples(rows, results["cross-task"]),
     }
@@ -84,8 +88,9 @@ def evaluate(recipe):
     curve = recipe.output_dir / "learning_curve.png"
     learning_curve(logs, curve)
     final = recipe.output_dir / "crosstask"
-    shutil.copyfile(curve, final / "learning_curve.png")
-    write_model_card(final, recipe, metrics, history, eval_results(evaluation, "cross-task", data))
+    for name, picture in card_files(recipe.output_dir).items():
+        shutil.copyfile(picture, final / name)
+    write_text(final / "README.md", model_card(recipe.output_dir))
 
 
 def show(recipe):

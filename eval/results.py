@@ -255,11 +255,25 @@ def means(evaluation: Evaluation) -> dict[str, dict[str, float | None]]:
     }
 
 
+def measured(evaluation: Evaluation, system: str) -> list[dict[str, Any]]:
+    """What is defined of a system's metrics and figures: `metric`, `value`, and of means `low` and `high`.
+
+    Raises:
+        ValueError: If there is no such system.
+    """
+    if system not in evaluation.systems:
+        raise ValueError(f"{system!r} is none of the systems: {', '.join(evaluation.systems)}.")
+    values = [(metric, e.mean, e.low, e.high) for metric, e in evaluation.estimates[system].items()]
+    values += [(metric, value, None, None) for metric, value in evaluation.systems[system].figures.items()]
+    names = ("metric", "value", "low", "high")
+    return [dict(zip(names, value, strict=True)) for value in values if value[1] is not None]
+
+
 def eval_results(
-    evaluation: Evaluation,
-    system: str,
+    results: Iterable[Mapping[str, Any]],
     dataset: str,
     *,
+    level: float,
     dataset_name: str | None = None,
     split: str | None = None,
     revision: str | None = None,
@@ -269,19 +283,15 @@ def eval_results(
     Give them to `ModelCardData(model_name=…, eval_results=…)`.
 
     Args:
-        evaluation: What was found.
-        system: The name of the system whose card it is.
+        results: As [`measured`] gives them.
         dataset: The id of the data set on the Hub, or its type.
+        level: Of the intervals.
         dataset_name: What the card calls the data set; its id if None.
         split: The split of the data set.
         revision: The commit of the data set.
 
     Returns:
-        One result for each metric and figure that is defined; `metric_args` has the interval and its
-        level where there is one.
-
-    Raises:
-        ValueError: If there is no such system.
+        One result for each; `metric_args` has the interval and its level where there is one.
     """
     return [
         EvalResult(
@@ -291,41 +301,33 @@ def eval_results(
             dataset_name=dataset_name or dataset,
             dataset_split=split,
             dataset_revision=revision,
-            metric_type=metric,
-            metric_name=metric.replace("_", " "),
-            metric_value=value,
-            metric_args={"level": evaluation.level, "low": low, "high": high} if low is not None else None,
+            metric_type=result["metric"],
+            metric_name=result["metric"].replace("_", " "),
+            metric_value=result["value"],
+            metric_args=None
+            if result["low"] is None
+            else {"level": level, "low": result["low"], "high": result["high"]},
         )
-        for metric, value, low, high in _values(evaluation, system)
+        for result in results
     ]
 
 
-def write_eval_results(
-    evaluation: Evaluation,
-    system: str,
-    folder: str | os.PathLike[str],
-    dataset: str,
-    *,
-    revision: str | None = None,
-) -> Path:
-    """Write a model's `.eval_results/*.yaml`, which the Hub shows on the model's page and in leaderboards.
+def eval_results_yaml(
+    results: Iterable[Mapping[str, Any]], dataset: str, *, level: float, revision: str | None = None
+) -> str:
+    """The text of a model's `.eval_results/*.yaml`, which the Hub shows on its page and in leaderboards.
 
     Each metric is a task of the data set, as https://huggingface.co/docs/hub/eval-results has it; the Hub
     reads those that the data set's `eval.yaml` names. The date is left to the commit.
 
     Args:
-        evaluation: What was found.
-        system: The name of the system whose results they are.
-        folder: The model's folder.
+        results: As [`measured`] gives them.
         dataset: The id of the data set on the Hub.
+        level: Of the intervals.
         revision: The commit of the data set.
-
-    Returns:
-        The file, named after the data set; one that is there is replaced.
 
     Raises:
         ImportError: If the installed huggingface_hub is too old to know such files.
-        ValueError: If there is no such system.
     """
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
@@ -333,31 +335,20 @@ def write_eval_results(
         EvalResultEntry(
             dataset_id=dataset,
             dataset_revision=revision,
-            task_id=metric,
-            value=value,
-            notes=None if low is None else f"{100 * evaluation.level:g}% interval {low:.4g} to {high:.4g}",
+            task_id=result["metric"],
+            value=result["value"],
+            notes=None
+            if result["low"] is None
+            else f"{100 * level:g}% interval {result['low']:.4g} to {result['high']:.4g}",
         )
-        for metric, value, low, high in _values(evaluation, system)
+        for result in results
     ]
-    path = Path(folder) / ".eval_results" / f"{dataset.replace('/', '--')}.yaml"
-    write_text(
-        path, yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
-    )
-    return path
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """The value with so many decimals; "-" for None."""
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _values(evaluation: Evaluation, system: str) -> list[tuple[str, float, float | None, float | None]]:
-    """Metric, value, low and high of what is defined."""
-    if system not in evaluation.systems:
-        raise ValueError(f"{system!r} is none of the systems: {', '.join(evaluation.systems)}.")
-    values = [(metric, e.mean, e.low, e.high) for metric, e in evaluation.estimates[system].items()]
-    values += [(metric, value, None, None) for metric, value in evaluation.systems[system].figures.items()]
-    return [value for value in values if value[1] is not None]
 
 
 def _schema(evaluation: Evaluation) -> pa.Schema:

@@ -16,8 +16,9 @@ from crosstask.eval.results import (
     Evaluation,
     SystemResult,
     eval_results,
+    eval_results_yaml,
+    measured,
     show,
-    write_eval_results,
     write_results,
 )
 from crosstask.eval.scores import answer_recall
@@ -150,11 +151,12 @@ def test_one_row_no_rows_and_a_thousand_identical_ones(rows, score, tmp_path):
         **{"mean": mean, "low": None, "high": None, "p": None, "rows": 0 if mean is None else rows}
     }
     assert ("0.000" in show(evaluation)) == (mean is not None)
-    assert len(eval_results(evaluation, "a", "data")) == (mean is not None)
+    assert len(measured(evaluation, "a")) == (mean is not None)
 
 
 def test_eval_results_go_into_a_model_card_and_come_back(evaluation):
-    results = eval_results(evaluation, "cross-task", "someone/briefs", dataset_name="Briefs", split="test")
+    found = measured(evaluation, "cross-task")
+    results = eval_results(found, "someone/briefs", level=0.95, dataset_name="Briefs", split="test")
     metrics = [result.metric_type for result in results]
     assert metrics == ["rouge1", "rougeL", "answer_recall", "length", "accuracy", "auroc", "brier"]
     card = f"---\n{ModelCardData(model_name='it', eval_results=results).to_yaml()}\n---\n"
@@ -165,10 +167,10 @@ def test_eval_results_go_into_a_model_card_and_come_back(evaluation):
     assert read[4].metric_args is None
 
 
-def test_eval_results_files_are_what_the_hub_reads(evaluation, tmp_path):
-    path = write_eval_results(evaluation, "cross-task", tmp_path, "someone/briefs", revision="abc")
-    assert path == tmp_path / ".eval_results" / "someone--briefs.yaml"
-    entries = parse_eval_result_entries(yaml.safe_load(path.read_text(encoding="utf-8")))
+def test_eval_results_files_are_what_the_hub_reads(evaluation):
+    found = measured(evaluation, "cross-task")
+    text = eval_results_yaml(found, "someone/briefs", level=evaluation.level, revision="abc")
+    entries = parse_eval_result_entries(yaml.safe_load(text))
     assert [entry.task_id for entry in entries][:2] == ["rouge1", "rougeL"]
     assert entries[0].value == evaluation.estimates["cross-task"]["rouge1"].mean
     assert (entries[0].dataset_id, entries[0].dataset_revision) == ("someone/briefs", "abc")
@@ -189,4 +191,4 @@ def test_errors_name_what_is_wrong(change, message):
     with pytest.raises(ValueError, match=message):
         replace(one_row(), **change)
     with pytest.raises(ValueError, match="'c' is none of the systems: a, b"):
-        eval_results(one_row(), "c", "data")
+        measured(one_row(), "c")

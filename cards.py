@@ -1,0 +1,323 @@
+"""The cards of models and adapters, written from what a training run really did."""
+
+import json
+import pprint
+import re
+from pathlib import Path
+
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from crosstask.data.corpora import SOURCES
+from crosstask.eval.results import eval_results, eval_results_yaml
+from crosstask.recipes import ConfigError
+
+# Those of https://huggingface.co/docs/hub/repositories-licenses that models and data sets commonly have.
+LICENCES = frozenset(
+    "apache-2.0 mit cc0-1.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 "
+    "cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 "
+    "cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 odc-by odbl pddl gfdl gpl-3.0 bsd-3-clause bsd-2-clause openrail "
+    "llama3 gemma".split()
+)
+PICTURE = Path(__file__).with_name("docs") / "architecture.svg"
+STAGES = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "cross-task model"}
+# What of a stage's settings a reader asks for first; the others stand in the recipe.
+SETTINGS = ("learning_rate", "lr_scheduler_type", "optim", "per_device_train_batch_size", "lora_r", "seed")
+_NAMES = ("model", "summarizer", "question_answerer", "data")  # keys whose values may be folders
+_CITATION = """```bibtex
+@software{crosstask,
+  title = {crosstask: question-prompted summarization by fusing two task models},
+  version = {%s},
+}
+```"""
+
+
+def on_hub(name):
+    """Whether a name is an id of the Hub rather than a folder or file."""
+    if Path(name).expanduser().exists():
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def public_name(name):
+    """A source of rows without the folders that it lies in, which are nobody's business."""
+    return name if on_hub(name) else Path(name).name
+
+
+def check_licence(licence):
+    """Refuse what the Hub does not know as a licence."""
+    if licence not in LICENCES | {"other"}:
+        raise ConfigError(f"--license: unknown licence {licence!r}, expected one of the Hub's, or other")
+
+
+def model_card(run_dir, *, repo_id=None, license=None, language=(), datasets=(), bases=None, evaluation=None):
+    """
+    The card of a finished training run's model, or of its adapter.
+
+    Args:
+        run_dir (`str` or `os.PathLike`): The run's folder.
+        repo_id (`str`, *optional*): Where it is published. Then the card needs a licence, and a data set
+            wherever the run's own rows have no name on the Hub.
+        license (`str`, *optional*): The Hub's name of the licence.
+        language (`list[str]`): ISO 639 codes of the texts.
+        datasets (`list[str]`): Hub ids of data sets, beside those that the recipe names.
+        bases (`list[str]`, *optional*): Of an adapter: the checkpoints that it sits on.
+        evaluation (`str`, *optional*): Hub id of the published rows of the evaluation.
+
+    Returns:
+        `str`: the text of `README.md`.
+
+    Raises:
+        ConfigError: in one sentence, where the card lacks something.
+    """
+    run = _Run(run_dir)
+    known, unnamed = run.datasets()
+    if repo_id is not None:
+        run.check_facts(license, datasets, unnamed)
+    named = list(dict.fromkeys([*known, *datasets]))
+    sits_on, relation = (bases, "adapter") if bases else run.bases()
+    data = ModelCardData(
+        model_name=repo_id.split("/")[1] if repo_id else run.name,
+        license=license,
+        language=list(language) or None,
+        library_name="peft" if bases else "transformers",
+        pipeline_tag="summarization",
+        tags=["crosstask", "question-prompted-summarization", *(["lora"] if bases else [])],
+        base_model=sits_on or None,
+        datasets=named or None,
+        metrics=["rouge"],
+        eval_results=eval_results(
+            run.metrics["results"],
+            evaluation or (named[0] if named else run.metrics["data"]),
+            level=run.metrics["level"],
+            dataset_name=run.metrics["data"],
+            split=run.metrics["split"],
+        ),
+        **({"base_model_relation": relation} if sits_on else {}),
+    )
+    where = repo_id or str(Path("path") / "to" / "it")
+    parts = [
+        f"# {data.model_name}",
+        _PURPOSE.format(fusion=run.fusion),
+        "## Use",
+        _adapter_code(run, where, bases) if bases else _code(run, where),
+        "## Examples",
+        *map(_example, run.metrics["examples"]),
+        "## Evaluation",
+        _evaluation(run, evaluation),
+        "## How it is made",
+        f"![Architecture]({PICTURE.name})",
+        _training(run),
+        "## Risks and limits",
+        _limits(run),
+        "## Citation",
+        _CITATION % run.versions.get("crosstask"),
+    ]
+    card = f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
+    ModelCard(card)  # fails on metadata that the Hub would not read
+    return card
+
+
+def card_files(run_dir):
+    """The pictures that a card refers to: `{name beside README.md: Path}`."""
+    return {"learning_curve.png": Path(run_dir) / "learning_curve.png", PICTURE.name: PICTURE}
+
+
+def eval_results_file(run_dir, dataset, revision=None):
+    """Path and text of the file by which the Hub shows a model's results on a published data set."""
+    run = _Run(run_dir)
+    text = eval_results_yaml(run.metrics["results"], dataset, level=run.metrics["level"], revision=revision)
+    return f".eval_results/{dataset.replace('/', '--')}.yaml", text
+
+
+class _Run:
+    """What the files of a run's folder say."""
+
+    def __init__(self, folder):
+        folder = Path(folder)
+        self.folder = folder
+        self.name = folder.resolve().name
+        self.values = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        self.metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        history = folder / "history.json"
+        self.history = json.loads(history.read_text(encoding="utf-8")) if history.exists() else {}
+        config = json.loads((folder / "crosstask" / "config.json").read_text(encoding="utf-8"))
+        self.fusion, self.max_source_length = config["fusion"], config["max_source_length"]
+        last = self.history.get("fuse", {}).get("environment", {})
+        self.versions = last.get("versions", {})
+
+    def stages(self):
+        return {name: table for name, table in self.values.items() if name}
+
+    def bases(self):
+        """Checkpoints of the Hub that the model came from, and how."""
+        top = self.values[""]
+        names = [top.get(key) for key in _NAMES[:3]]
+        names = list(dict.fromkeys(name for name in names if name and on_hub(name)))
+        # Two models made one are what the Hub calls a merge.
+        return names, "merge" if len(names) > 1 else "finetune"
+
+    def datasets(self):
+        """Hub ids of the rows that the stages read, and the names of those that have none."""
+        known, unnamed = [], []
+        for table in self.stages().values():
+            data = table["data"]
+            if data in SOURCES and SOURCES[data].hub_id:
+                known.append(SOURCES[data].hub_id)
+            elif on_hub(data) and "/" in data:
+                known.append(data)
+            elif data not in SOURCES and data != "briefs":
+                unnamed.append(public_name(data))
+        return list(dict.fromkeys(known)), list(dict.fromkeys(unnamed))
+
+    def check_facts(self, licence, datasets, unnamed):
+        lacking = []
+        if licence is None:
+            lacking.append("a licence (--license apache-2.0)")
+        else:
+            check_licence(licence)
+        if unnamed and not datasets:
+            lacking.append(f"the Hub's name of the data set {', '.join(unnamed)} (--dataset user/name)")
+        if lacking:
+            raise ConfigError(f"{self.folder}: the card still needs {' and '.join(lacking)}")
+
+
+_PURPOSE = """A question-prompted summarizer: given a passage and a question, it writes a summary that is to
+carry the answer, and says how probable it is that it does. It joins a summarizer and a question encoder by
+cross-attention (`fusion="{fusion}"`) and was trained with `crosstask`.
+
+It is for texts like those that it was trained on (below). It is not for advice that somebody acts on unread,
+and its probability is no proof: see the risks."""
+
+
+def _code(run, where):
+    example = run.metrics["examples"][0] if run.metrics["examples"] else None
+    question, passage = (example or {"question": "Who opened the bridge?"})["question"], "..."
+    if example:
+        passage = example["passage"]
+    passage = pprint.pformat(passage, width=100)  # a long text becomes several literals in parentheses
+    passage = passage if passage.startswith("(") else f"({passage})"
+    shown = f"\n# {example['summary']}" if example else ""
+    shown = "\n# ".join(shown.strip("\n").splitlines())
+    return f"""```python
+from transformers import pipeline
+
+summarize = pipeline("question-summarization", model={where!r}, trust_remote_code=True)
+passage = {passage}
+result = summarize(question={question!r}, passage=passage)
+print(result["summary"])
+{shown}
+```
+
+`result["answerability"]` is the probability that the summary carries the answer. A list of questions on one
+passage is one batch. `AutoModelForSeq2SeqLM` and `AutoProcessor` load the parts, likewise with
+`trust_remote_code=True`: the code is in this repository. Where `crosstask` is installed, `import crosstask`
+makes that needless."""
+
+
+def _adapter_code(run, where, bases):
+    if len(bases) == 1:
+        base = f"base = CrossTaskForConditionalGeneration.from_pretrained({bases[0]!r})"
+    else:
+        config = json.loads((run.folder / "crosstask" / "config.json").read_text(encoding="utf-8"))
+        names = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim")
+        shape = ", ".join(f"{name}={config[name]!r}" for name in names)
+        base = f"base = CrossTaskForConditionalGeneration.from_tasks({bases[0]!r}, {bases[1]!r}, {shape})"
+    return f"""```python
+from crosstask import CrossTaskForConditionalGeneration
+from peft import PeftModel
+
+{base}
+model = PeftModel.from_pretrained(base, {where!r})
+```
+
+These are LoRA weights and the fusion alone: they need the model above under them."""
+
+
+def _example(example):
+    summary = f"{example['summary']} (answerability {example['answerability']:.3f})"
+    lines = {"Passage": example["passage"], "Question": example["question"], "Summary": summary}
+    return "\n>\n".join(f"> **{name}.** {_plain(text)}" for name, text in lines.items())
+
+
+def _evaluation(run, evaluation):
+    rows, passages = run.metrics["rows"], run.metrics["passages"]
+    on = (
+        f"[{evaluation}](https://huggingface.co/datasets/{evaluation})" if evaluation else run.metrics["data"]
+    )
+    return f"""On {rows:,} rows ({run.metrics["split"]}) of {on}, {passages:,} passages:
+
+```text
+{run.metrics["table"]}
+```
+
+ROUGE is over the rows whose reference carries the answer, answer recall (the share of the answer's words that
+the summary has) over the rows with an answer."""
+
+
+def _training(run):
+    lines = ["| stage | trains | rows from | steps | time | settings |", "|---|---|---|---|---|---|"]
+    for name, entry in run.history.items():
+        table = run.values.get(name, {})
+        steps = entry["log"][-1].get("step", "-") if entry["log"] else "-"
+        settings = ", ".join(f"{key} {table[key]}" for key in SETTINGS if table.get(key) is not None)
+        source = public_name(table.get("data", "-"))
+        lines.append(
+            f"| {name} | {STAGES[name]} | {source} | {steps} | {entry['seconds']:.0f} s | {settings} |"
+        )
+    places = {}
+    for name, entry in run.history.items():
+        if told := entry.get("environment"):
+            places.setdefault(json.dumps(told), []).append(name)
+    for told, names in places.items():
+        told = json.loads(told)
+        versions = ", ".join(f"{name} {number}" for name, number in told["versions"].items() if number)
+        commit = f", code at commit `{told['commit']}`" if told["commit"] else ""
+        lines.append(f"\n{', '.join(names)}: {told['hardware']}; {versions}{commit}.")
+    recipe = yaml.safe_dump(_recipe(run), sort_keys=False, allow_unicode=True)
+    lines.append(f"\nThe recipe:\n\n```yaml\n{recipe}```\n\n![Learning curves](learning_curve.png)")
+    return "\n".join(lines)
+
+
+def _recipe(run):
+    """What was said, each value once: a stage's own where they differ from all stages'."""
+
+    def told(table):
+        table = {key: value for key, value in table.items() if value is not None and key != "output_dir"}
+        return {key: public_name(v) if key in _NAMES else v for key, v in table.items()}
+
+    shared = told(run.values[""])
+    own = {
+        name: {key: value for key, value in told(table).items() if shared.get(key) != value}
+        for name, table in run.stages().items()
+    }
+    return shared | {name: table for name, table in own.items() if table}
+
+
+def _limits(run):
+    recall = {result["metric"]: result["value"] for result in run.metrics["results"]}.get("answer recall")
+    missed = "" if recall is None else f" Here {1 - recall:.1%} of the answers' words were missing."
+    toy = any(table["data"] == "briefs" for table in run.stages().values())
+    lines = [
+        f"- A summary may lack the answer, or state what the passage does not.{missed}",
+        "- The probability means what its training labels meant, on texts like those; elsewhere it was not "
+        "measured.",
+        f"- An input is cut after {run.max_source_length} tokens: the rest of a passage is not read.",
+        "- What the models it was made of have learnt of the world, right or wrong, is in it too.",
+    ]
+    if toy:
+        lines.insert(
+            0, "- It was trained on briefs, short generated English news: it is no model for real texts."
+        )
+    return "\n".join(lines)
+
+
+def _plain(text):
+    """A text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", " ".join(text.split()))
