@@ -1,98 +1,272 @@
-"""What a reader of the Hub sees of a model: its card."""
+"""Publish on the Hub: `crosstask-publish KIND SOURCE --repo user/name [--key value ...]`.
 
-import platform
+model        a training run's model, with its code and its card
+adapter      a training run's LoRA weights and fusion alone, for those who have the model they sit on
+dataset      what `crosstask-build` made
+evaluation   the rows of a `crosstask-eval` report and what each system wrote for them
+metric       a module for `evaluate.load`
+
+Each is one commit: a reader of the Hub never sees half of one.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
-import torch
-import transformers
-from huggingface_hub import ModelCard, ModelCardData
+import yaml
+from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from crosstask.eval.scores import table
-from crosstask.storage import write_text
+from crosstask.adapters import SETTINGS, WEIGHTS, join_adapters
+from crosstask.arguments import FOLDERS
+from crosstask.cards import card_files, check_licence, eval_results_file, model_card, on_hub
+from crosstask.data.schema import DataError
+from crosstask.recipes import ConfigError
+from crosstask.upload import HubError, check_public, commit
+
+KINDS = {
+    "model": "model",
+    "adapter": "model",
+    "dataset": "dataset",
+    "evaluation": "dataset",
+    "metric": "space",
+}
+# What a model's folder may hold that others need; optimizers' states, logs and pickles are none of it.
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.sha256", "*_crosstask.py", "config.json")
+MODEL_FILES += ("generation_config.json", "processor_config.json", "preprocessor_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES += ("chat_template.jinja", "vocab.*", "merges.txt", "*.model", "*.spm", "*.bpe.codes")
 
 
-def write_model_card(folder, recipe, metrics, history, results=None):
+def main(argv=None):
+    """Entry point; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
+    parser = argparse.ArgumentParser(
+        prog="crosstask-publish",
+        description="Publish on the Hub, with a card, in one commit. The token is that of `hf auth login` or "
+        "HF_TOKEN.",
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar=f"{{{','.join(KINDS)}}}")
+    for kind, (source, _) in _COLLECTORS.items():
+        command = kinds.add_parser(kind)
+        command.add_argument("source", help=source)
+        command.add_argument("--repo", required=True, help="where to: user/name")
+        command.add_argument("--private", action="store_true", help="make a new repository private")
+        command.add_argument("--revision", help="branch to commit to, made where there is none")
+        command.add_argument("--pr", action="store_true", help="open a pull request instead")
+        if kind != "metric":
+            command.add_argument("--license", help="the Hub's name of the licence, such as apache-2.0")
+        if kind in ("model", "adapter"):
+            command.add_argument("--language", action="append", default=[], help="ISO 639 code, such as en")
+            command.add_argument(
+                "--dataset", action="append", default=[], help="Hub id of a data set that it was trained on"
+            )
+            command.add_argument("--evaluation", help="Hub id of the published rows of its evaluation")
+        if kind == "adapter":
+            command.add_argument(
+                "--base", help="Hub id of the model that it sits on, where the run had a folder"
+            )
+    options = vars(parser.parse_args(argv))
+    kind, source, repo_id = options.pop("kind"), options.pop("source"), options.pop("repo")
+    try:
+        print(publish(kind, source, repo_id, **options))
+    except (ConfigError, DataError, HubError) as error:
+        sys.exit(f"crosstask-publish: error: {error}")
+
+
+def publish(kind, source, repo_id, *, private=False, revision=None, pr=False, **facts):
     """
-    Write `README.md` into a model's folder, from what the run really did.
+    Publish what a command of this library made, in one commit.
 
     Args:
-        folder (`Path`): The model's folder.
-        recipe ([`Recipe`]): What was trained.
-        metrics (`dict`): As [`evaluate`] makes them.
-        history (`dict`): Seconds and log of each stage that ran.
-        results (`list[EvalResult]`, *optional*): The evaluation, for the card's metadata.
+        kind (`str`): `"model"`, `"adapter"`, `"dataset"`, `"evaluation"` or `"metric"`.
+        source (`str` or `os.PathLike`): Folder of the training run, data set or report; a metric's name.
+        repo_id (`str`): `"user/name"`.
+        private (`bool`): Make a new repository private; an error where a public one is there.
+        revision (`str`, *optional*): Branch to commit to, made where there is none.
+        pr (`bool`): Open a pull request instead.
+        facts: What only the publisher knows, for the card: `license` (but of a metric), and of a model or
+            adapter `language` and `dataset` (lists), `evaluation` (Hub id of a published evaluation) and, of
+            an adapter, `base` (Hub id of the model that it sits on).
+
+    Returns:
+        `str`: the address of the commit or the pull request.
+
+    Raises:
+        ConfigError, DataError: where something is missing that the card or the folder should have.
+        HubError: where the Hub could not be reached or refused; nothing was published then.
     """
-    bases = [name for name in (recipe.run.summarizer, recipe.run.question_answerer) if name]
-    bases = [name for name in bases if on_hub(name)]  # the Hub refuses a card that names a folder
-    data = ModelCardData(
-        library_name="transformers",
-        tags=["crosstask", "question-prompted-summarization", "summarization"],
-        base_model=list(dict.fromkeys(bases)) or None,
-        model_name=recipe.output_dir.resolve().name,
-        eval_results=results,
-    )
-    stages = "\n".join(
-        f"| {name} | {public_name(recipe.stages[name].stage.data)} | {entry['seconds']:.0f} s | "
-        f"{entry['log'][-1].get('step', '-')} |"
-        for name, entry in history.items()
-    )
-    example = metrics["examples"][0] if metrics["examples"] else {"question": "...", "passage": "..."}
-    card = f"""---
-{data.to_yaml()}
----
-
-# {recipe.output_dir.resolve().name}
-
-A question-prompted summarizer: its summary of a passage carries the answer to a question, and it says how
-probable it is that it does. A summarizer and a question encoder, joined by cross-attention
-(`fusion="{recipe.run.fusion}"`), trained with `crosstask`.
-
-## Use
-
-```python
-from transformers import AutoModelForSeq2SeqLM, AutoProcessor
-
-model = AutoModelForSeq2SeqLM.from_pretrained("path/or/id", trust_remote_code=True)
-processor = AutoProcessor.from_pretrained("path/or/id", trust_remote_code=True)
-inputs = processor(question={example["question"]!r}, passage="...", return_tensors="pt")
-output = model.generate(**inputs, return_dict_in_generate=True)
-print(processor.batch_decode(output.sequences, skip_special_tokens=True), output.answerability)
-```
-
-## Training
-
-| stage | rows from | time | steps |
-|---|---|---|---|
-{stages}
-
-transformers {transformers.__version__}, torch {torch.__version__}, Python {platform.python_version()}.
-
-![Learning curves](learning_curve.png)
-
-## Evaluation
-
-{metrics["rows"]} test rows on {metrics["passages"]} passages. ROUGE is over the rows whose reference carries
-the answer, answer recall over the rows with an answer, answerability over the rows' own summaries.
-
-{table(metrics["systems"], markdown=True)}
-"""
-    ModelCard(card)  # fails on metadata that the Hub would not read
-    write_text(folder / "README.md", card)
+    _check_repo_id(repo_id)
+    _, collect = _COLLECTORS[kind]
+    with ExitStack() as stack:
+        files, replaces = collect(source, repo_id, stack, **facts)
+        check_public(files, *([Path(source)] if kind != "metric" else []))
+        return commit(
+            files,
+            repo_id,
+            repo_type=KINDS[kind],
+            message=f"Publish {kind} with crosstask",
+            replaces=replaces,
+            private=private,
+            revision=revision,
+            create_pr=pr,
+        )
 
 
-def on_hub(name):
-    """Whether a name is an id of the Hub rather than a folder or file."""
-    if Path(name).expanduser().exists():
-        return False
+def _model(run_dir, repo_id, _, *, evaluation=None, **facts):
+    """Weights, configuration, code, tokenizer, card and figures of a training run."""
+    run_dir = _finished_run(run_dir)
+    folder = run_dir / "crosstask"
+    files = _matching(folder, (*MODEL_FILES, *TOKENIZER_FILES))
+    files |= {
+        f"{sub.name}/{name}": file
+        for sub in folder.glob("question_tokenizer")
+        for name, file in _matching(sub, TOKENIZER_FILES).items()
+    }
+    files["config.json"] = _without_origin(folder / "config.json")
+    files |= _told(run_dir, repo_id, evaluation, facts)
+    return files, (*MODEL_FILES, "question_tokenizer/*")
+
+
+def _adapter(run_dir, repo_id, stack, *, base=None, evaluation=None, **facts):
+    """LoRA weights and fusion, with the names of what they sit on."""
+    run_dir = _finished_run(run_dir)
+    folder = run_dir / "adapter"
+    if not (folder / SETTINGS).exists():
+        raise ConfigError(f"{run_dir}: has no adapter, expected a run whose fuse stage has lora_r")
+    values = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))[""]
+    if "model" in values:
+        bases = [base or values["model"]]
+    else:
+        bases = [_public_part(run_dir, values, stage) for stage in ("summarize", "answer")]
+        parts = [
+            part if (part / SETTINGS).exists() else None
+            for part in (run_dir / FOLDERS["summarize"], run_dir / FOLDERS["answer"])
+        ]
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        join_adapters(run_dir / "adapter", *parts, folder)
+    for name in bases:
+        if not on_hub(name):
+            raise ConfigError(
+                f"{run_dir}: the adapter sits on {name}, which others do not have; publish that model and "
+                "name it with --base user/name"
+            )
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = bases[0]
+    files = {SETTINGS: json.dumps(settings, indent=2) + "\n", WEIGHTS: folder / WEIGHTS}
+    return files | _told(run_dir, repo_id, evaluation, facts | {"bases": bases}), tuple(files)
+
+
+def _public_part(run_dir, values, stage):
+    """The checkpoint that others have of a part which a run adapted or took as it was."""
+    side = FOLDERS[stage]
+    trained = run_dir / side
+    if values.get(side) is None or (trained.exists() and not (trained / SETTINGS).exists()):
+        raise ConfigError(
+            f"{run_dir}: stage {stage} trained all weights of its model, so that an adapter alone would fit "
+            "nothing that others have; publish the model, or set lora_r for this stage"
+        )
+    return values[side]
+
+
+def _told(run_dir, repo_id, evaluation, facts):
+    """What tells of a run: its card with pictures, and its figures."""
+    facts["datasets"] = facts.pop("dataset", ())
+    card = model_card(run_dir, repo_id=repo_id, evaluation=evaluation, **facts)
+    told = {"README.md": card, "metrics.json": run_dir / "metrics.json", **card_files(run_dir)}
+    if evaluation:
+        path, text = eval_results_file(run_dir, evaluation)
+        told[path] = text
+    return told
+
+
+def _dataset(folder, repo_id, _, *, license=None):
+    """A built data set: rows, statistics and card."""
+    folder = Path(folder)
+    files = {f"data/{name}": file for name, file in _matching(folder / "data", ("*.parquet",)).items()}
+    if not files or not (folder / "README.md").exists():
+        raise DataError(f"{folder}: expected a folder that crosstask-build has finished")
+    card = DatasetCard.load(folder / "README.md")
+    if license:
+        check_licence(license)
+        card.data.license, card.data.license_name = license, None
+    if card.data.license is None or getattr(card.data, "license_name", None) == "unknown":
+        raise ConfigError(f"{folder}: its sources state no licence, expected --license, such as cc-by-4.0")
+    card.text = card.text.replace('load_dataset("path/or/id")', f'load_dataset("{repo_id}")')
+    files |= _matching(folder, ("stats.json", "*.png"))
+    return files | {"README.md": str(card)}, ("data/*.parquet", "*.png")
+
+
+def _evaluation(report_dir, repo_id, stack, *, license=None):
+    """The rows of an evaluation, and each system's summaries and scores."""
+    from crosstask.eval.dataset import write_evaluation_dataset
+
+    if license is None:
+        raise ConfigError(f"{report_dir}: expected the licence of its rows, --license cc-by-4.0 for one")
+    check_licence(license)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "evaluation"
+    write_evaluation_dataset(report_dir, folder, repo_id=repo_id, license=license)
+    return _all(folder), ("data/*.parquet",)
+
+
+def _metric(name, repo_id, stack):
+    """A metric as a Space that `evaluate.load` reads, without this library."""
+    from crosstask.eval.metric_space import write_metric_space
+
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "metric"
+    write_metric_space(name, folder, repo_id=repo_id)
+    return _all(folder), ("*.py",)
+
+
+_COLLECTORS = {
+    "model": ("folder of a finished training run", _model),
+    "adapter": ("folder of a finished training run with LoRA", _adapter),
+    "dataset": ("folder of a finished crosstask-build", _dataset),
+    "evaluation": ("folder of a crosstask-eval report", _evaluation),
+    "metric": ("name of a metric: answer_recall, rouge, ...", _metric),
+}
+
+
+def _finished_run(folder):
+    folder = Path(folder)
+    for name in ("crosstask/config.json", "metrics.json", "history.json", "recipe.yaml"):
+        if not (folder / name).exists():
+            raise ConfigError(f"{folder}: has no {name}, expected the folder of a finished training run")
+    return folder
+
+
+def _matching(folder, patterns):
+    return {
+        file.name: file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.is_file()
+    }
+
+
+def _all(folder):
+    return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+
+
+def _without_origin(path):
+    """A configuration without the folders that its parts were loaded from."""
+
+    def cleaned(table):
+        kept = {key: value for key, value in table.items() if key != "_name_or_path" or on_hub(value)}
+        return {key: cleaned(value) if isinstance(value, dict) else value for key, value in kept.items()}
+
+    config = cleaned(json.loads(path.read_text(encoding="utf-8")))
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def _check_repo_id(repo_id):
     try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ConfigError(f"--repo: expected user/name, got {repo_id!r}") from error
+    if repo_id.count("/") != 1:
+        raise ConfigError(f"--repo: expected user/name, got {repo_id!r}")
 
 
-def public_name(name):
-    """A source of rows without the folders that it lies in, which are nobody's business."""
-    return name if on_hub(name) else Path(name).name
+if __name__ == "__main__":
+    main()

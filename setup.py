@@ -18,7 +18,7 @@ setup(
     package_dir={"crosstask": "."},
     packages=[f"crosstask.{name}" if name else "crosstask" for name in PACKAGES],
     package_data={
-        "crosstask": ["configs/*.yaml"],
+        "crosstask": ["configs/*.yaml", "docs/*.svg"],
         # Not packages: `evaluate` loads each folder by its path.
         "crosstask.eval": ["report.html.jinja", "metrics/*/*.py", "metrics/*/README.md"],
     },
@@ -63,6 +63,7 @@ setup(
         "console_scripts": [
             "crosstask-build=crosstask.data.build:main",
             "crosstask-eval=crosstask.eval.run:main",
+            "crosstask-publish=crosstask.hub:main",
             "crosstask-train=crosstask.train:main",
         ]
     },
