@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from fnmatch import fnmatch
 from itertools import takewhile
 from pathlib import Path
+from time import sleep
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
@@ -205,7 +206,7 @@ def _patiently(call: Callable, also=()):
             passing = status is None or status in PASSING or status in also
             if not passing or attempt == TRIES or wait > LONGEST_WAIT:
                 raise
-        time.sleep(wait)
+        sleep(wait)
 
 
 def _status(error):

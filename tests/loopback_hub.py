@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         # A revision such as refs/pr/1 comes as one segment, with its slashes quoted.
         self.segments = [unquote(part) for part in url.path.strip("/").split("/")]
         self.query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-        self.route_path, self.body, self.user, status = url.path, b"", None, 0
+        self.route_path, self.body, self.user = url.path, b"", None
         fault = self.hub.fault_of(self.command, url.path)
         try:
             self.body = self._read_body(fault)
@@ -139,20 +139,17 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self._route()
             if fault and fault.cut_answer:
                 raise _Cut
-            status = self._answer(*answer)
+            self._answer(*answer)
         except Refused as error:
             headers = {"X-Error-Message": error.message} | (
                 {"X-Error-Code": error.code} if error.code else {}
             )
             headers |= (fault.headers or {}) if fault and fault.status else {}
-            status = self._answer({"error": error.message}, error.status, headers)
+            self._answer({"error": error.message}, error.status, headers)
         except (_Cut, ConnectionError):
+            self._record(0)
             self.close_connection = True
             self.connection.close()
-        finally:
-            self.hub.requests.append(
-                Request(self.command, url.path, status, self.user and self.user[0], len(self.body))
-            )
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_any
 
@@ -200,7 +197,12 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(401, "Invalid credentials in Authorization header")
         self.user = self.hub.tokens[token]
 
+    def _record(self, status):
+        user = self.user and self.user[0]
+        self.hub.requests.append(Request(self.command, self.route_path, status, user, len(self.body)))
+
     def _answer(self, content, status=200, headers=None):
+        self._record(status)  # before anybody has the answer and counts
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
         self.send_response(status)
@@ -210,7 +212,6 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
         self.wfile.flush()
-        return status
 
     # --- Routes: each returns what `_answer` takes -----------------------------------------------------
 
