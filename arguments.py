@@ -8,6 +8,7 @@ from transformers import Seq2SeqTrainingArguments
 
 from crosstask.configuration_crosstask import FUSIONS, PROMPT, SUMMARY_LOSS_ON, CrossTaskConfig
 from crosstask.recipes import (
+    TOKENS,
     ConfigError,
     at_least,
     check_keys,
@@ -77,6 +78,21 @@ class RunArguments:
     )
     prompt: str = field(default=PROMPT, metadata={"help": "Template of the first segment of the input."})
     max_source_length: int = field(default=1024, metadata={"help": "Limit of the input in tokens."})
+    license: str | None = field(
+        default=None, metadata={"help": "For the card: the Hub's name of the licence, such as apache-2.0."}
+    )
+    language: list[str] | None = field(
+        default=None, metadata={"help": "For the card: ISO 639 codes of the texts' languages."}
+    )
+    datasets: list[str] | None = field(
+        default=None, metadata={"help": "For the card: Hub ids of the data sets, where data is a file."}
+    )
+    push_to_hub: bool = field(
+        default=False, metadata={"help": "Publish the finished model, in one commit, with its card."}
+    )
+    hub_model_id: str | None = field(default=None, metadata={"help": "Where to: user/name."})
+    hub_private_repo: bool = field(default=False, metadata={"help": "Make a new repository private."})
+    hub_revision: str | None = field(default=None, metadata={"help": "Branch to publish on."})
 
     def __post_init__(self):
         unknown = [stage for stage in self.stages if stage not in STAGES]
@@ -197,7 +213,9 @@ def read_recipe(path, overrides=()):
             raise ConfigError(f"--{key}: expected one of {', '.join(STAGES)} before the dot")
         flags[stage][name] = value
     run_keys = names_of(RunArguments) | {"output_dir"}
-    stage_keys = (names_of(StageArguments) | names_of(Seq2SeqTrainingArguments)) - {"output_dir"}
+    stage_keys = names_of(StageArguments) | names_of(Seq2SeqTrainingArguments)
+    # What is published is the run's last model: a trainer of one stage pushes nothing by itself.
+    stage_keys -= {"output_dir", *(key for key in stage_keys - set(TOKENS) if "hub" in key)}
     for source, tables in ((path, values), ("command line", flags)):
         for stage, table in tables.items():
             where = f"{source}: {stage}" if stage else source

@@ -56,7 +56,37 @@ def check_licence(licence):
         raise ConfigError(f"--license: unknown licence {licence!r}, expected one of the Hub's, or other")
 
 
-def model_card(run_dir, *, repo_id=None, license=None, language=(), datasets=(), bases=None, evaluation=None):
+def check_facts(values, where, licence, datasets):
+    """
+    Refuse a card that would lack what only its author knows.
+
+    Args:
+        values (`dict`): The recipe, by stage, as in `recipe.yaml`.
+        where (`str` or `os.PathLike`): The run's folder, for the sentence.
+        licence (`str` or `None`): The Hub's name of the licence.
+        datasets (`list[str]` or `None`): Hub ids of data sets.
+
+    Raises:
+        ConfigError: in one sentence that names all that is missing.
+    """
+    lacking = []
+    if licence is None:
+        lacking.append("a licence (--license apache-2.0, in a recipe license: apache-2.0)")
+    else:
+        check_licence(licence)
+    _, unnamed = _datasets(values)
+    if unnamed and not datasets:
+        lacking.append(
+            f"the Hub's name of the data set {', '.join(unnamed)} "
+            "(--dataset user/name, in a recipe datasets: [user/name])"
+        )
+    if lacking:
+        raise ConfigError(f"{where}: the card still needs {' and '.join(lacking)}")
+
+
+def model_card(
+    run_dir, *, repo_id=None, license=None, language=None, datasets=None, bases=None, evaluation=None
+):
     """
     The card of a finished training run's model, or of its adapter.
 
@@ -65,8 +95,8 @@ def model_card(run_dir, *, repo_id=None, license=None, language=(), datasets=(),
         repo_id (`str`, *optional*): Where it is published. Then the card needs a licence, and a data set
             wherever the run's own rows have no name on the Hub.
         license (`str`, *optional*): The Hub's name of the licence.
-        language (`list[str]`): ISO 639 codes of the texts.
-        datasets (`list[str]`): Hub ids of data sets, beside those that the recipe names.
+        language (`list[str]`, *optional*): ISO 639 codes of the texts.
+        datasets (`list[str]`, *optional*): Hub ids of data sets, beside those that the recipe names.
         bases (`list[str]`, *optional*): Of an adapter: the checkpoints that it sits on.
         evaluation (`str`, *optional*): Hub id of the published rows of the evaluation.
 
@@ -77,15 +107,14 @@ def model_card(run_dir, *, repo_id=None, license=None, language=(), datasets=(),
         ConfigError: in one sentence, where the card lacks something.
     """
     run = _Run(run_dir)
-    known, unnamed = run.datasets()
     if repo_id is not None:
-        run.check_facts(license, datasets, unnamed)
-    named = list(dict.fromkeys([*known, *datasets]))
+        check_facts(run.values, run.folder, license, datasets)
+    named = list(dict.fromkeys([*_datasets(run.values)[0], *(datasets or ())]))
     sits_on, relation = (bases, "adapter") if bases else run.bases()
     data = ModelCardData(
         model_name=repo_id.split("/")[1] if repo_id else run.name,
         license=license,
-        language=list(language) or None,
+        language=language,
         library_name="peft" if bases else "transformers",
         pipeline_tag="summarization",
         tags=["crosstask", "question-prompted-summarization", *(["lora"] if bases else [])],
@@ -152,9 +181,6 @@ class _Run:
         last = self.history.get("fuse", {}).get("environment", {})
         self.versions = last.get("versions", {})
 
-    def stages(self):
-        return {name: table for name, table in self.values.items() if name}
-
     def bases(self):
         """Checkpoints of the Hub that the model came from, and how."""
         top = self.values[""]
@@ -163,29 +189,23 @@ class _Run:
         # Two models made one are what the Hub calls a merge.
         return names, "merge" if len(names) > 1 else "finetune"
 
-    def datasets(self):
-        """Hub ids of the rows that the stages read, and the names of those that have none."""
-        known, unnamed = [], []
-        for table in self.stages().values():
-            data = table["data"]
-            if data in SOURCES and SOURCES[data].hub_id:
-                known.append(SOURCES[data].hub_id)
-            elif on_hub(data) and "/" in data:
-                known.append(data)
-            elif data not in SOURCES and data != "briefs":
-                unnamed.append(public_name(data))
-        return list(dict.fromkeys(known)), list(dict.fromkeys(unnamed))
 
-    def check_facts(self, licence, datasets, unnamed):
-        lacking = []
-        if licence is None:
-            lacking.append("a licence (--license apache-2.0)")
-        else:
-            check_licence(licence)
-        if unnamed and not datasets:
-            lacking.append(f"the Hub's name of the data set {', '.join(unnamed)} (--dataset user/name)")
-        if lacking:
-            raise ConfigError(f"{self.folder}: the card still needs {' and '.join(lacking)}")
+def _datasets(values):
+    """Hub ids of the rows that the stages read, and the names of those that have none."""
+    known, unnamed = [], []
+    for table in _stages(values).values():
+        data = table["data"]
+        if data in SOURCES and SOURCES[data].hub_id:
+            known.append(SOURCES[data].hub_id)
+        elif on_hub(data) and "/" in data:
+            known.append(data)
+        elif data not in SOURCES and data != "briefs":
+            unnamed.append(public_name(data))
+    return list(dict.fromkeys(known)), list(dict.fromkeys(unnamed))
+
+
+def _stages(values):
+    return {name: table for name, table in values.items() if name}
 
 
 _PURPOSE = """A question-prompted summarizer: given a passage and a question, it writes a summary that is to
@@ -295,7 +315,7 @@ def _recipe(run):
     shared = told(run.values[""])
     own = {
         name: {key: value for key, value in told(table).items() if shared.get(key) != value}
-        for name, table in run.stages().items()
+        for name, table in _stages(run.values).items()
     }
     return shared | {name: table for name, table in own.items() if table}
 
@@ -303,7 +323,7 @@ def _recipe(run):
 def _limits(run):
     recall = {result["metric"]: result["value"] for result in run.metrics["results"]}.get("answer recall")
     missed = "" if recall is None else f" Here {1 - recall:.1%} of the answers' words were missing."
-    toy = any(table["data"] == "briefs" for table in run.stages().values())
+    toy = any(table["data"] == "briefs" for table in _stages(run.values).values())
     lines = [
         f"- A summary may lack the answer, or state what the passage does not.{missed}",
         "- The probability means what its training labels meant, on texts like those; elsewhere it was not "

@@ -23,10 +23,10 @@ from huggingface_hub.utils import validate_repo_id
 
 from crosstask.adapters import SETTINGS, WEIGHTS, join_adapters
 from crosstask.arguments import FOLDERS
-from crosstask.cards import card_files, check_licence, eval_results_file, model_card, on_hub
+from crosstask.cards import card_files, check_facts, check_licence, eval_results_file, model_card, on_hub
 from crosstask.data.schema import DataError
 from crosstask.recipes import ConfigError
-from crosstask.upload import HubError, check_public, commit
+from crosstask.upload import MODEL_FILES, TOKENIZER_FILES, HubError, check_public, commit, create
 
 KINDS = {
     "model": "model",
@@ -35,11 +35,6 @@ KINDS = {
     "evaluation": "dataset",
     "metric": "space",
 }
-# What a model's folder may hold that others need; optimizers' states, logs and pickles are none of it.
-MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.sha256", "*_crosstask.py", "config.json")
-MODEL_FILES += ("generation_config.json", "processor_config.json", "preprocessor_config.json")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-TOKENIZER_FILES += ("chat_template.jinja", "vocab.*", "merges.txt", "*.model", "*.spm", "*.bpe.codes")
 
 
 def main(argv=None):
@@ -60,9 +55,12 @@ def main(argv=None):
         if kind != "metric":
             command.add_argument("--license", help="the Hub's name of the licence, such as apache-2.0")
         if kind in ("model", "adapter"):
-            command.add_argument("--language", action="append", default=[], help="ISO 639 code, such as en")
+            command.add_argument("--language", action="append", help="ISO 639 code, such as en")
             command.add_argument(
-                "--dataset", action="append", default=[], help="Hub id of a data set that it was trained on"
+                "--dataset",
+                action="append",
+                dest="datasets",
+                help="Hub id of a data set that it was trained on",
             )
             command.add_argument("--evaluation", help="Hub id of the published rows of its evaluation")
         if kind == "adapter":
@@ -89,8 +87,9 @@ def publish(kind, source, repo_id, *, private=False, revision=None, pr=False, **
         revision (`str`, *optional*): Branch to commit to, made where there is none.
         pr (`bool`): Open a pull request instead.
         facts: What only the publisher knows, for the card: `license` (but of a metric), and of a model or
-            adapter `language` and `dataset` (lists), `evaluation` (Hub id of a published evaluation) and, of
-            an adapter, `base` (Hub id of the model that it sits on).
+            adapter `language` and `datasets` (lists), `evaluation` (Hub id of a published evaluation) and, of
+            an adapter, `base` (Hub id of the model that it sits on). A run's recipe may have said the first
+            three already.
 
     Returns:
         `str`: the address of the commit or the pull request.
@@ -99,7 +98,7 @@ def publish(kind, source, repo_id, *, private=False, revision=None, pr=False, **
         ConfigError, DataError: where something is missing that the card or the folder should have.
         HubError: where the Hub could not be reached or refused; nothing was published then.
     """
-    _check_repo_id(repo_id)
+    _check_repo_id(repo_id, "--repo")
     _, collect = _COLLECTORS[kind]
     with ExitStack() as stack:
         files, replaces = collect(source, repo_id, stack, **facts)
@@ -114,6 +113,21 @@ def publish(kind, source, repo_id, *, private=False, revision=None, pr=False, **
             revision=revision,
             create_pr=pr,
         )
+
+
+def prepare_push(recipe):
+    """Refuse before a training what could not be published after it, and make the repository."""
+    run = recipe.run
+    _check_repo_id(run.hub_model_id, "hub_model_id")
+    check_facts(recipe.values, recipe.output_dir, run.license, run.datasets)
+    create(run.hub_model_id, repo_type="model", private=run.hub_private_repo)
+
+
+def push(recipe):
+    """Publish the model of a finished run whose recipe asks for it; returns the commit's address."""
+    run = recipe.run
+    target = {"private": run.hub_private_repo, "revision": run.hub_revision}
+    return publish("model", recipe.output_dir, run.hub_model_id, **target)
 
 
 def _model(run_dir, repo_id, _, *, evaluation=None, **facts):
@@ -174,7 +188,10 @@ def _public_part(run_dir, values, stage):
 
 def _told(run_dir, repo_id, evaluation, facts):
     """What tells of a run: its card with pictures, and its figures."""
-    facts["datasets"] = facts.pop("dataset", ())
+    said = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))[""]
+    facts |= {name: facts.get(name) or said.get(name) for name in ("license", "language", "datasets")}
+    for name in ("language", "datasets"):  # a list of one may be said without brackets
+        facts[name] = [facts[name]] if isinstance(facts[name], str) else facts[name]
     card = model_card(run_dir, repo_id=repo_id, evaluation=evaluation, **facts)
     told = {"README.md": card, "metrics.json": run_dir / "metrics.json", **card_files(run_dir)}
     if evaluation:
@@ -259,13 +276,14 @@ def _without_origin(path):
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 
-def _check_repo_id(repo_id):
+def _check_repo_id(repo_id, where):
     try:
         validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ConfigError(f"--repo: expected user/name, got {repo_id!r}") from error
-    if repo_id.count("/") != 1:
-        raise ConfigError(f"--repo: expected user/name, got {repo_id!r}")
+        owner_and_name = repo_id is not None and repo_id.count("/") == 1
+    except HFValidationError:
+        owner_and_name = False
+    if not owner_and_name:
+        raise ConfigError(f"{where}: expected user/name, got {repo_id!r}")
 
 
 if __name__ == "__main__":

@@ -41,21 +41,30 @@ from crosstask.data.tokenizer import train_tokenizer
 from crosstask.environment import environment
 from crosstask.eval.report import evaluate, show
 from crosstask.eval.scores import answer_recall, rouge
+from crosstask.hub import prepare_push, push
 from crosstask.processing_crosstask import IGNORED, QuestionTooLongError
 from crosstask.recipes import ConfigError, claim, lock_folder
 from crosstask.storage import save_whole, write_text
 from crosstask.trainer import CrossTaskTrainer, NonFiniteLossError
+from crosstask.upload import HubError
 
-USER_ERRORS = (ConfigError, DataError, NonFiniteLossError)
+USER_ERRORS = (ConfigError, DataError, HubError, NonFiniteLossError)
 # Keys that change what a run shows or how fast it is, not what it learns: free to differ on a restart.
 FREE_KEYS = {
     "dataloader_num_workers",
     "dataloader_persistent_workers",
     "dataloader_pin_memory",
+    "datasets",
     "disable_tqdm",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_revision",
+    "language",
+    "license",
     "log_level",
     "logging_steps",
     "logging_strategy",
+    "push_to_hub",
     "report_to",
     "run_name",
     "save_total_limit",
@@ -93,6 +102,8 @@ def run(recipe):
         lock = lock_folder(folder)
         claim(folder, recipe.values, FREE_KEYS)
     try:
+        if recipe.run.push_to_hub and state.is_main_process:
+            prepare_push(recipe)
         state.wait_for_everyone()
         stages = []
         stages += [Stage(name, recipe, stages) for name in recipe.stages]
@@ -106,6 +117,8 @@ def run(recipe):
             if trained or not (folder / "metrics.json").exists():
                 evaluate(recipe)
             show(recipe)
+            if recipe.run.push_to_hub:
+                _say(f"\nPublished: {push(recipe)}")
         state.wait_for_everyone()
     finally:
         if state.is_main_process:

@@ -16,6 +16,12 @@ from time import sleep
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
+# What a model's folder may hold that others need; optimizers' states, logs and pickles are none of it.
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.sha256", "*_crosstask.py", "config.json")
+MODEL_FILES += ("generation_config.json", "processor_config.json", "preprocessor_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES += ("chat_template.jinja", "vocab.*", "merges.txt", "*.model", "*.spm", "*.bpe.codes")
+
 TRIES = 6
 LONGEST_WAIT = 300  # seconds that a Retry-After may ask for before it is taken for a refusal
 # What goes by itself: too many requests, and a server or gateway in trouble.
@@ -70,22 +76,37 @@ def commit(
     Raises:
         HubError: in one sentence; nothing of the files is in the repository then.
     """
-    token = get_token()
-    api = HfApi(token=token, library_name="crosstask")
+    create(repo_id, repo_type=repo_type, private=private)
     operations = [CommitOperationAdd(path, _source(file)) for path, file in sorted(files.items())]
     where = {"repo_id": repo_id, "repo_type": repo_type}
-    with _explained(repo_id, token):
-        # The kind of a Space has to be said; one of files alone is "static".
-        sdk = {"space_sdk": "static"} if repo_type == "space" else {}
+    with _explained(repo_id) as api:
+        if revision and not create_pr:
+            _patiently(lambda: api.create_branch(**where, branch=revision, exist_ok=True))
+        return _Commit(api, where, operations, message, replaces, revision, create_pr).make()
+
+
+def create(repo_id: str, *, repo_type: str, private: bool = False) -> None:
+    """
+    Create a repository where there is none, which also shows that the token may write there.
+
+    Args:
+        repo_id (`str`): `"user/name"`.
+        repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
+        private (`bool`): As a private one.
+
+    Raises:
+        HubError: in one sentence; also where a public repository is there and a private one was wanted.
+    """
+    where = {"repo_id": repo_id, "repo_type": repo_type}
+    # The kind of a Space has to be said; one of files alone is "static".
+    sdk = {"space_sdk": "static"} if repo_type == "space" else {}
+    with _explained(repo_id) as api:
         _patiently(lambda: api.create_repo(**where, private=private or None, exist_ok=True, **sdk))
         if private and not _patiently(lambda: api.repo_info(**where)).private:
             raise HubError(
                 f"{repo_id}: exists and is public, expected a private repository or a new name, as --private "
                 "holds for what it creates"
             )
-        if revision and not create_pr:
-            _patiently(lambda: api.create_branch(**where, branch=revision, exist_ok=True))
-        return _Commit(api, where, operations, message, replaces, revision, create_pr).make()
 
 
 class _Commit:
@@ -228,10 +249,11 @@ def _asked_wait(error):
 
 
 @contextmanager
-def _explained(repo_id, token):
-    """Every failure as one sentence, and none with the token in it."""
+def _explained(repo_id):
+    """A client of the Hub, whose every failure becomes one sentence, and none with the token in it."""
+    token = get_token()
     try:
-        yield
+        yield HfApi(token=token, library_name="crosstask")
     except HubError:
         raise
     # hf_xet's failures are RuntimeErrors, or of the kinds that a file system has.

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
-from transformers.utils import extract_commit_hash, find_adapter_config_file
+from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash, find_adapter_config_file
 
 from crosstask.configuration_crosstask import PROMPT
 from crosstask.data.checkpoints import DTYPES, LOAD_ERRORS, by_length, check_counts, check_kind, not_finite
@@ -32,7 +32,7 @@ def revision(checkpoint: str) -> str:
     Raises:
         DataError: If there is no such checkpoint.
     """
-    config, base = _config(checkpoint)
+    _, base = _config(checkpoint)
     folder = Path(checkpoint)
     if folder.is_dir():
         digest = hashlib.sha256()
@@ -43,10 +43,9 @@ def revision(checkpoint: str) -> str:
                 while block := file.read(1 << 20):
                     digest.update(block)
         own = digest.hexdigest()[:16]
-    elif base is None:
-        own = config._commit_hash
     else:  # the file lies in a folder of the cache that is named after the commit
-        own = extract_commit_hash(find_adapter_config_file(checkpoint), None)
+        file = cached_file(checkpoint, CONFIG_NAME) if base is None else find_adapter_config_file(checkpoint)
+        own = extract_commit_hash(file, None)
     return own if base is None else f"{own}+{revision(base)}"
 
 

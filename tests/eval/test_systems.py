@@ -483,3 +483,14 @@ def test_systems_are_made_from_yaml(folders):
 def test_a_wrong_spec_is_an_error(spec, message):
     with pytest.raises(DataError, match=message):
         make_system(spec)
+
+
+def test_the_revision_of_a_hub_id_is_its_commit(hub, alice, folders):
+    model = T5ForConditionalGeneration.from_pretrained(folders["seq2seq"])
+    model.push_to_hub("alice/summarizer")
+    assert revision("alice/summarizer") == hub.commits("alice/summarizer")[0].oid
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q"], task_type="SEQ_2_SEQ_LM"))
+    adapted.peft_config["default"].base_model_name_or_path = "alice/summarizer"
+    adapted.push_to_hub("alice/adapter")
+    found = [hub.commits(name)[0].oid for name in ("alice/adapter", "alice/summarizer")]
+    assert revision("alice/adapter") == "+".join(found)
