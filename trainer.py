@@ -1,14 +1,20 @@
 """The trainer of all three stages: exact joint loss, its two parts in the log, answerability metrics."""
 
 import math
+from pathlib import Path
 
 import torch
 import yaml
+from huggingface_hub import HfApi
 from transformers import EvalPrediction, Seq2SeqTrainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.training_args import OptimizerNames
+from transformers.utils.hub import PushInProgress
 
 from crosstask.eval.scores import answerability
 from crosstask.fusion_crosstask import IGNORED
+from crosstask.upload import MODEL_FILES, TOKENIZER_FILES
 
 PARTS = ("summary_loss", "answerability_loss")
 
@@ -30,6 +36,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
       summaries. With `predict_with_generate`, `compute_metrics` gets the generated tokens and the
       labels (both padded with -100), as from `Seq2SeqTrainer`; without, it is not called.
     - A loss that is not finite ends the training with a [`NonFiniteLossError`].
+    - What goes to the Hub is the model with its code, its processor and its card, whatever else the output
+      folder holds and whatever `hub_strategy` says of checkpoints.
     """
 
     def __init__(self, *args, compute_metrics=None, **kwargs):
@@ -124,6 +132,50 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     def _save_checkpoint(self, *args, **kwargs):
         self.check_weights()
         super()._save_checkpoint(*args, **kwargs)
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        # A pickle that names this machine's folders, and that nothing reads.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def push_to_hub(
+        self,
+        commit_message="End of training",
+        blocking=True,
+        token=None,
+        revision=None,
+        private=None,
+        **kwargs,
+    ):
+        """As `Trainer.push_to_hub`, but of the output folder only what a user of the model has need of."""
+        if private is not None:
+            self.args.hub_private_repo = private
+        token = token or self.args.hub_token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        kwargs.setdefault("tags", list(self.model.model_tags or ()))
+        self.create_model_card(**{"model_name": self.hub_model_id.split("/")[-1]} | kwargs)
+        self._finish_current_push()
+        return HfApi(token=token).upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=self.args.output_dir,
+            commit_message=commit_message,
+            run_as_future=not blocking,
+            allow_patterns=["README.md", *MODEL_FILES, *TOKENIZER_FILES],  # in folders as well
+            ignore_patterns=[f"{PREFIX_CHECKPOINT_DIR}-*"],
+            revision=revision or self.args.hub_revision,
+        )
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if self.args.hub_strategy == HubStrategy.END or (busy and not self.args.hub_always_push):
+            return
+        job = self.push_to_hub(f"Training in progress, step {self.state.global_step}", blocking=False)
+        if job is not None:
+            self.push_in_progress = PushInProgress([job])
 
     def log(self, logs, *args, **kwargs):
         if "loss" in logs and self._train_sums and self.is_fused:

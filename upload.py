@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Offl
 
 # What a model's folder may hold that others need; optimizers' states, logs and pickles are none of it.
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.sha256", "*_crosstask.py", "config.json")
-MODEL_FILES += ("generation_config.json", "processor_config.json", "preprocessor_config.json")
+MODEL_FILES += ("generation_config.json", "processor_config.json", "adapter_config.json")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 TOKENIZER_FILES += ("chat_template.jinja", "vocab.*", "merges.txt", "*.model", "*.spm", "*.bpe.codes")
 

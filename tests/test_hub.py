@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 from datasets import ClassLabel, load_dataset
-from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_run import WHOLE, write
@@ -70,7 +70,8 @@ def test_what_a_model_s_repository_holds(hub, alice, trained_run):
     files = hub.files(REPO)
     code = {name for name in files if name.endswith(".py")}
     assert {"configuration_crosstask.py", "modeling_crosstask.py", "processing_crosstask.py"} <= code
-    assert {name for name in files if not name.endswith((".py", ".sha256"))} == {
+    others = {name for name in files if not name.endswith((".py", ".sha256"))}
+    assert others - {"special_tokens_map.json"} == {  # which transformers 4 still writes
         ".gitattributes",
         "README.md",
         "architecture.svg",
@@ -310,14 +311,3 @@ def test_a_data_set_loads_with_its_types(hub, alice, tmp_path):
     main(["dataset", str(tmp_path / "set"), "--repo", "alice/rows", "--license", "cc-by-4.0"])
     files = hub.files("alice/rows", kind="dataset")
     assert not any("test" in path for path in files if path.startswith("data/"))
-
-
-def test_a_published_model_is_found_in_the_cache_without_the_hub(hub, alice, trained_run, tmp_path):
-    publish("model", trained_run[1], REPO, license="mit")
-    cache = tmp_path / "cache"
-    snapshot_download(REPO, cache_dir=cache)
-    where = {"cache_dir": cache, "local_files_only": True}
-    hub.requests.clear()
-    assert torch.equal(generated(*loaded(REPO, **where)), generated(*loaded(trained_run[1] / "crosstask")))
-    # transformers looks for an adapter even so.
-    assert all(request.path.endswith("/adapter_config.json") for request in hub.requests)

@@ -227,3 +227,48 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_the_step(processor, 
     for name, value in model.state_dict().items():
         if name != "fusion.classifier.bias":
             torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "end"])
+def test_only_what_others_need_is_pushed(hub, alice, processor, tmp_path, strategy):
+    folder = tmp_path / "pushed"
+    settings = {"push_to_hub": True, "hub_model_id": "alice/pushed", "hub_strategy": strategy}
+    model = fused(processor)
+    trainer = trainer_of(
+        model,
+        processor,
+        folder,
+        encode(processor),
+        save_strategy="steps",
+        save_steps=1,
+        max_steps=2,
+        **settings,
+    )
+    trainer.train()
+    (folder / "notes.json").write_text("{}")
+    titles = [made.title for made in hub.commits("alice/pushed")]
+    assert len(titles) > 1 if strategy != "end" else titles == ["initial commit"]
+    assert all(title.startswith("Training in progress, step ") for title in titles[:-1])
+    trainer.push_to_hub(language="en")
+    files = hub.files("alice/pushed")
+    assert {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "modeling_crosstask.py",
+    } <= set(files)
+    for name in ("notes.json", "training_args.bin", "trainer_state.json", "optimizer.pt"):
+        assert not any(path.endswith(name) for path in files)
+    assert not any(str(tmp_path).encode() in content for content in files.values())
+    assert not list(folder.rglob("training_args.bin"))
+    found = CrossTaskForConditionalGeneration.from_pretrained("alice/pushed")
+    assert all(torch.equal(found.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert CrossTaskProcessor.from_pretrained("alice/pushed").max_source_length == 64
+
+
+def test_a_push_may_be_asked_for_afterwards(hub, alice, processor, tmp_path):
+    trainer = trainer_of(fused(processor), processor, tmp_path / "later", encode(processor))
+    trainer.train()
+    trainer.push_to_hub(private=True)
+    assert hub.repo("alice/later").private and "model.safetensors" in hub.files("alice/later")
