@@ -3,9 +3,11 @@
 import importlib
 
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_crosstask import CrossTaskConfig
 from .modeling_crosstask import CrossTaskForConditionalGeneration, CrossTaskOutput
+from .pipeline_crosstask import TASK, QuestionSummarizationPipeline
 from .processing_crosstask import CrossTaskProcessor
 
 __version__ = "0.1.0"
@@ -21,6 +23,7 @@ __all__ = [
     "CrossTaskForConditionalGeneration",
     "CrossTaskOutput",
     "CrossTaskProcessor",
+    "QuestionSummarizationPipeline",
     *_LAZY,
 ]
 
@@ -29,6 +32,8 @@ __all__ = [
 AutoConfig.register(CrossTaskConfig.model_type, CrossTaskConfig)
 AutoModelForSeq2SeqLM.register(CrossTaskConfig, CrossTaskForConditionalGeneration)
 AutoProcessor.register(CrossTaskConfig, CrossTaskProcessor)
+PIPELINE_REGISTRY.register_pipeline(TASK, QuestionSummarizationPipeline, pt_model=AutoModelForSeq2SeqLM)
+CrossTaskConfig.pipelines_are_registered = True
 CrossTaskConfig.register_for_auto_class()
 CrossTaskForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
 CrossTaskProcessor.register_for_auto_class()

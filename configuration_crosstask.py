@@ -7,6 +7,14 @@ from transformers import AutoConfig, PretrainedConfig
 FUSIONS = ("classifier",)
 SUMMARY_LOSS_ON = ("all", "answerable")
 PROMPT = "question: {question} passage:"
+FORMAT_VERSION = 1  # of a checkpoint; the next one is what this code could not read
+# The pipelines that a checkpoint's own code has, as `pipeline()` looks for them.
+PIPELINES = {
+    "question-summarization": {
+        "impl": "pipeline_crosstask.QuestionSummarizationPipeline",
+        "pt": ["AutoModelForSeq2SeqLM"],
+    }
+}
 
 
 class CrossTaskConfig(PretrainedConfig):
@@ -51,6 +59,7 @@ class CrossTaskConfig(PretrainedConfig):
 
     model_type = "crosstask"
     sub_configs = {"summarizer": AutoConfig, "question_encoder": AutoConfig}
+    pipelines_are_registered = False  # of the class: whether the package is there to do it
     # What `Trainer` must not gather during evaluation: everything but the two kinds of logits.
     keys_to_ignore_at_inference = [
         "summary_loss",
@@ -96,6 +105,14 @@ class CrossTaskConfig(PretrainedConfig):
             for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
                 kwargs.setdefault(name, _token_id(self.summarizer, name))
         kwargs["is_encoder_decoder"] = True
+        self.format_version = kwargs.pop("format_version", FORMAT_VERSION)
+        if self.format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"The checkpoint is of format version {self.format_version}, and this crosstask reads "
+                f"{FORMAT_VERSION}: upgrade it with `pip install -U crosstask`, or load the checkpoint with "
+                "`trust_remote_code=True` where crosstask is not installed, by the code that it brings."
+            )
+        kwargs.pop("custom_pipelines", None)  # of the file; what holds is the property
         super().__init__(**kwargs)
 
         if fusion_dim is None and self.question_encoder is not None:
@@ -142,9 +159,19 @@ class CrossTaskConfig(PretrainedConfig):
             return self
         return self.summarizer.get_text_config(decoder=decoder, encoder=encoder)
 
+    @property
+    def custom_pipelines(self):
+        """
+        `dict`: the pipelines that need the checkpoint's own code; none where `import crosstask` has
+        registered them, which needs no `trust_remote_code` then.
+        """
+        # A new one each time, for `pipeline()` changes what it gets.
+        return {} if self.pipelines_are_registered else copy.deepcopy(PIPELINES)
+
     def to_dict(self):
         """As of any configuration, without the folders of one's machine that the parts came from."""
         output = super().to_dict()
+        output["custom_pipelines"] = copy.deepcopy(PIPELINES)
         for name in self.sub_configs:
             if output.get(name) is not None:
                 output[name].pop("_name_or_path", None)

@@ -14,8 +14,9 @@ import numpy as np
 
 from crosstask.data.checkpoints import check_counts
 from crosstask.data.schema import DataError
+from crosstask.eval.lead import lead
 from crosstask.eval.outputs import Outputs
-from crosstask.eval.sentences import lead, sentences_of
+from crosstask.sentences_crosstask import sentences_of
 
 
 class _Extractive:

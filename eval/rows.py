@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from crosstask.eval.sentences import OPENERS, sentences_of
+from crosstask.sentences_crosstask import OPENERS, sentences_of
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 # Starting a pool takes a second or two, in which one process scores about so many pairs.

@@ -3,9 +3,9 @@
 import pytest
 
 from crosstask.data.briefs import generate
+from crosstask.eval.lead import lead
 from crosstask.eval.results import Evaluation, SystemResult
 from crosstask.eval.scores import answer_recall, answerability, rouge
-from crosstask.eval.sentences import lead
 
 AWKWARD = [
     {

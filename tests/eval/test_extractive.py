@@ -12,7 +12,8 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from crosstask.data.schema import DataError
 from crosstask.eval.extractive import Lead, LexRank, Oracle
-from crosstask.eval.sentences import lead, sentences_of
+from crosstask.eval.lead import lead
+from crosstask.sentences_crosstask import sentences_of
 
 pytest.importorskip("sumy")
 

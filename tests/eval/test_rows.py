@@ -29,7 +29,7 @@ from crosstask.eval.rows import (
     mean,
     rouge_rows,
 )
-from crosstask.eval.sentences import sentences_of
+from crosstask.sentences_crosstask import sentences_of
 
 PASSAGE = "Ada Reed opened the bridge in Dorn Harbor on May 3. It cost 1,200 dollars. The river rose."
 SUMMARIES = [

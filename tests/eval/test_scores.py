@@ -4,6 +4,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from crosstask.eval.lead import lead
 from crosstask.eval.rows import normalize_answer
 from crosstask.eval.scores import (
     answer_recall,
@@ -11,7 +12,6 @@ from crosstask.eval.scores import (
     rouge,
     table,
 )
-from crosstask.eval.sentences import lead
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,192 @@
+"""`pipeline("question-summarization")`: from questions and passages to summaries with answerability."""
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping
+
+from transformers import GenerationConfig, Pipeline
+
+from .sentences_crosstask import evidence, merged, sentences_of
+
+TASK = "question-summarization"
+_COLUMNS = ("question", "passage")
+
+
+class QuestionSummarizationPipeline(Pipeline):
+    r"""
+    Writes a summary of a passage for each question on it.
+
+    ```python
+    >>> from transformers import pipeline
+
+    >>> summarize = pipeline("question-summarization", model="user/name", trust_remote_code=True)
+    >>> summarize(question="Who won?", passage="...")["summary"]
+    >>> summarize(question=["Who won?", "When?"], passage="...", merge=True)["summary"]
+    >>> for result in summarize(dataset, batch_size=16):
+    ...     print(result["answerability"])
+    ```
+
+    Settings of generation (`max_new_tokens`, `num_beams`, ..., or `generate_kwargs`) and the options below
+    may be given here, for every call, and to a call.
+
+    Evidence is found by the words that a summary shares with the passage's sentences, not by attention:
+    cross-attention is spread over layers and heads, can be had from the eager implementation alone, and
+    need not show what an output rests on (Jain & Wallace, 2019, "Attention is not Explanation").
+    """
+
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+    _load_processor = True
+
+    def __init__(self, model, **kwargs):
+        if kwargs.get("processor") is None:
+            raise ValueError("`processor` is needed beside a loaded `model`: its CrossTaskProcessor.")
+        super().__init__(model, **kwargs)
+
+    def __call__(self, inputs=None, *, question=None, passage=None, **kwargs):
+        r"""
+        Args:
+            inputs (`dict`, `list[dict]`, data set or generator of `dict`):
+                Each with the keys `question`, a text or a list of texts, and `passage`, a text; others are
+                not read. All questions on one passage are one batch.
+            question (`str` or `list[str]`), passage (`str`):
+                Instead of `inputs`, for one passage.
+            batch_size (`int`, defaults to 1):
+                Summaries that are written at once, where `inputs` are several.
+            return_evidence (`bool`, defaults to `False`):
+                Also return the sentences of the passage that the summary rests on.
+            min_answerability (`float`, *optional*):
+                Between 0 and 1. A summary whose answerability is below it is returned as not answered.
+            merge (`bool`, defaults to `False`):
+                One summary for all questions on a passage: what the summaries say, in the passage's order,
+                each thing once. With `min_answerability`, of the answered questions.
+            kwargs:
+                Settings of generation.
+
+        Returns:
+            For a question, a `dict` of `question`, `summary`, `answerability` (`float`, the probability that
+            the summary carries the answer), with `return_evidence` also `evidence` (`list[str]`, in the
+            passage's order) and with `min_answerability` also `answered` (`bool`). For a list of questions a
+            list of those; with `merge` instead a `dict` of the one `summary` and of `questions`, that list.
+            For a list of inputs a list of results; for a data set or generator an iterator.
+
+        Raises:
+            TypeError, ValueError: where an argument is of a wrong type or value, in one sentence.
+        """
+        if inputs is None:
+            inputs = {"question": question, "passage": passage}
+        elif question is not None or passage is not None:
+            raise ValueError("Expected either `inputs`, or `question` and `passage`, got both.")
+        if isinstance(inputs, Iterable) and not isinstance(inputs, (str, Mapping, list)):
+            inputs = (item for item in inputs)  # which `Pipeline` takes for a stream
+        elif not isinstance(inputs, (Mapping, list, types.GeneratorType)):
+            raise TypeError(
+                "`inputs` have to be a dict with `question` and `passage`, or several of them, got "
+                f"{type(inputs).__name__}."
+            )
+        return super().__call__(inputs, **kwargs) if inputs != [] else []
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Save the model and the processor with all code; arguments as of any model."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+    def _sanitize_parameters(
+        self, return_evidence=None, min_answerability=None, merge=None, generate_kwargs=None, **kwargs
+    ):
+        generation = {**(generate_kwargs or {}), **kwargs}
+        known = [*vars(GenerationConfig()), "generation_config"]
+        for name in generation:
+            if name not in known:
+                options = [*known, "return_evidence", "min_answerability", "merge", "batch_size"]
+                near = difflib.get_close_matches(name, options, n=1)
+                hint = f"; did you mean `{near[0]}`?" if near else ""
+                raise TypeError(f"`{name}` is no option and no setting of generation{hint}")
+        if (generation.get("num_return_sequences") or 1) != 1:
+            raise ValueError("`num_return_sequences` has to be 1: a question has one summary.")
+        if min_answerability is not None and not 0 <= min_answerability <= 1:
+            raise ValueError(f"`min_answerability` has to be between 0 and 1, got {min_answerability}.")
+        options = {
+            "return_evidence": return_evidence,
+            "min_answerability": min_answerability,
+            "merge": merge,
+        }
+        return {}, generation, {name: value for name, value in options.items() if value is not None}
+
+    def run_single(self, inputs, *parameters):
+        return next(self.get_iterator([inputs], None, 1, *parameters))
+
+    def get_iterator(
+        self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+    ):
+        several = not isinstance(inputs, list) or len(inputs) > 1
+
+        def written(items):
+            rows = [row for item in items for row in item["rows"]]
+            outputs = self.forward(self.processor.pad(rows), **forward_params)
+            start = 0
+            for item in items:
+                own = slice(start, start + len(item["rows"]))
+                start = own.stop
+                part = {name: value[own] for name, value in outputs.items()}
+                yield self.postprocess(item | part, **postprocess_params)
+
+        waiting = []
+        for index, item in enumerate(inputs):
+            waiting.append(self.preprocess(item, f"input {index}: " if several else ""))
+            # Questions on one passage stay together.
+            if sum(len(item["rows"]) for item in waiting) >= batch_size:
+                yield from written(waiting)
+                waiting = []
+        if waiting:
+            yield from written(waiting)
+
+    def preprocess(self, inputs, where=""):
+        questions, passage = _checked(inputs, where)
+        encoded = self.processor(question=questions, passage=passage)
+        rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
+        several = not isinstance(inputs["question"], str)
+        return {"questions": questions, "passage": passage, "several": several, "rows": rows}
+
+    def _forward(self, model_inputs, **generation):
+        output = self.model.generate(**model_inputs, return_dict_in_generate=True, **generation)
+        return {"sequences": output.sequences, "answerability": output.answerability}
+
+    def postprocess(self, model_outputs, return_evidence=False, min_answerability=None, merge=False):
+        summaries = self.processor.batch_decode(model_outputs["sequences"], skip_special_tokens=True)
+        sentences = sentences_of(model_outputs["passage"]) if return_evidence or merge else None
+        results = []
+        for question, summary, probability in zip(
+            model_outputs["questions"], summaries, model_outputs["answerability"].tolist(), strict=True
+        ):
+            result = {"question": question, "summary": summary.strip(), "answerability": probability}
+            if return_evidence:
+                result["evidence"] = [sentences[place] for place in evidence(summary, sentences)]
+            if min_answerability is not None:
+                result["answered"] = probability >= min_answerability
+            results.append(result)
+        if merge:
+            answered = [result["summary"] for result in results if result.get("answered", True)]
+            return {"summary": merged(answered, sentences), "questions": results}
+        return results if model_outputs["several"] else results[0]
+
+
+def _checked(inputs, where):
+    """The questions, as a list, and the passage of an input, or one sentence on what is wrong with it."""
+    if not isinstance(inputs, Mapping):
+        raise TypeError(f"{where}expected a dict with `question` and `passage`, got {type(inputs).__name__}.")
+    missing = [name for name in _COLUMNS if inputs.get(name) is None]
+    if missing:
+        raise ValueError(f"{where}`{missing[0]}` is missing.")
+    question, passage = (inputs[name] for name in _COLUMNS)
+    questions = [question] if isinstance(question, str) else question
+    if not isinstance(questions, (list, tuple)) or not all(isinstance(text, str) for text in questions):
+        raise TypeError(f"{where}`question` has to be a text or a list of texts, got {question!r:.80}.")
+    if not isinstance(passage, str):
+        raise TypeError(f"{where}`passage` has to be a text, got {type(passage).__name__}.")
+    if not questions or not all(text.strip() for text in questions):
+        raise ValueError(f"{where}`question` is empty.")
+    if not passage.strip():
+        raise ValueError(f"{where}`passage` is empty.")
+    return list(questions), passage

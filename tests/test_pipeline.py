@@ -1,0 +1,247 @@
+"""The pipeline: what goes in and comes out, alike in any batch, with and without the package."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import pipeline
+
+from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, QuestionSummarizationPipeline
+from crosstask.configuration_crosstask import PIPELINES
+from crosstask.pipeline_crosstask import TASK
+
+PASSAGES = ["The mayor opened the old bridge on May 3.", "Rain fell for two days. The river rose by a meter."]
+ROWS = [
+    {"question": "Who opened the bridge?", "passage": PASSAGES[0], "id": "a"},
+    {"question": ["How long did it rain?", "What rose?"], "passage": PASSAGES[1], "id": "b"},
+    {"question": "When?", "passage": PASSAGES[0] + " " + PASSAGES[1], "id": "c"},
+]
+SHORT = {"max_new_tokens": 6}
+
+
+@pytest.fixture(scope="module", params=["t5", "bert"])
+def folder(request, make_model, tokenizer, tmp_path_factory):
+    """A model whose question encoder reads the summarizer's ids, or ids of its own."""
+    folder = tmp_path_factory.mktemp("pipeline") / request.param
+    shapes = {"t5": {}, "bert": {"question_encoder": "bert"}}[request.param]
+    model = make_model(**shapes)
+    model.resize_token_embeddings(len(tokenizer))
+    own = None
+    if request.param == "bert":
+        own = tokenizer
+        model.question_encoder.resize_token_embeddings(len(tokenizer))
+    model.generation_config.update(**SHORT)
+    model.save_pretrained(folder)
+    CrossTaskProcessor(tokenizer, own, max_source_length=60).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipe(folder):
+    return pipeline(TASK, model=str(folder), device="cpu")
+
+
+def alike(found, expected):
+    """Equal, but for the rounding of other batches."""
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(alike, found, expected))
+    probability = found["answerability"], expected["answerability"]
+    rest = [{k: v for k, v in result.items() if k != "answerability"} for result in (found, expected)]
+    return rest[0] == rest[1] and probability[0] == pytest.approx(probability[1], abs=1e-5)
+
+
+def test_a_question_a_list_and_a_dict(pipe):
+    one = pipe(question="Who opened the bridge?", passage=PASSAGES[0])
+    assert one.keys() == {"question", "summary", "answerability"}
+    assert one["question"] == "Who opened the bridge?" and 0 < one["answerability"] < 1
+    assert alike(pipe(ROWS[0]), one)
+    several = pipe(question=["What rose?"], passage=PASSAGES[1])
+    assert isinstance(several, list) and several[0]["question"] == "What rose?"
+
+
+def test_it_is_what_the_model_writes(pipe, folder):
+    model = CrossTaskForConditionalGeneration.from_pretrained(folder)
+    processor = CrossTaskProcessor.from_pretrained(folder)
+    inputs = processor(question=ROWS[1]["question"], passage=ROWS[1]["passage"], return_tensors="pt")
+    output = model.generate(**inputs, num_beams=2, return_dict_in_generate=True)
+    summaries = [text.strip() for text in processor.batch_decode(output.sequences, skip_special_tokens=True)]
+    found = pipe(ROWS[1], num_beams=2)
+    assert [result["summary"] for result in found] == summaries
+    assert [result["answerability"] for result in found] == pytest.approx(output.answerability.tolist())
+
+
+def test_batch_size_and_kind_of_input_change_nothing(pipe):
+    rows = ROWS + ROWS[::-1]
+    expected = [pipe(row) for row in rows]
+    for size in (1, 2, 4, 100):
+        assert alike_all(pipe(rows, batch_size=size), expected)
+        assert alike_all(list(pipe((row for row in rows), batch_size=size)), expected)
+    data = Dataset.from_list([row for row in rows if isinstance(row["question"], str)])
+    expected = [
+        result for result, row in zip(expected, rows, strict=True) if isinstance(row["question"], str)
+    ]
+    assert alike_all(list(pipe(data, batch_size=3)), expected)
+
+
+def alike_all(found, expected):
+    return len(found) == len(expected) and all(map(alike, found, expected))
+
+
+def test_questions_on_one_passage_are_one_batch(pipe, monkeypatch):
+    sizes = []
+    forward = pipe._forward
+
+    def counted(inputs, **kwargs):
+        sizes.append(len(inputs["input_ids"]))
+        return forward(inputs, **kwargs)
+
+    monkeypatch.setattr(pipe, "_forward", counted)
+    pipe(question=["Who?", "When?", "What?"], passage=PASSAGES[0])
+    pipe([ROWS[1], ROWS[0], ROWS[1], ROWS[0]], batch_size=3)
+    assert sizes == [3, 3, 3]
+
+
+def test_a_stream_is_read_as_it_is_asked_for(pipe):
+    read = []
+
+    def rows():
+        for number in range(100):
+            read.append(number)
+            yield ROWS[0]
+
+    results = pipe(rows(), batch_size=2)
+    assert len(read) <= 1  # transformers 5 looks at the first
+    next(results)
+    assert len(read) == 2
+
+
+def test_evidence_and_answered(pipe):
+    results = pipe(ROWS, return_evidence=True, min_answerability=0.0)
+    for row, result in zip(ROWS, results, strict=True):
+        for each in result if isinstance(result, list) else [result]:
+            assert each["answered"] is True
+            assert all(sentence in row["passage"] for sentence in each["evidence"])
+    assert pipe(ROWS[0], min_answerability=1.0)["answered"] is False
+    assert pipe(ROWS[0], min_answerability=1.0)["summary"] == pipe(ROWS[0])["summary"]
+
+
+def test_merge(pipe):
+    found = pipe(ROWS[1], merge=True, return_evidence=True)
+    assert found.keys() == {"summary", "questions"} and "evidence" in found["questions"][0]
+    assert set(found["summary"].split()) <= {
+        word
+        for result in found["questions"]
+        for word in (*result["summary"].split(), result["summary"].title())
+    } | {word.capitalize() for result in found["questions"] for word in result["summary"].split()}
+    assert pipe(ROWS[1], merge=True, min_answerability=1.0)["summary"] == ""
+    assert pipe(ROWS[0], merge=True)["questions"][0]["question"] == ROWS[0]["question"]
+
+
+def test_options_may_be_given_for_every_call(folder):
+    pipe = pipeline(
+        TASK, model=str(folder), device="cpu", return_evidence=True, max_new_tokens=1, batch_size=2
+    )
+    assert "evidence" in pipe(ROWS[0]) and "evidence" not in pipe(ROWS[0], return_evidence=False)
+    model, processor = pipe.model, pipe.processor
+    other = QuestionSummarizationPipeline(
+        model=model, processor=processor, device="cpu", generate_kwargs=SHORT
+    )
+    assert len(other(ROWS[0])["summary"]) >= len(pipe(ROWS[0])["summary"])
+    with pytest.raises(ValueError, match="`processor` is needed beside a loaded `model`"):
+        QuestionSummarizationPipeline(model=model)
+
+
+@pytest.mark.parametrize(
+    "inputs, error, sentence",
+    [
+        ({}, ValueError, "^`question` is missing"),
+        ({"question": "Who?"}, ValueError, "^`passage` is missing"),
+        ({"question": [], "passage": "x"}, ValueError, "^`question` is empty"),
+        ({"question": ["Who?", " "], "passage": "x"}, ValueError, "^`question` is empty"),
+        (
+            {"question": 3, "passage": "x"},
+            TypeError,
+            "^`question` has to be a text or a list of texts, got 3",
+        ),
+        ({"question": ["Who?", None], "passage": "x"}, TypeError, "^`question` has to be a text or a list"),
+        ({"question": "Who?", "passage": ["x"]}, TypeError, "^`passage` has to be a text, got list"),
+        ({"question": "Who?", "passage": "\n"}, ValueError, "^`passage` is empty"),
+        ([ROWS[0], {"question": "Who?"}], ValueError, "^input 1: `passage` is missing"),
+        ([ROWS[0], "Who?"], TypeError, "^input 1: expected a dict with `question` and `passage`, got str"),
+        ("Who?", TypeError, "^`inputs` have to be a dict"),
+        (3, TypeError, "^`inputs` have to be a dict"),
+        ({"question": "Who opened the bridge? " * 30, "passage": "x"}, ValueError, "no room is left"),
+    ],
+)
+def test_what_is_wrong_is_said(pipe, inputs, error, sentence):
+    with pytest.raises(error, match=sentence):
+        pipe(inputs)
+
+
+@pytest.mark.parametrize(
+    "options, error, sentence",
+    [
+        (
+            {"return_evidnce": True},
+            TypeError,
+            "`return_evidnce` is no option .*did you mean `return_evidence`",
+        ),
+        ({"num_return_sequences": 2}, ValueError, "a question has one summary"),
+        ({"min_answerability": 2}, ValueError, "between 0 and 1, got 2"),
+        ({"question": "Who?"}, ValueError, "either `inputs`, or `question` and `passage`"),
+    ],
+)
+def test_what_is_wrong_with_options_is_said(pipe, options, error, sentence):
+    with pytest.raises(error, match=sentence):
+        pipe(ROWS[0], **options)
+
+
+def test_an_empty_list_has_no_results(pipe):
+    assert pipe([]) == [] and list(pipe(iter([]))) == []
+
+
+def test_the_checkpoint_has_the_pipeline(folder, pipe, tmp_path):
+    assert json.loads((folder / "config.json").read_text())["custom_pipelines"] == PIPELINES
+    assert type(pipe) is QuestionSummarizationPipeline and not pipe.model.config.custom_pipelines
+    pipe.save_pretrained(tmp_path / "saved")
+    assert {"pipeline_crosstask.py", "sentences_crosstask.py", "processor_config.json"} <= {
+        path.name for path in (tmp_path / "saved").iterdir()
+    }
+    assert alike(pipeline(TASK, model=str(tmp_path / "saved"), device="cpu")(ROWS[0]), pipe(ROWS[0]))
+
+
+def test_without_the_package(hub, alice, folder, pipe, tmp_path):
+    """By Hub id, in a process that cannot import it; and saved there again, as a second person would."""
+    pipe.model.push_to_hub("alice/model")
+    pipe.processor.push_to_hub("alice/model")
+    code = f"""
+import sys
+sys.modules["crosstask"] = None
+import json
+from transformers import pipeline
+pipe = pipeline({TASK!r}, model="alice/model", trust_remote_code=True, device="cpu")
+pipe.save_pretrained({str(tmp_path / "saved")!r})
+pipe = pipeline({TASK!r}, model={str(tmp_path / "saved")!r}, trust_remote_code=True, device="cpu")
+print("RESULT", json.dumps(pipe({ROWS[1]!r}, return_evidence=True)))
+try:
+    pipeline({TASK!r}, model="alice/model", device="cpu", trust_remote_code=False)
+except ValueError as error:
+    print("REFUSED", "trust_remote_code=True" in str(error))
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.split("RESULT ")[1].splitlines()[0])
+    assert alike(found, pipe(ROWS[1], return_evidence=True))
+    assert "REFUSED True" in done.stdout
+
+
+def test_on_the_device_and_in_the_dtype_that_was_asked_for(folder):
+    pipe = pipeline(TASK, model=str(folder), dtype="bfloat16", device="cpu")
+    assert pipe.model.dtype == torch.bfloat16 and isinstance(pipe(ROWS[0])["answerability"], float)

@@ -1,0 +1,78 @@
+"""Which sentences a summary rests on, and what several summaries say once. (Cutting: eval/test_scores.py.)"""
+
+import random
+
+import pytest
+
+from crosstask.data.briefs import generate
+from crosstask.sentences_crosstask import evidence, merged, sentences_of
+
+PASSAGE = [
+    "The mayor opened the old bridge on May 3.",
+    "Rain fell for two days.",
+    "The bridge cost $4,500, the mayor said.",
+    "It will carry 200 cars a day.",
+]
+
+
+@pytest.mark.parametrize(
+    "summary, places",
+    [
+        ("The bridge cost $4,500.", [2]),
+        ("It rained for two days.", [1]),
+        ("The old bridge was opened, and it carries 200 cars.", [0, 3]),
+        ("The bridge cost $4,500. Rain fell.", [1, 2]),
+        ("RAIN FELL!", [1]),
+        ("Nobody knows.", []),
+        ("", []),
+    ],
+)
+def test_evidence(summary, places):
+    assert evidence(summary, PASSAGE) == places
+
+
+def test_evidence_without_a_passage():
+    assert evidence("Rain fell.", []) == []
+    assert evidence("雨が降った。", ["雨が降った。", "橋が開いた。"]) == [0]
+
+
+def test_evidence_has_the_answer_and_little_else():
+    rows = [row for row in generate("fuse", "test", 60) if row["answerable"] == 1 and row["answer"]]
+    found = cited = 0
+    for row in rows:
+        sentences = sentences_of(row["passage"])
+        places = evidence(row["summary"], sentences)
+        found += any(row["answer"] in sentences[place] for place in places)
+        cited += len(places)
+    assert len(rows) > 100 and found / len(rows) >= 0.95 and cited / len(rows) < 2.5
+
+
+def test_merged_is_in_the_passages_order_and_says_nothing_twice():
+    summaries = [
+        "It carries 200 cars a day.",
+        "The mayor opened the bridge, and rain fell for two days.",
+        "The mayor opened the bridge, and the bridge cost $4,500.",
+        "The bridge cost $4,500.",
+        "The mayor opened the bridge on May 3.",
+    ]
+    whole = "The mayor opened the bridge on May 3. Rain fell for two days."
+    whole += " The bridge cost $4,500. It carries 200 cars a day."
+    assert merged(summaries, PASSAGE) == whole
+    for _ in range(5):
+        random.Random(0).shuffle(summaries)
+        assert sorted(sentences_of(merged(summaries, PASSAGE))) == sorted(sentences_of(whole))
+
+
+@pytest.mark.parametrize(
+    "summaries, text",
+    [
+        ([], ""),
+        ([""], ""),
+        (["Rain fell.", "Rain fell."], "Rain fell."),
+        (["Nobody knows.", "Rain fell."], "Rain fell. Nobody knows."),
+        # What follows is no clause of its own.
+        (["They sold apples, and pears.", "They sold apples."], "They sold apples, and pears."),
+    ],
+)
+def test_merged(summaries, text):
+    assert merged(summaries, PASSAGE) == text
