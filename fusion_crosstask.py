@@ -116,18 +116,6 @@ def summary_mask(targets, config):
     return mask
 
 
-def check_answerable(answerable, batch_size):
-    """Refuse what is no batch of 0, 1 or -100, which the loss would do from deep inside, or not at all."""
-    correct = answerable.shape == (batch_size,) and not answerable.is_floating_point()
-    # A compiled graph cannot branch on values.
-    if correct and not torch.compiler.is_compiling():
-        correct = ((answerable == 0) | (answerable == 1) | (answerable == IGNORED)).all()
-    if not correct:
-        raise ValueError(
-            f"`answerable` has to be 1, 0 or {IGNORED} for each of the {batch_size} rows, got {answerable}."
-        )
-
-
 def token_ids(value, device):
     """A tensor of the one, several or no token ids that a configuration gives."""
     value = [] if value is None else value

@@ -3,24 +3,23 @@
 import copy
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from .checkpoint_crosstask import MODEL_TAGS, CheckpointMixin
 from .configuration_crosstask import CrossTaskConfig
-from .fusion_crosstask import (
-    IGNORED,
-    UNKNOWN,
-    CrossAttentionFusion,
-    check_answerable,
-    summary_mask,
-    targets_of,
-    token_ids,
-)
+from .fusion_crosstask import UNKNOWN, CrossAttentionFusion, summary_mask, targets_of, token_ids
+from .loss_crosstask import joint_loss
 from .parts_crosstask import encoder_of, input_of, keep_weights, lm_head, load_part, output_of
+
+if TYPE_CHECKING:
+    # Not run: it has transformers, which goes by what the text imports, take these files along.
+    from .pipeline_crosstask import QuestionSummarizationPipeline  # noqa: F401
+    from .sentences_crosstask import sentences_of  # noqa: F401
 
 
 @dataclass
@@ -54,7 +53,7 @@ question_encoder_attentions:
     fusion_attentions: torch.FloatTensor | None = None
 
 
-class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, GenerationMixin):
     """
     A summarizer and a question encoder, joined by cross-attention: it writes the summary of a passage
     under a question, and says how probable it is that the summary carries the answer.
@@ -91,6 +90,7 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if config.summarizer is None or config.question_encoder is None:
             raise ValueError("`config` needs both `summarizer` and `question_encoder`.")
         super().__init__(config)
+        self.model_tags = list(MODEL_TAGS)
         if summarizer is None:
             summarizer = AutoModelForSeq2SeqLM.from_config(config.summarizer)
         if question_encoder is None:
@@ -317,10 +317,12 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 summary_mask(targets, self.config),
                 wanted["output_attentions"],
             )
-        summary_loss, answerability_loss = self._losses(summary.logits, labels, fused[0], answerable)
+        loss, summary_loss, answerability_loss = joint_loss(
+            self.config, summary.logits, labels, fused[0], answerable
+        )
         output = CrossTaskOutput(
             **{name: value for name, value in summary.items() if name != "loss"},
-            loss=self._joint_loss(summary_loss, answerability_loss),
+            loss=loss,
             summary_loss=summary_loss,
             answerability_loss=answerability_loss,
             answerability_logits=fused[0],
@@ -355,26 +357,6 @@ class CrossTaskForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if question_mask is None:
             question_mask = torch.ones(outputs[0].shape[:2], device=outputs[0].device)
         return outputs, question_mask.bool()
-
-    def _losses(self, logits, labels, answerability_logits, answerable):
-        summary_loss = answerability_loss = None
-        if answerable is not None:
-            check_answerable(answerable, len(answerability_logits))
-            answerable = answerable.to(answerability_logits.device, torch.long)
-            answerability_loss = _cross_entropy(answerability_logits, answerable)
-        if labels is not None:
-            labels = labels.to(logits.device)
-            if self.config.summary_loss_on == "answerable" and answerable is not None:
-                left_out = answerable.to(labels.device) != 1
-                labels = labels.masked_fill(left_out[:, None], IGNORED)
-            summary_loss = _cross_entropy(logits.flatten(0, 1), labels.flatten())
-        return summary_loss, answerability_loss
-
-    def _joint_loss(self, summary_loss, answerability_loss):
-        if answerability_loss is None:
-            return summary_loss
-        weighted = self.config.answerability_weight * answerability_loss
-        return weighted if summary_loss is None else summary_loss + weighted.to(summary_loss.device)
 
     @torch.no_grad()
     def generate(self, inputs=None, generation_config=None, **kwargs):
@@ -491,9 +473,3 @@ question_encoder_outputs:
 def _first(*values):
     """The first value that is not None."""
     return next((value for value in values if value is not None), None)
-
-
-def _cross_entropy(logits, labels):
-    """Mean over the labels that count, in float32; 0 (with a graph) where none does."""
-    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
-    return loss / (labels != IGNORED).sum().clamp(min=1)

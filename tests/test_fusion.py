@@ -9,7 +9,6 @@ from crosstask.fusion_crosstask import (
     IGNORED,
     UNKNOWN,
     CrossAttentionFusion,
-    check_answerable,
     summary_mask,
     targets_of,
     token_ids,
@@ -150,14 +149,3 @@ def test_targets_of_decoder_inputs():
 
 def test_token_ids():
     assert [token_ids(value, "cpu").tolist() for value in (None, 3, [4, 5])] == [[], [3], [4, 5]]
-
-
-@pytest.mark.parametrize("labels", [[0, 1, IGNORED], [1, 1, 1], [True, False, True]])
-def test_answerable_as_it_should_be(labels):
-    check_answerable(torch.tensor(labels), 3)
-
-
-@pytest.mark.parametrize("labels", [[0, 1, 2], [-1, 0, 0], [0.0, 1.0, 1.0], [1, 0], [[1], [0], [1]], 1])
-def test_answerable_as_it_should_not_be(labels):
-    with pytest.raises(ValueError, match="`answerable` has to be 1, 0 or -100 for each of the 3 rows"):
-        check_answerable(torch.tensor(labels), 3)

@@ -1,0 +1,146 @@
+"""Adapters on top of a finished model: each gives what the model it was trained as gave."""
+
+import pytest
+import torch
+from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForSeq2SeqLM
+
+from crosstask import CrossTaskForConditionalGeneration
+
+LABELLED = {"answerable": torch.tensor([1, 0])}
+
+
+def adapted(base, seed, **settings):
+    """LoRA with a fusion of its own, as a training run makes it, with random weights."""
+    model = CrossTaskForConditionalGeneration.from_pretrained(base)
+    settings = {"r": 2, "target_modules": ["q", "v"], "modules_to_save": ["fusion"]} | settings
+    config = LoraConfig(task_type="SEQ_2_SEQ_LM", exclude_modules=r"fusion\..*", **settings)
+    model = get_peft_model(model, config).eval()
+    random = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = torch.randn(parameter.shape, generator=random) * 0.3
+    return model
+
+
+@pytest.fixture(scope="module")
+def folders(make_model, tmp_path_factory):
+    """A model, and two adapters on it."""
+    folder = tmp_path_factory.mktemp("adapters")
+    make_model().save_pretrained(folder / "base")
+    for seed, name in enumerate("ab"):
+        adapted(folder / "base", seed).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture
+def base(folders):
+    return CrossTaskForConditionalGeneration.from_pretrained(folders / "base")
+
+
+@torch.no_grad()
+def numbers(model, inputs):
+    output = model(**inputs, **LABELLED)
+    ids = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    written = model.generate(**ids, max_new_tokens=6, return_dict_in_generate=True)
+    return {
+        "logits": output.logits,
+        "answerability_logits": output.answerability_logits,
+        "loss": output.loss,
+        "sequences": written.sequences,
+        "answerability": written.answerability,
+    }
+
+
+def assert_same(found, expected):
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-3, atol=5e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.fixture
+def expected(folders, base, make_inputs):
+    """What the base and each adapter, merged, give."""
+    inputs = make_inputs(base)
+    merged = {
+        name: adapted(folders / "base", seed).merge_and_unload().eval() for seed, name in enumerate("ab")
+    }
+    return inputs, {name: numbers(model, inputs) for name, model in {"base": base, **merged}.items()}
+
+
+def test_adapters_are_switched_by_name(folders, base, expected):
+    inputs, wanted = expected
+    assert not torch.allclose(wanted["a"]["answerability"], wanted["b"]["answerability"])
+    base.load_adapter(folders / "a", adapter_name="a")
+    assert_same(numbers(base, inputs), wanted["a"])
+    base.load_adapter(folders / "b", adapter_name="b")
+    for name in "bab":
+        base.set_adapter(name)
+        assert base.active_adapters() == [name]
+        assert_same(numbers(base, inputs), wanted[name])
+
+
+def test_disabled_is_as_before_and_enabled_is_as_with_it(folders, base, expected):
+    inputs, wanted = expected
+    base.load_adapter(folders / "a")
+    base.disable_adapters()
+    found = numbers(base, inputs)
+    assert all(torch.equal(found[name], value) for name, value in wanted["base"].items())
+    base.enable_adapters()
+    assert_same(numbers(base, inputs), wanted["a"])
+
+
+def test_a_deleted_adapter_leaves_the_other(folders, base, expected):
+    inputs, wanted = expected
+    for name in "ab":
+        base.load_adapter(folders / name, adapter_name=name)
+    base.set_adapter("b")
+    base.delete_adapter("a")
+    assert base.active_adapters() == ["b"]
+    assert_same(numbers(base, inputs), wanted["b"])
+
+
+def test_peft_loads_them_too(hub, alice, folders, base, expected):
+    inputs, wanted = expected
+    assert_same(numbers(PeftModel.from_pretrained(base, folders / "a"), inputs), wanted["a"])
+    CrossTaskForConditionalGeneration.from_pretrained(folders / "base").push_to_hub("alice/base")
+    adapted("alice/base", 0).push_to_hub("alice/adapter")
+    assert "adapter_model.safetensors" in hub.files("alice/adapter")
+    assert "model.safetensors" not in hub.files("alice/adapter")
+    for auto_class in (AutoPeftModelForSeq2SeqLM, AutoModelForSeq2SeqLM):
+        assert_same(numbers(auto_class.from_pretrained("alice/adapter"), inputs), wanted["a"])
+    again = CrossTaskForConditionalGeneration.from_pretrained("alice/base")
+    again.load_adapter("alice/adapter")
+    assert_same(numbers(again, inputs), wanted["a"])
+
+
+def test_saving_saves_the_adapter(folders, base, expected, tmp_path):
+    inputs, wanted = expected
+    base.load_adapter(folders / "a")
+    base.save_pretrained(tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+    other = CrossTaskForConditionalGeneration.from_pretrained(folders / "base")
+    other.load_adapter(tmp_path)
+    assert_same(numbers(other, inputs), wanted["a"])
+
+
+def test_an_adapter_of_another_model_is_refused(folders, base, make_model, make_part, tmp_path):
+    make_model("bart").save_pretrained(tmp_path / "bart")
+    adapted(tmp_path / "bart", 0, target_modules=["q_proj"]).save_pretrained(tmp_path / "of bart")
+    plain = AutoModelForSeq2SeqLM.from_config(make_part("t5"))
+    get_peft_model(plain, LoraConfig(target_modules=["q"])).save_pretrained(tmp_path / "of t5")
+    make_model(fusion_dim=16, fusion_num_heads=2).save_pretrained(tmp_path / "narrow")
+    adapted(tmp_path / "narrow", 0).save_pretrained(tmp_path / "of narrow")
+    for name in ("of bart", "of t5", "of narrow"):
+        with pytest.raises(
+            ValueError, match=f"^adapter .*{name} does not fit the model .*base .*; load it on"
+        ) as caught:
+            base.load_adapter(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_is_refused(folders, base):
+    base.load_adapter(folders / "a", adapter_name="a")
+    with pytest.raises(ValueError, match="nobody.*among .*'a'"):
+        base.set_adapter("nobody")
