@@ -114,7 +114,7 @@ def _metadata(folder: Path, facts: BuildFacts) -> DatasetCardData:
         language=list(facts.language) or None,
         **_licence(facts.sources),
         task_categories=["summarization", "question-answering"],
-        size_categories=[_size(rows)],
+        size_categories=[size_category(rows)],
         annotations_creators=["machine-generated" if made else "found"],
         source_datasets=hub_ids or ["original"],
         tags=["crosstask", "question-prompted-summarization"],
@@ -143,8 +143,8 @@ def _licence(sources: Sequence[Mapping[str, str | None]]) -> dict[str, str]:
     return {"license": "other", "license_name": names.pop() if len(names) == 1 else "mixed"}
 
 
-def _size(rows: int) -> str:
-    """The Hub's name for so many rows."""
+def size_category(rows: int) -> str:
+    """The Hub's name for so many rows, of its `size_categories`."""
     names = [f"{number}{unit}" for unit in "KMB" for number in (1, 10, 100)]
     if rows < 1000:
         return "n<1K"

@@ -206,7 +206,7 @@ def score(rows, written, *, bertscore=None, judge=None):
         `dict[str, SystemResult]`, and a list of sentences on what is absent.
     """
     passages, questions, answers = ([row[name] for row in rows] for name in ("passage", "question", "answer"))
-    references = _references(rows)
+    references = references_of(rows)
     results, notes = {}, []
     # All systems at once, so that a text pair that several of them have is scored once.
     names, texts = list(written), [text for outputs in written.values() for text in outputs.summaries]
@@ -271,7 +271,8 @@ def _read(arguments):
     return splits[arguments.split].to_list()[: arguments.rows]
 
 
-def _references(rows):
+def references_of(rows):
+    """What the summaries of each row are compared with, see [`score`]: a list of texts a row."""
     found = defaultdict(list)
     for row in rows:
         if row["answerable"] != 0 and row["summary"] not in found[row["passage"], row["question"]]:
