@@ -22,7 +22,9 @@ def load_part(model, model_kwargs=None):
         except ImportError as error:
             raise ImportError(f"{model} is a PEFT adapter: `pip install peft` to load it.") from error
         adapter = PeftConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
-        base = load_part(adapter.base_model_name_or_path, model_kwargs)
+        # The adapter is what the user named and may have trusted; its base is not.
+        others = {name: value for name, value in model_kwargs.items() if name != "trust_remote_code"}
+        base = load_part(adapter.base_model_name_or_path, others)
         return PeftModel.from_pretrained(base, model, **_hub_kwargs(model_kwargs)).merge_and_unload()
     config = AutoConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel

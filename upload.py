@@ -199,7 +199,7 @@ def check_public(files: Mapping[str, Path | str], *folders: Path) -> None:
         if (token and token in content) or _TOKEN.search(content):
             raise HubError(f"{path}: has what looks like a token of the Hub in it; nothing was published")
         for folder in sorted(private):
-            if re.search(re.escape(folder.encode()) + rb"(?![\w.-])", content):
+            if re.search(rb"(?<![\w.])" + re.escape(folder.encode()) + rb"(?![\w.-])", content):
                 raise HubError(f"{path}: names a folder of this machine ({folder}); nothing was published")
 
 

@@ -1,8 +1,8 @@
 """What is published on a Hub is what others get: `check_hub.py RUN WORK EXPECTED PYTHON...`.
 
-RUN is the quickstart's, with its evaluation; WORK a folder; EXPECTED what load_check.py saved; each PYTHON one
-of an environment without this library. The Hub is that of the tests, on this machine; everything else is as it
-would be: the commands, HTTP, and processes that share nothing beside it.
+RUN is the quickstart's, with its evaluation; WORK a folder; EXPECTED what load_check.py saved; each PYTHON
+one of an environment without this library. The Hub is that of the tests, on this machine; everything else is
+as it would be: the commands, HTTP, and processes that share nothing beside it.
 """
 
 import json

@@ -67,6 +67,4 @@ with torch.no_grad():
             torch.testing.assert_close(output[part], wanted[part], rtol=1e-3, atol=1e-3)
         assert torch.equal(other.generate(**inputs), merged.generate(**inputs)), name
     assert not torch.allclose(base(**labelled).answerability_logits, wanted.answerability_logits, atol=1e-3)
-print(
-    f"transformers {transformers.__version__}: card, pipeline, data sets, metric, adapter and a second model read"
-)
+print(f"transformers {transformers.__version__}: card, pipeline, data sets, metric, adapter, second model")

@@ -1,7 +1,9 @@
 """The package: light to import, known to the Auto classes, with its names in place."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
@@ -61,3 +63,13 @@ def test_unknown_names():
         crosstask.CrossTaskModel  # noqa: B018
     with pytest.raises(ImportError, match="CrossTaskModel"):
         from crosstask import CrossTaskModel  # noqa: F401
+
+
+def test_nothing_trusts_remote_code_by_itself():
+    root = Path(crosstask.__file__).parent
+    files = [*root.glob("*.py"), *root.glob("data/*.py"), *root.glob("eval/**/*.py")]
+    assert len(files) > 40
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                assert node.value.value is False, f"{file}, line {node.lineno}"

@@ -1,9 +1,11 @@
 """Composing from parts: checkpoints, loaded models, adapters, and what is taken of each."""
 
 import copy
+import json
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModel,
     AutoModelForSeq2SeqLM,
@@ -109,6 +111,21 @@ def test_adapter_folder_is_merged(summarizer, answerer, tmp_path):
         assert torch.allclose(loaded(IDS, labels=IDS).logits, expected, atol=1e-5)
     assert torch.equal(adapted(input_ids=IDS, labels=IDS).logits, expected)  # itself not merged
     assert not changed(T5ForConditionalGeneration.from_pretrained(tmp_path / "base"), before)
+
+
+def test_the_code_of_an_adapters_base_is_not_trusted(summarizer, answerer, tmp_path):
+    """Whoever trusts the adapter that he names has not trusted a repository that the adapter names."""
+    summarizer.save_pretrained(tmp_path / "base")
+    base = T5ForConditionalGeneration.from_pretrained(tmp_path / "base")
+    get_peft_model(base, LoraConfig(target_modules=["q"])).save_pretrained(tmp_path / "adapter")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig"}}
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    ran = tmp_path / "ran"
+    (tmp_path / "base" / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass EvilConfig: pass\n")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        compose(str(tmp_path / "adapter"), answerer, model_kwargs={"trust_remote_code": True})
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize(
