@@ -195,7 +195,10 @@ def _told(run_dir, repo_id, evaluation, facts):
     card = model_card(run_dir, repo_id=repo_id, evaluation=evaluation, **facts)
     told = {"README.md": card, "metrics.json": run_dir / "metrics.json", **card_files(run_dir)}
     if evaluation:
-        path, text = eval_results_file(run_dir, evaluation)
+        try:
+            path, text = eval_results_file(run_dir, evaluation)
+        except ImportError:  # huggingface_hub 0.x, which transformers 4 needs: the card tells it all the same
+            return told
         told[path] = text
     return told
 

@@ -6,34 +6,18 @@ import subprocess
 import sys
 
 import pytest
+import tiny_run
 import torch
 import yaml
 from safetensors.torch import load_file
+from tiny_run import TINY
 from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
 
 from crosstask import train
 from crosstask.data.briefs import generate
 from crosstask.data.tokenizer import train_tokenizer
 
-TINY = {"model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 1, "num_heads": 4}
-RECIPE = {
-    "data": "briefs",
-    "data_options": {"passages": {"train": 20, "validation": 4, "test": 4}},
-    "summarizer_config": TINY,
-    "question_answerer_config": TINY,
-    "vocab_size": 400,
-    "max_source_length": 256,
-    "fusion_num_heads": 4,
-    "per_device_train_batch_size": 8,
-    "per_device_eval_batch_size": 8,
-    "generation_max_length": 8,
-    "max_steps": 2,
-    "save_steps": 1,
-    "logging_steps": 1,
-    "disable_tqdm": True,
-    "use_cpu": True,
-    "seed": 0,
-}
+RECIPE = tiny_run.RECIPE | {"save_steps": 1, "generation_max_length": 8, "use_cpu": True}
 # One row a passage, each of use to all stages.
 ROWS = {row["passage"]: row for row in generate("fuse", passages=12) if row["answerable"]}
 ROWS = [row | {"id": f"r{number}"} for number, row in enumerate(ROWS.values())]
