@@ -109,8 +109,8 @@ class CrossTaskConfig(PretrainedConfig):
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
                 f"The checkpoint is of format version {self.format_version}, and this crosstask reads "
-                f"{FORMAT_VERSION}: upgrade it with `pip install -U crosstask`, or load the checkpoint with "
-                "`trust_remote_code=True` where crosstask is not installed, by the code that it brings."
+                f"{FORMAT_VERSION}: upgrade it, or load the checkpoint with `trust_remote_code=True` where "
+                "crosstask is not installed, by the code that it brings."
             )
         kwargs.pop("custom_pipelines", None)  # of the file; what holds is the property
         super().__init__(**kwargs)

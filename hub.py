@@ -3,7 +3,7 @@
 model        a training run's model, with its code and its card
 adapter      a training run's LoRA weights and fusion alone, for those who have the model they sit on
 dataset      what `crosstask-build` made
-evaluation   the rows of a `crosstask-eval` report and what each system wrote for them
+evaluation   the rows of an evaluation (a report's, or a run's own) and what each system wrote for them
 metric       a module for `evaluate.load`
 
 Each is one commit: a reader of the Hub never sees half of one.
@@ -245,7 +245,7 @@ _COLLECTORS = {
     "model": ("folder of a finished training run", _model),
     "adapter": ("folder of a finished training run with LoRA", _adapter),
     "dataset": ("folder of a finished crosstask-build", _dataset),
-    "evaluation": ("folder of a crosstask-eval report", _evaluation),
+    "evaluation": ("folder of a crosstask-eval report or a finished training run", _evaluation),
     "metric": ("name of a metric: answer_recall, rouge, ...", _metric),
 }
 

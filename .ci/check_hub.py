@@ -1,8 +1,8 @@
 """What is published on a Hub is what others get: `check_hub.py RUN WORK EXPECTED PYTHON...`.
 
-RUN is the quickstart's, with its evaluation; WORK a folder; EXPECTED what load_check.py saved; each PYTHON
-one of an environment without this library. The Hub is that of the tests, on this machine; everything else is
-as it would be: the commands, HTTP, and processes that share nothing beside it.
+RUN is the quickstart's; WORK a folder; EXPECTED what load_check.py saved; each PYTHON one of an environment
+without this library. The Hub is that of the tests, on this machine; everything else is as it would be: the
+commands, HTTP, and processes that share nothing beside it.
 """
 
 import json
@@ -48,8 +48,9 @@ def publish(token, kind, source, repo, *flags):
 
 
 with LoopbackHub() as hub:
-    publish(alice, "model", run, "alice/quickstart", "--license", "apache-2.0", "--language", "en")
-    publish(alice, "evaluation", run / "evaluation", "alice/briefs-evaluation", "--license", "apache-2.0")
+    publish(alice, "evaluation", run, "alice/briefs-evaluation", "--license", "apache-2.0")
+    facts = ["--license", "apache-2.0", "--language", "en", "--evaluation", "alice/briefs-evaluation"]
+    publish(alice, "model", run, "alice/quickstart", *facts)
     publish(alice, "metric", "answer_recall", "alice/answer_recall")
 
     # A data set of bob's own rows, made from the model card's point of view by somebody else.

@@ -25,7 +25,7 @@ _OF_SYSTEM = ("id", "summary", "probability", "own_probability")
 _INTRODUCTION = """# {title}
 
 Test rows with all references, and what {count} systems wrote for them, row by row: for trying another model
-on the very same rows, and for checking the figures below. Made by `crosstask-eval`.
+on the very same rows, and for checking the figures below.
 
 ```python
 from datasets import load_dataset
@@ -44,7 +44,7 @@ the answer is carried by the row's own reference (`probability`) and by the syst
 
 ## Score a model
 
-With [crosstask](https://pypi.org/project/crosstask/) installed, here for a system of this data set:
+With `crosstask` installed, here for a system of this data set:
 
 ```python
 from crosstask.eval.outputs import Outputs
@@ -65,10 +65,11 @@ print(means)
 def write_evaluation_dataset(
     report_dir: str | os.PathLike[str], folder: str | os.PathLike[str], *, repo_id: str, license: str
 ) -> None:
-    """Write the folder of a data set from a report of `crosstask-eval`.
+    """Write the folder of a data set from what an evaluation found.
 
     Args:
-        report_dir: With `results.json` and `rows.parquet`.
+        report_dir: Of a report of `crosstask-eval`, or of a training run, which ends with an evaluation:
+            with `results.json` and `rows.parquet`.
         folder: Where to; made if it is not there.
         repo_id: Where it will be published, "user/name".
         license: The Hub's name of the rows' licence.
@@ -127,7 +128,7 @@ def _read(folder: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
         lines = pq.read_table(folder / "rows.parquet").to_pylist()
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder}: expected the folder of a crosstask-eval report, with results.json and rows.parquet "
+            f"{folder}: expected the folder of an evaluation, with results.json and rows.parquet "
             f"({str(error).splitlines()[0]})"
         ) from error
     if not lines or {line["system"] for line in lines} != set(results["order"]):
@@ -182,6 +183,7 @@ def _figures(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
         values = [
             [name, *(number(systems[system]["figures"].get(figure)) for figure in figures)]
             for system, name in names.items()
+            if systems[system]["figures"]
         ]
         lines += ["", "Does it know whether the row's own reference carries the answer?", ""]
         lines += _table(["system", *figures], values)
@@ -203,9 +205,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def _settings(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
     made = results["made"]
     lines = ["", "## How the summaries were made", ""]
-    for system, settings in made.get("systems", {}).items():
+    for system, name in names.items():
+        settings = made.get("systems", {}).get(system, {})
         said = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
-        lines.append(f"- `{names[system]}`: {said}")
+        lines.append(f"- `{name}`: {said}")
     versions = ", ".join(f"{name} {value}" for name, value in made.get("versions", {}).items())
     return [*lines, "", f"Rows of {made.get('data', '?')}, {made.get('split', '?')}. {versions}".rstrip()]
 

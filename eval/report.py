@@ -4,6 +4,8 @@ import json
 import shutil
 from textwrap import shorten
 
+import torch
+import transformers
 from tqdm.auto import tqdm
 
 from crosstask.cards import card_files, model_card, public_name
@@ -14,7 +16,7 @@ from crosstask.eval.extractive import Lead
 from crosstask.eval.generative import Seq2Seq, config_of
 from crosstask.eval.html import write_html
 from crosstask.eval.plots import learning_curve
-from crosstask.eval.results import Evaluation, means, measured
+from crosstask.eval.results import Evaluation, means, measured, write_results
 from crosstask.eval.results import show as show_table
 from crosstask.eval.run import score
 from crosstask.storage import write_text
@@ -26,7 +28,8 @@ SHOWN = 600  # characters of a passage
 def evaluate(recipe):
     """
     Compare lead-3, the summarizer alone and the cross-task model on the test rows of the joint stage, and
-    write `metrics.json`, `report.html`, `learning_curve.png` and the model card into the run's folder.
+    write `metrics.json`, `results.json`, `rows.parquet`, `report.html`, `learning_curve.png` and the model
+    card into the run's folder.
 
     Args:
         recipe ([`Recipe`]): Of a run whose stages are finished.
@@ -53,7 +56,8 @@ def evaluate(recipe):
     model = CrossTask(recipe.output_dir / "crosstask", **settings, **where)
     model.name = "cross-task"
     written = {}
-    for system in (Lead(3), baseline, model):
+    systems = (Lead(3), baseline, model)
+    for system in systems:
         with tqdm(total=len(rows), desc=system.name, unit=" rows", leave=False) as bar:
             written[system.name] = system.write(rows, bar.update)
 
@@ -61,7 +65,7 @@ def evaluate(recipe):
     history = json.loads(history.read_text(encoding="utf-8")) if history.exists() else {}
     logs = {name: entry["log"] for name, entry in history.items()}
     results, _ = score(rows, written)
-    data = public_name(str(stage.data))
+    data, split = public_name(str(stage.data)), "test" if "test" in splits else "validation"
     evaluation = Evaluation(
         title=f"{recipe.output_dir.resolve().name} on {data}",
         rows=rows,
@@ -69,12 +73,18 @@ def evaluate(recipe):
         baseline=baseline.name,
         notes=["`crosstask-eval` adds BERTScore, entailment, ablations and further systems."],
         history=logs or None,
-        made={"data": data} | settings,
+        made={
+            "data": data,
+            "split": split,
+            "systems": {system.name: system.settings for system in systems},
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        },
     )
+    write_results(evaluation, recipe.output_dir)
     write_html(evaluation, recipe.output_dir / "report.html")
     metrics = {
         "data": data,
-        "split": "test" if "test" in splits else "validation",
+        "split": split,
         "rows": len(rows),
         "passages": len({row["passage"] for row in rows}),
         "systems": means(evaluation),

@@ -32,6 +32,7 @@ def test_the_run_folder_has_what_the_design_says(trained_run):
     assert not list(folder.rglob("*.bin")) + list(folder.rglob("*.pt")) + list(folder.rglob("*.tmp"))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert list(metrics["systems"]) == ["lead-3", "summarizer alone", "cross-task"]
+    assert json.loads((folder / "results.json").read_text())["order"] == list(metrics["systems"])
     assert {"rouge1", "rouge2", "rougeL", "answer recall"} <= metrics["systems"]["lead-3"].keys()
     assert 0 <= metrics["systems"]["cross-task"]["answerability auroc"] <= 1
     for path in (folder / "crosstask").iterdir():

@@ -139,7 +139,7 @@ def test_names_of_systems_become_names_of_configurations(make_evaluation, tmp_pa
 
 
 def test_what_is_no_report_is_refused(hub, alice, report, tmp_path):
-    with pytest.raises(SystemExit, match=f"{tmp_path}: expected the folder of a crosstask-eval report"):
+    with pytest.raises(SystemExit, match=f"{tmp_path}: expected the folder of an evaluation"):
         publish(["evaluation", str(tmp_path), "--repo", REPO, "--license", "mit"])
     with pytest.raises(SystemExit, match="expected the licence of its rows, --license"):
         publish(["evaluation", str(report), "--repo", REPO])
