@@ -25,6 +25,8 @@ from crosstask.adapters import SETTINGS, WEIGHTS, join_adapters
 from crosstask.arguments import FOLDERS
 from crosstask.cards import card_files, check_facts, check_licence, eval_results_file, model_card, on_hub
 from crosstask.data.schema import DataError
+from crosstask.eval.dataset import write_evaluation_dataset
+from crosstask.eval.metric_space import write_metric_space
 from crosstask.recipes import ConfigError
 from crosstask.upload import MODEL_FILES, TOKENIZER_FILES, HubError, check_public, commit, create
 
@@ -222,8 +224,6 @@ def _dataset(folder, repo_id, _, *, license=None):
 
 def _evaluation(report_dir, repo_id, stack, *, license=None):
     """The rows of an evaluation, and each system's summaries and scores."""
-    from crosstask.eval.dataset import write_evaluation_dataset
-
     if license is None:
         raise ConfigError(f"{report_dir}: expected the licence of its rows, --license cc-by-4.0 for one")
     check_licence(license)
@@ -234,8 +234,6 @@ def _evaluation(report_dir, repo_id, stack, *, license=None):
 
 def _metric(name, repo_id, stack):
     """A metric as a Space that `evaluate.load` reads, without this library."""
-    from crosstask.eval.metric_space import write_metric_space
-
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "metric"
     write_metric_space(name, folder, repo_id=repo_id)
     return _all(folder), ("*.py",)
