@@ -6,7 +6,8 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_crosstask import CrossTaskConfig
-from .modeling_crosstask import CrossTaskForConditionalGeneration, CrossTaskOutput
+from .modeling_crosstask import CrossTaskForConditionalGeneration
+from .outputs_crosstask import CrossTaskOutput
 from .pipeline_crosstask import TASK, QuestionSummarizationPipeline
 from .processing_crosstask import CrossTaskProcessor
 

@@ -108,10 +108,10 @@ class CheckpointMixin:
                 _adapter_weights(peft_model_id, kwargs) if kwargs.get("adapter_state_dict") is None else []
             )
             wrapped = re.compile(r"\.(original_module|base_layer)\b")
-            layers = {wrapped.sub("", name) for name, _ in self.named_modules()}
-            unknown = {name for name in names if _layer_of(name) not in layers}
+            own = {wrapped.sub("", name) for name, _ in (*self.named_modules(), *self.named_parameters())}
+            unknown = {name for name in names if _layer_of(name) not in own}
             if unknown:
-                raise ValueError(f"its weights are for {len(unknown)} layers that this one lacks")
+                raise ValueError(f"{len(unknown)} of its weights are for layers that this one lacks")
             return super().load_adapter(peft_model_id, *args, **kwargs)
         except (RuntimeError, ValueError) as error:
             said = str(error).strip().splitlines()[-1].strip()

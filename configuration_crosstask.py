@@ -4,7 +4,7 @@ import copy
 
 from transformers import AutoConfig, PretrainedConfig
 
-FUSIONS = ("classifier",)
+FUSIONS = ("classifier", "gated")
 SUMMARY_LOSS_ON = ("all", "answerable")
 PROMPT = "question: {question} passage:"
 FORMAT_VERSION = 1  # of a checkpoint; the next one is what this code could not read
@@ -31,7 +31,9 @@ class CrossTaskConfig(PretrainedConfig):
         fusion (`str`, defaults to `"classifier"`):
             How the two models are joined. `"classifier"`: cross-attention from the question
             encoder's output to the summarizer decoder's states, classified into "does this summary
-            carry the answer?".
+            carry the answer?". `"gated"`: before that, and before the LM head, the decoder's states
+            attend to the question encoder's output, through gates that start closed, so that the
+            question encoder takes part in writing.
         fusion_num_heads (`int`, defaults to 8):
             Attention heads of the fusion; has to divide `fusion_dim`.
         fusion_dim (`int`, *optional*):

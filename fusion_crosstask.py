@@ -1,12 +1,9 @@
-"""The fusion: what it reads of a summary, and the cross-attention that judges it."""
+"""The fusion: cross-attention that judges a summary, and cross-attention that takes part in writing it."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
-
-IGNORED = -100  # the label that a loss leaves out, as everywhere in transformers
-UNKNOWN = -1  # a target that is no token: what follows the last decoder input
 
 
 class CrossAttentionFusion(nn.Module):
@@ -53,70 +50,106 @@ class CrossAttentionFusion(nn.Module):
             `(logits, attentions)`: `(batch_size, 2)` and, if asked for,
             `(batch_size, num_heads, question_length, summary_length)`, otherwise `None`.
         """
-        # The parts may sit on other devices (`device_map`) or be of other dtypes than the fusion.
         weight = self.q_proj.weight
-        question_states, summary_states = (
-            states.to(weight.device, weight.dtype) for states in (question_states, summary_states)
-        )
+        question_states, summary_states = (_moved(x, weight) for x in (question_states, summary_states))
         question_mask, summary_mask = (mask.to(weight.device) for mask in (question_mask, summary_mask))
         summary_states = self.summary_norm(summary_states)
         query = self.q_proj(question_states)
-        attended, attentions = self._attend(
-            self._heads(query),
-            self._heads(self.k_proj(summary_states)),
-            self._heads(self.v_proj(summary_states)),
+        dropout = self.dropout if self.training else 0.0
+        attended, attentions = _attend(
+            _heads(query, self.num_heads),
+            _heads(self.k_proj(summary_states), self.num_heads),
+            _heads(self.v_proj(summary_states), self.num_heads),
             summary_mask[:, None, None, :],
+            dropout,
             output_attentions,
         )
         attended = self.out_proj(attended.transpose(1, 2).flatten(2))
-        states = query + self._drop(attended)
-        states = self.layer_norm(states + self._drop(self.fc2(self.activation(self.fc1(states)))))
+        states = query + F.dropout(attended, dropout)
+        forwarded = self.fc2(self.activation(self.fc1(states)))
+        states = self.layer_norm(states + F.dropout(forwarded, dropout))
         kept = question_mask[..., None].to(states.dtype)
         pooled = (states * kept).sum(1) / kept.sum(1).clamp(min=1)
         return self.classifier(pooled), attentions
 
-    def _heads(self, states):
-        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def _drop(self, states):
-        return F.dropout(states, self.dropout, self.training)
+class GatedCrossAttention(nn.Module):
+    """
+    One block after the last decoder layer: the decoder's states attend to the question encoder's, then a
+    feed-forward layer, each added to the states through `tanh` of a gate that starts at 0, as in Flamingo
+    (Alayrac et al., 2022, https://arxiv.org/abs/2204.14198, section 2.2): closed gates change nothing.
+    What is added is in units of the states' own root mean square, since what an LM head reads is of unit
+    size in BART and of size d^-1/2 in a tied T5.
+    """
 
-    def _attend(self, query, key, value, mask, output_attentions):
+    def __init__(self, config, question_dim, summary_dim):
+        super().__init__()
+        self.num_heads = config.fusion_num_heads
+        self.dropout = config.fusion_dropout
+        dim = config.fusion_dim
+        self.summary_norm = nn.LayerNorm(summary_dim)
+        self.question_norm = nn.LayerNorm(question_dim)
+        self.q_proj = nn.Linear(summary_dim, dim)
+        self.k_proj = nn.Linear(question_dim, dim)
+        self.v_proj = nn.Linear(question_dim, dim)
+        self.out_proj = nn.Linear(dim, summary_dim)
+        self.layer_norm = nn.LayerNorm(summary_dim)
+        self.fc1 = nn.Linear(summary_dim, config.fusion_ffn_dim)
+        self.fc2 = nn.Linear(config.fusion_ffn_dim, summary_dim)
+        self.activation = ACT2FN["gelu"]
+        self.gates = nn.Parameter(torch.zeros(2))  # of the attention and of the feed-forward layer
+
+    def memory(self, question_states):
+        """
+        Keys and values of a question, to be computed once: of `(batch_size, question_length, question_dim)`
+        states `(batch_size, 2, num_heads, question_length, head_dim)`.
+        """
+        states = self.question_norm(_moved(question_states, self.k_proj.weight))
+        pairs = (_heads(project(states), self.num_heads) for project in (self.k_proj, self.v_proj))
+        return torch.stack(list(pairs), dim=1)
+
+    def forward(self, states, memory, question_mask, output_attentions=False):
+        """
+        Args:
+            states (`torch.FloatTensor` of shape `(batch_size, summary_length, summary_dim)`)
+            memory (`torch.FloatTensor`): As [`~GatedCrossAttention.memory`] gives it.
+            question_mask (`torch.BoolTensor` of shape `(batch_size, question_length)`)
+
+        Returns:
+            `(states, attentions)`: the states as the LM head is to read them, and, if asked for,
+            `(batch_size, num_heads, summary_length, question_length)`, otherwise `None`.
+        """
+        came, states = states, _moved(states, self.q_proj.weight)
+        scale = states.detach().float().square().mean(-1, keepdim=True).sqrt().to(states.dtype)
+        open_attention, open_ffn = torch.tanh(self.gates)
         dropout = self.dropout if self.training else 0.0
-        if not output_attentions:
-            return F.scaled_dot_product_attention(query, key, value, mask, dropout), None
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        attentions = scores.float().softmax(-1).to(query.dtype)
-        return F.dropout(attentions, dropout, self.training) @ value, attentions
+        attended, attentions = _attend(
+            _heads(self.q_proj(self.summary_norm(states)), self.num_heads),
+            *memory.unbind(1),
+            question_mask.to(states.device)[:, None, None, :],
+            dropout,
+            output_attentions,
+        )
+        attended = self.out_proj(attended.transpose(1, 2).flatten(2))
+        states = states + open_attention * scale * F.dropout(attended, dropout)
+        forwarded = self.fc2(self.activation(self.fc1(self.layer_norm(states))))
+        states = states + open_ffn * scale * F.dropout(forwarded, dropout)
+        return _moved(states, came), attentions
 
 
-def targets_of(decoder_input_ids, decoder_attention_mask=None):
-    """
-    What each decoder position predicts: the next input, `UNKNOWN` after the last, -100 where padded.
-    Shapes: `(batch_size, summary_length)` in and out.
-    """
-    targets = F.pad(decoder_input_ids[:, 1:], (0, 1), value=UNKNOWN)
-    if decoder_attention_mask is not None:
-        targets = targets.masked_fill(decoder_attention_mask == 0, IGNORED)
-    return targets
+def _moved(states, like):
+    """The parts may sit on other devices (`device_map`) or be of other dtypes than the fusion."""
+    return states.to(like.device, like.dtype)
 
 
-def summary_mask(targets, config):
-    """
-    True at the positions whose state predicts a token of the summary: up to the first end of sequence,
-    included, without padding. `targets` is `(batch_size, summary_length)`, and so is the result.
-    """
-    is_eos = torch.isin(targets, token_ids(config.eos_token_id, targets.device))
-    is_pad = torch.isin(targets, token_ids(config.pad_token_id, targets.device)) & ~is_eos
-    ended = is_eos.cumsum(1) - is_eos.long() > 0
-    mask = ~(ended | is_pad | (targets == IGNORED))
-    # An empty summary still has a first position; without any, the attention would be NaN.
-    mask[:, 0] |= ~mask.any(1)
-    return mask
+def _heads(states, num_heads):
+    return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
-def token_ids(value, device):
-    """A tensor of the one, several or no token ids that a configuration gives."""
-    value = [] if value is None else value
-    return torch.tensor(value, dtype=torch.long, device=device).reshape(-1)
+def _attend(query, key, value, mask, dropout, output_attentions):
+    if not output_attentions:
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout), None
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    attentions = scores.float().softmax(-1).to(query.dtype)
+    return F.dropout(attentions, dropout) @ value, attentions

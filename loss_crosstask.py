@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from .fusion_crosstask import IGNORED
+from .masks_crosstask import IGNORED
 
 
 def joint_loss(config, logits, labels, answerability_logits, answerable):

@@ -2,55 +2,25 @@
 
 import copy
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.modeling_outputs import BaseModelOutput
 
 from .checkpoint_crosstask import MODEL_TAGS, CheckpointMixin
 from .configuration_crosstask import CrossTaskConfig
-from .fusion_crosstask import UNKNOWN, CrossAttentionFusion, summary_mask, targets_of, token_ids
+from .fusion_crosstask import CrossAttentionFusion, GatedCrossAttention
 from .loss_crosstask import joint_loss
+from .masks_crosstask import UNKNOWN, attention_mask_of, summary_mask, targets_of
+from .outputs_crosstask import CrossTaskOutput
 from .parts_crosstask import encoder_of, input_of, keep_weights, lm_head, load_part, output_of
 
 if TYPE_CHECKING:
     # Not run: it has transformers, which goes by what the text imports, take these files along.
     from .pipeline_crosstask import QuestionSummarizationPipeline  # noqa: F401
     from .sentences_crosstask import sentences_of  # noqa: F401
-
-
-@dataclass
-class CrossTaskOutput(Seq2SeqLMOutput):
-    """
-    Output of [`CrossTaskForConditionalGeneration`]: all of `Seq2SeqLMOutput`, and
-
-    Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
-            `summary_loss + config.answerability_weight * answerability_loss`, of those that there are.
-        summary_loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
-            Mean cross-entropy in nats per summary token; 0 where no row takes part.
-        answerability_loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
-            Mean cross-entropy in nats per labelled row; 0 where no row is labelled.
-        answerability_logits (`torch.FloatTensor` of shape `(batch_size, 2)`, *optional*):
-            Scores of "the summary does not / does carry the answer", before the softmax.
-        question_encoder_last_hidden_state, question_encoder_hidden_states, \
-question_encoder_attentions:
-            Of the question encoder, shaped as any encoder's.
-        fusion_attentions (`torch.FloatTensor` of shape \
-`(batch_size, num_heads, question_length, summary_length)`, *optional*):
-            Attention of the question encoder's positions to the summary's, with `output_attentions`.
-    """
-
-    summary_loss: torch.FloatTensor | None = None
-    answerability_loss: torch.FloatTensor | None = None
-    answerability_logits: torch.FloatTensor | None = None
-    question_encoder_last_hidden_state: torch.FloatTensor | None = None
-    question_encoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    question_encoder_attentions: tuple[torch.FloatTensor, ...] | None = None
-    fusion_attentions: torch.FloatTensor | None = None
 
 
 class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, GenerationMixin):
@@ -80,7 +50,7 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _no_split_modules = ["CrossAttentionFusion"]
+    _no_split_modules = ["CrossAttentionFusion", "GatedCrossAttention"]
     # The loss has two normalizers (summary tokens, labelled rows), so one count cannot scale it:
     # `Trainer` is to average over micro-batches itself (`CrossTaskTrainer` counts both).
     accepts_loss_kwargs = False
@@ -99,11 +69,9 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
         self.question_encoder = question_encoder
         # One object, so that what changes the part (resized embeddings, say) is saved with the whole.
         config.summarizer = summarizer.config
-        self.fusion = CrossAttentionFusion(
-            config,
-            question_dim=question_encoder.config.hidden_size,
-            summary_dim=lm_head(summarizer).weight.shape[-1],
-        )
+        sizes = question_encoder.config.hidden_size, lm_head(summarizer).weight.shape[-1]
+        self.fusion = CrossAttentionFusion(config, *sizes)
+        self.gate = GatedCrossAttention(config, *sizes) if config.fusion == "gated" else None
         self.generation_config = copy.deepcopy(summarizer.generation_config)
         # T5's feed-forward output overflows in float16; it names the modules to keep in float32, and
         # transformers 4 looks for such names in the outermost model only.
@@ -151,7 +119,8 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
                 f"got a {type(summarizer).__name__}."
             )
         model = cls(config, summarizer=summarizer, question_encoder=encoder_of(answerer))
-        model.fusion.to(summarizer.dtype)
+        for part in filter(None, (model.fusion, model.gate)):
+            part.to(summarizer.dtype)
         return model.eval()
 
     def _init_weights(self, module):
@@ -167,6 +136,9 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
                     parameter.data.normal_(0.0, module.in_features**-0.5)
                 else:
                     parameter.data.zero_()
+        elif isinstance(module, GatedCrossAttention):
+            for parameter in parameters:  # the gates, closed
+                parameter.data.zero_()
 
     def _get_dtype_plan(self, dtype):
         # transformers 5 finds T5's `wo` in BERT's `word_embeddings` too; 4 looks for whole names only.
@@ -198,7 +170,8 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
         return self.summarizer.prepare_inputs_for_generation(*args, **kwargs)
 
     def _validate_model_kwargs(self, model_kwargs):
-        self.summarizer._validate_model_kwargs(model_kwargs)
+        own = ("decoder_question_memory", "decoder_question_mask")
+        self.summarizer._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k not in own})
 
     def resize_token_embeddings(self, *args, **kwargs):
         """
@@ -223,6 +196,8 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
         decoder_attention_mask=None,
         encoder_outputs=None,
         question_encoder_outputs=None,
+        decoder_question_memory=None,
+        decoder_question_mask=None,
         past_key_values=None,
         inputs_embeds=None,
         decoder_inputs_embeds=None,
@@ -246,6 +221,10 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
                 The summary, shifted right, and its mask. Made from `labels` where not given.
             encoder_outputs, question_encoder_outputs (`tuple` or `BaseModelOutput`):
                 Outputs of the encoders, so that they need not run.
+            decoder_question_memory, decoder_question_mask:
+                With `fusion="gated"`, keys and values of the question encoder's output as
+                `model.gate.memory` gives them, and its mask (`torch.BoolTensor`,
+                `(batch_size, question_length)`), so that neither is computed in each step of decoding.
             past_key_values (`Cache`):
                 Keys and values of former decoding steps. The answerability is not computed then, for the
                 fusion reads the whole summary.
@@ -276,7 +255,8 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
         if isinstance(encoder_outputs, (tuple, list)):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
         question, question_mask = None, None
-        if past_key_values is None or past_key_values.get_seq_length() == 0:
+        whole = past_key_values is None or past_key_values.get_seq_length() == 0
+        if decoder_question_memory is None and (whole or self.gate is not None):
             question, question_mask = self._encode_question(
                 input_ids,
                 attention_mask,
@@ -290,8 +270,21 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
                 "`answerable` needs the question encoder: give `input_ids`, `question_input_ids` or "
                 "`question_encoder_outputs`, and no `past_key_values`."
             )
-        watch = input_of(lm_head(self.summarizer)) if question is not None else nullcontext()
-        with watch as captured:
+        if decoder_question_memory is None and self.gate is not None:
+            if question is None:
+                raise ValueError(
+                    "`fusion='gated'` writes with the question encoder: give `input_ids`, "
+                    "`question_input_ids`, `question_encoder_outputs` or `decoder_question_memory`."
+                )
+            decoder_question_memory, decoder_question_mask = self.gate.memory(question[0]), question_mask
+        judged = whole and question is not None
+        gate_attentions = []
+        with self._heard(
+            judged,
+            decoder_question_memory,
+            decoder_question_mask,
+            gate_attentions if wanted["output_attentions"] else None,
+        ) as captured:
             summary = self.summarizer(
                 input_ids=input_ids if encoder_outputs is None else None,
                 attention_mask=attention_mask,
@@ -306,7 +299,7 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
                 **kwargs,
             )
         fused = (None, None)
-        if question is not None:
+        if judged:
             if decoder_input_ids is None:  # `decoder_inputs_embeds`: every position counts
                 decoder_input_ids = torch.full(captured[0].shape[:2], UNKNOWN, device=captured[0].device)
             targets = labels if labels is not None else targets_of(decoder_input_ids, decoder_attention_mask)
@@ -329,9 +322,25 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
             question_encoder_last_hidden_state=None if question is None else question[0],
             question_encoder_hidden_states=getattr(question, "hidden_states", None),
             question_encoder_attentions=getattr(question, "attentions", None),
-            fusion_attentions=fused[1],
+            fusion_attentions=gate_attentions[0] if gate_attentions else fused[1],
         )
         return output if return_dict else output.to_tuple()
+
+    def _heard(self, judged, memory, mask, attentions=None, pass_on=None):
+        """
+        A context in which the states that the LM head reads are caught, if anybody is to judge them, and
+        changed by the gate, if there is one, whose attentions are appended to a list.
+        """
+        if self.gate is None:
+            return input_of(lm_head(self.summarizer), pass_on) if judged else nullcontext()
+
+        def change(states):
+            states, attention = self.gate(states, memory, mask, attentions is not None)
+            if attentions is not None:
+                attentions.append(attention)
+            return states
+
+        return input_of(lm_head(self.summarizer), pass_on, change)
 
     def _encode_question(self, input_ids, attention_mask, question_ids, question_mask, outputs, **wanted):
         """The question encoder's output and its boolean mask, or (None, None) without its input."""
@@ -365,7 +374,8 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
         `return_dict_in_generate=True` the output also has `answerability`
         (`torch.FloatTensor` of shape `(batch_size * num_return_sequences,)`): the probability that the
         returned sequence carries the answer. Without, the question encoder does not run.
-        `question_input_ids`, `question_attention_mask` and `question_encoder_outputs` are as in
+        With `fusion="gated"` it runs, once, since it takes part in writing. `question_input_ids`,
+        `question_attention_mask` and `question_encoder_outputs` are as in
         [`~CrossTaskForConditionalGeneration.forward`].
         """
         question = {
@@ -376,7 +386,17 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
         kwargs = {k: v for k, v in kwargs.items() if k not in ("labels", "answerable")}
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
         if kwargs.get("attention_mask") is None and input_ids is not None:
-            kwargs["attention_mask"] = self._attention_mask(input_ids)
+            kwargs["attention_mask"] = attention_mask_of(input_ids, self.config)
+        if self.gate is not None:
+            outputs, mask = self._encode_question(
+                input_ids, kwargs.get("attention_mask"), *question.values(), return_dict=True
+            )
+            if outputs is not None:
+                kwargs |= {
+                    "decoder_question_memory": self.gate.memory(outputs[0]),
+                    "decoder_question_mask": mask,
+                }
+                question = {"question_encoder_outputs": outputs, "question_attention_mask": mask}
         # A reference to the states themselves: generation repeats them in place for its beams.
         given = kwargs.get("encoder_outputs")
         given = None if given is None else given[0]
@@ -423,7 +443,7 @@ question_encoder_outputs:
                 "`summary_ids` are needed as `generate` returns them: a batch, and a start token before each."
             )
         if attention_mask is None and input_ids is not None:
-            attention_mask = self._attention_mask(input_ids)
+            attention_mask = attention_mask_of(input_ids, self.config)
         question, question_mask = self._encode_question(
             input_ids,
             attention_mask,
@@ -450,7 +470,8 @@ question_encoder_outputs:
 
         # One pass of the decoder over all summaries. The LM head, as dear as several layers, is left
         # with a single position: nobody reads its logits.
-        with input_of(lm_head(self.summarizer), pass_on=1) as captured:
+        memory = None if self.gate is None else each(self.gate.memory(question[0]))
+        with self._heard(True, memory, each(question_mask), pass_on=1) as captured:
             self.summarizer(
                 attention_mask=each(attention_mask),
                 encoder_outputs=BaseModelOutput(each(encoder_outputs[0])),
@@ -461,13 +482,6 @@ question_encoder_outputs:
         kept = summary_mask(summary_ids[:, 1:], self.config)
         logits, _ = self.fusion(each(question[0]), each(question_mask), captured[0], kept)
         return logits.float().softmax(-1)[:, 1]
-
-    def _attention_mask(self, input_ids):
-        """Of `input_ids` without one, by the rule of `generate`, which transformers 5 gave up."""
-        pad = token_ids(self.config.pad_token_id, input_ids.device)
-        if torch.isin(pad, token_ids(self.config.eos_token_id, input_ids.device)).any():
-            return torch.ones_like(input_ids)
-        return (~torch.isin(input_ids, pad)).long()
 
 
 def _first(*values):

@@ -68,19 +68,21 @@ def _thread():
 
 
 @contextmanager
-def input_of(module, pass_on=None):
+def input_of(module, pass_on=None, change=None):
     """
     Catch what `module` reads: the one place where every sequence-to-sequence model has its decoder's
-    states normed and scaled as its LM head wants them. With `pass_on`, the module itself sees only that
-    many positions.
+    states normed and scaled as its LM head wants them. With `change`, a function of these states, the
+    module reads what that returns, and so does the catcher; with `pass_on`, the module itself sees only
+    that many positions.
     """
     captured, caller = [], _thread()
 
     def catch(_, args):
         if _thread() != caller:  # of another call of the same model, in a server for instance
             return None
-        captured.append(args[0])
-        return None if pass_on is None else (args[0][:, :pass_on], *args[1:])
+        states = args[0] if change is None else change(args[0])
+        captured.append(states)
+        return (states if pass_on is None else states[:, :pass_on], *args[1:])
 
     handle = module.register_forward_pre_hook(catch)
     try:

@@ -297,8 +297,9 @@ class Stage:
             target_modules=arguments.lora_target_modules,
             task_type="SEQ_2_SEQ_LM",
             # The fusion is new: it is always trained, whole.
-            modules_to_save=["fusion"] if fused else None,
-            exclude_modules=r"fusion\..*" if fused else None,
+            modules_to_save=[name for name in ("fusion", "gate") if fused and getattr(model, name, None)]
+            or None,
+            exclude_modules=r"(fusion|gate)\..*" if fused else None,
         )
         if self.training.gradient_checkpointing:
             model.enable_input_require_grads()

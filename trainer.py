@@ -13,7 +13,7 @@ from transformers.training_args import OptimizerNames
 from transformers.utils.hub import PushInProgress
 
 from crosstask.eval.scores import answerability
-from crosstask.fusion_crosstask import IGNORED
+from crosstask.masks_crosstask import IGNORED
 from crosstask.upload import MODEL_FILES, TOKENIZER_FILES
 
 PARTS = ("summary_loss", "answerability_loss")

@@ -117,7 +117,7 @@ def test_round_trips(make_part, family, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fusion": "gated"}, "`fusion` has to be one of .*'gated'"),
+        ({"fusion": "other"}, "`fusion` has to be one of .*'other'"),
         ({"summary_loss_on": "none"}, "`summary_loss_on` has to be one of .*'none'"),
         ({"fusion_num_heads": 5}, "`fusion_num_heads` has to divide `fusion_dim`, got 5 heads .* 32"),
         ({"fusion_num_heads": 0}, "`fusion_num_heads` has to be 1 or more, got 0"),

@@ -1,18 +1,11 @@
-"""The fusion: its formula, its masks, and which positions of a summary count."""
+"""The fusion: the formulas of both its modules, their masks and gates."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crosstask.fusion_crosstask import (
-    IGNORED,
-    UNKNOWN,
-    CrossAttentionFusion,
-    summary_mask,
-    targets_of,
-    token_ids,
-)
+from crosstask.fusion_crosstask import CrossAttentionFusion, GatedCrossAttention
 
 
 @pytest.fixture
@@ -108,44 +101,64 @@ def test_every_weight_takes_part(fusion, inputs):
             assert parameter.grad.abs().sum() > 1e-6, name
 
 
-EOS, PAD = 1, 0
+@pytest.fixture
+def gate(make_config):
+    torch.manual_seed(0)
+    gate = GatedCrossAttention(make_config("t5", "bert", fusion_dim=16, fusion_ffn_dim=20), 24, 32)
+    for parameter in gate.parameters():
+        nn.init.normal_(parameter, 0.1, 0.4)
+    return gate.eval()
 
 
-@pytest.mark.parametrize(
-    ("targets", "expected"),
-    [
-        ([5, 6, EOS, PAD], [1, 1, 1, 0]),
-        ([5, 6, EOS, IGNORED], [1, 1, 1, 0]),
-        ([5, EOS, 7, EOS], [1, 1, 0, 0]),  # nothing after the first end
-        ([5, 6, 7, 8], [1, 1, 1, 1]),  # never ends
-        ([5, PAD, 7, EOS], [1, 0, 1, 1]),  # padding inside
-        ([5, 6, 7, UNKNOWN], [1, 1, 1, 1]),
-        ([EOS, PAD, PAD, PAD], [1, 0, 0, 0]),
-        ([IGNORED] * 4, [1, 0, 0, 0]),  # empty: the first position stays
-        ([PAD] * 4, [1, 0, 0, 0]),
-    ],
-)
-def test_positions_of_a_summary(make_config, targets, expected):
-    assert summary_mask(torch.tensor([targets]), make_config()).int().tolist() == [expected]
+@torch.no_grad()
+def test_the_gate_equals_its_formula(gate, inputs):
+    question, mask, states, _ = inputs
+    found, attentions = gate(states, gate.memory(question), mask, True)
+    assert torch.allclose(gate(states, gate.memory(question), mask)[0], found, atol=1e-5)
+    assert attentions.shape == (2, 4, 4, 5)
+    assert torch.allclose(attentions.sum(-1), torch.ones(2, 4, 4), atol=1e-5)
+    assert (attentions[~mask[:, None, None, :].expand_as(attentions)] == 0).all()
+    heads = nn.MultiheadAttention(16, 4, batch_first=True)
+    heads.in_proj_weight.data = torch.cat([torch.eye(16)] * 3)
+    heads.in_proj_bias.data.zero_()
+    heads.out_proj.load_state_dict({"weight": torch.eye(16), "bias": torch.zeros(16)})
+    normed = gate.question_norm(question)
+    attended, _ = heads(
+        gate.q_proj(gate.summary_norm(states)),
+        gate.k_proj(normed),
+        gate.v_proj(normed),
+        key_padding_mask=~mask,
+    )
+    scale = states.square().mean(-1, keepdim=True).sqrt()
+    expected = states + gate.gates[0].tanh() * scale * gate.out_proj(attended)
+    forwarded = gate.fc2(F.gelu(gate.fc1(gate.layer_norm(expected))))
+    expected = expected + gate.gates[1].tanh() * scale * forwarded
+    assert torch.allclose(found, expected, atol=1e-4)
 
 
-def test_several_or_no_ends(make_config):
-    targets = torch.tensor([[5, 7, 9, 1]])
-    config = make_config()
-    config.eos_token_id = [1, 7]
-    assert summary_mask(targets, config).int().tolist() == [[1, 1, 0, 0]]
-    config.eos_token_id = None
-    assert summary_mask(targets, config).int().tolist() == [[1, 1, 1, 1]]
-    config.eos_token_id, config.pad_token_id = 7, 7  # padded with the end: the first one counts
-    assert summary_mask(torch.tensor([[5, 7, 7, 7]]), config).int().tolist() == [[1, 1, 0, 0]]
+def test_a_closed_gate_changes_nothing_and_can_be_opened(gate, inputs):
+    question, mask, states, _ = inputs
+    gate.gates.data.zero_()
+    found, _ = gate(states, gate.memory(question), mask)
+    assert torch.equal(found, states)
+    found.square().sum().backward()
+    assert (gate.gates.grad != 0).all()
 
 
-def test_targets_of_decoder_inputs():
-    ids = torch.tensor([[0, 5, 6, 1], [0, 8, 1, 0]])
-    assert targets_of(ids).tolist() == [[5, 6, 1, UNKNOWN], [8, 1, 0, UNKNOWN]]
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
-    assert targets_of(ids, mask).tolist() == [[5, 6, 1, UNKNOWN], [8, 1, IGNORED, IGNORED]]
+@torch.no_grad()
+def test_the_gate_does_not_see_padding(gate, inputs):
+    question, mask, states, _ = inputs
+    found, _ = gate(states, gate.memory(question), mask)
+    changed = question.masked_fill(~mask[..., None], 99.0)
+    assert torch.allclose(gate(states, gate.memory(changed), mask)[0], found, atol=1e-5)
+    shorter, _ = gate(states[:1, :2], gate.memory(question[:1]), mask[:1])
+    assert torch.allclose(shorter, found[:1, :2], atol=1e-5)
 
 
-def test_token_ids():
-    assert [token_ids(value, "cpu").tolist() for value in (None, 3, [4, 5])] == [[], [3], [4, 5]]
+@torch.no_grad()
+def test_the_gate_is_of_the_states_own_size(gate, inputs):
+    """A tied T5's states are d^-1/2 as large: what is added is too."""
+    question, mask, states, _ = inputs
+    large, _ = gate(states, gate.memory(question), mask)
+    small, _ = gate(states / 16, gate.memory(question), mask)
+    assert torch.allclose(small * 16, large, atol=1e-2)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from crosstask.fusion_crosstask import IGNORED
 from crosstask.loss_crosstask import check_answerable
+from crosstask.masks_crosstask import IGNORED
 
 
 @pytest.mark.parametrize("labels", [[0, 1, IGNORED], [1, 1, 1], [True, False, True]])

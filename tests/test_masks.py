@@ -1,0 +1,56 @@
+"""Which positions of inputs and summaries count."""
+
+import pytest
+import torch
+
+from crosstask.masks_crosstask import IGNORED, UNKNOWN, attention_mask_of, summary_mask, targets_of, token_ids
+
+EOS, PAD = 1, 0
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        ([5, 6, EOS, PAD], [1, 1, 1, 0]),
+        ([5, 6, EOS, IGNORED], [1, 1, 1, 0]),
+        ([5, EOS, 7, EOS], [1, 1, 0, 0]),  # nothing after the first end
+        ([5, 6, 7, 8], [1, 1, 1, 1]),  # never ends
+        ([5, PAD, 7, EOS], [1, 0, 1, 1]),  # padding inside
+        ([5, 6, 7, UNKNOWN], [1, 1, 1, 1]),
+        ([EOS, PAD, PAD, PAD], [1, 0, 0, 0]),
+        ([IGNORED] * 4, [1, 0, 0, 0]),  # empty: the first position stays
+        ([PAD] * 4, [1, 0, 0, 0]),
+    ],
+)
+def test_positions_of_a_summary(make_config, targets, expected):
+    assert summary_mask(torch.tensor([targets]), make_config()).int().tolist() == [expected]
+
+
+def test_several_or_no_ends(make_config):
+    targets = torch.tensor([[5, 7, 9, 1]])
+    config = make_config()
+    config.eos_token_id = [1, 7]
+    assert summary_mask(targets, config).int().tolist() == [[1, 1, 0, 0]]
+    config.eos_token_id = None
+    assert summary_mask(targets, config).int().tolist() == [[1, 1, 1, 1]]
+    config.eos_token_id, config.pad_token_id = 7, 7  # padded with the end: the first one counts
+    assert summary_mask(torch.tensor([[5, 7, 7, 7]]), config).int().tolist() == [[1, 1, 0, 0]]
+
+
+def test_targets_of_decoder_inputs():
+    ids = torch.tensor([[0, 5, 6, 1], [0, 8, 1, 0]])
+    assert targets_of(ids).tolist() == [[5, 6, 1, UNKNOWN], [8, 1, 0, UNKNOWN]]
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    assert targets_of(ids, mask).tolist() == [[5, 6, 1, UNKNOWN], [8, 1, IGNORED, IGNORED]]
+
+
+def test_token_ids():
+    assert [token_ids(value, "cpu").tolist() for value in (None, 3, [4, 5])] == [[], [3], [4, 5]]
+
+
+def test_attention_mask_of_inputs_without_one(make_config):
+    config = make_config()
+    ids = torch.tensor([[5, 6, PAD, EOS]])
+    assert attention_mask_of(ids, config).tolist() == [[1, 1, 0, 1]]
+    config.pad_token_id = EOS  # then an end may be padding or not
+    assert attention_mask_of(ids, config).tolist() == [[1, 1, 1, 1]]
