@@ -73,38 +73,47 @@ def shape(vocab_size=32128):
     )
 
 
-def composite(vocab_size=32128):
-    config = CrossTaskConfig(shape(vocab_size), shape(vocab_size))
+def composite(vocab_size=32128, fusion="classifier"):
+    config = CrossTaskConfig(shape(vocab_size), shape(vocab_size), fusion=fusion)
     return CrossTaskForConditionalGeneration(config)
 
 
 def joint_step(turns, length=192, summary=64):
-    """One training step of the whole against the sum of its parts: 8 inputs of 192 tokens."""
+    """One training step of the whole against the sum of its parts: 8 inputs of 192 tokens; and a gated one."""
     model, plain, encoder = composite(), T5ForConditionalGeneration(shape()), composite().question_encoder
+    gated = composite(fusion="gated")
     ids = torch.randint(2, 32000, (BATCH, length))
     labels = torch.randint(2, 32000, (BATCH, summary))
     answerable = torch.randint(0, 2, (BATCH,))
-    joint, alone, question = (
+    joint, gate, alone, question = (
         _trainer(model, lambda: model(input_ids=ids, labels=labels, answerable=answerable).loss),
+        _trainer(gated, lambda: gated(input_ids=ids, labels=labels, answerable=answerable).loss),
         _trainer(plain, lambda: plain(input_ids=ids, labels=labels).loss),
         _trainer(encoder, lambda: encoder(input_ids=ids).last_hidden_state.square().mean()),
     )
-    times = take_turns(turns, joint=joint, summarizer=alone, question_encoder=question)
-    return times | {"ratio": round(times["joint"] / (times["summarizer"] + times["question_encoder"]), 3)}
+    times = take_turns(turns, joint=joint, gated=gate, summarizer=alone, question_encoder=question)
+    return times | {
+        "ratio": round(times["joint"] / (times["summarizer"] + times["question_encoder"]), 3),
+        "gated / joint": round(times["gated"] / times["joint"], 3),
+    }
 
 
 def generation(turns, length=256, new_tokens=48):
-    """`generate` of 8 inputs of 256 tokens, 48 new ones, greedy; the answerability of each, or nothing."""
-    model = composite().eval()
+    """`generate` of 8 inputs of 256 tokens, 48 new ones, greedy; the answerability of each, or a gate."""
+    model, gated = composite().eval(), composite(fusion="gated").eval()
     plain = model.summarizer
     ids = torch.randint(2, 32000, (BATCH, length))
     settings = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
     times = take_turns(
         turns,
         answerability=lambda: model.generate(ids, return_dict_in_generate=True, **settings),
+        gated=lambda: gated.generate(ids, **settings),
         plain=lambda: plain.generate(ids, **settings),
     )
-    return times | {"ratio": round(times["answerability"] / times["plain"], 3)}
+    return times | {
+        "ratio": round(times["answerability"] / times["plain"], 3),
+        "gated / plain": round(times["gated"] / times["plain"], 3),
+    }
 
 
 def padding(squad, turns, batches=2):
