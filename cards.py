@@ -11,21 +11,27 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from crosstask.data.corpora import SOURCES
-from crosstask.eval.results import eval_results, eval_results_yaml
+from crosstask.eval.results import eval_results, eval_results_yaml, without_folders
 from crosstask.recipes import ConfigError
 
-# Those of https://huggingface.co/docs/hub/repositories-licenses that models and data sets commonly have.
+# https://huggingface.co/docs/hub/repositories-licenses
 LICENCES = frozenset(
-    "apache-2.0 mit cc0-1.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 "
-    "cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 "
-    "cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 odc-by odbl pddl gfdl gpl-3.0 bsd-3-clause bsd-2-clause openrail "
-    "llama3 gemma".split()
+    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 "
+    "bigcode-openrail-m openrail++ afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause "
+    "bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 "
+    "cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 "
+    "cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 "
+    "epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 "
+    "lgpl-lr isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl osl-3.0 "
+    "postgresql ofl-1.1 ncsa unlicense zlib pddl deepfloyd-if-license fair-noncommercial-research-license "
+    "llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma".split()
 )
 PICTURE = Path(__file__).with_name("docs") / "architecture.svg"
 STAGES = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "cross-task model"}
 # What of a stage's settings a reader asks for first; the others stand in the recipe.
 SETTINGS = ("learning_rate", "lr_scheduler_type", "optim", "per_device_train_batch_size", "lora_r", "seed")
 _NAMES = ("model", "summarizer", "question_answerer", "data")  # keys whose values may be folders
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual")
 _CITATION = """```bibtex
 @software{crosstask,
   title = {crosstask: question-prompted summarization by fusing two task models},
@@ -45,6 +51,19 @@ def on_hub(name):
     return True
 
 
+def local_names(run_dir):
+    """
+    Of the names of models and data in a finished run's recipe, those that were folders or files when it was
+    trained: seen from another folder, `data/rows` looks like an id of the Hub.
+    """
+    return set(json.loads((Path(run_dir) / "metrics.json").read_text(encoding="utf-8"))["local"])
+
+
+def names_in(values):
+    """The names of models and data that a recipe has, by stage as in `recipe.yaml`."""
+    return {table[key] for table in values.values() for key in _NAMES if isinstance(table.get(key), str)}
+
+
 def public_name(name):
     """A source of rows without the folders that it lies in, which are nobody's business."""
     return name if on_hub(name) else Path(name).name
@@ -56,7 +75,7 @@ def check_licence(licence):
         raise ConfigError(f"--license: unknown licence {licence!r}, expected one of the Hub's, or other")
 
 
-def check_facts(values, where, licence, datasets):
+def check_facts(values, where, licence, datasets, language=None, local=frozenset()):
     """
     Refuse a card that would lack what only its author knows.
 
@@ -65,16 +84,21 @@ def check_facts(values, where, licence, datasets):
         where (`str` or `os.PathLike`): The run's folder, for the sentence.
         licence (`str` or `None`): The Hub's name of the licence.
         datasets (`list[str]` or `None`): Hub ids of data sets.
+        language (`list[str]`, *optional*): Codes of languages.
+        local (`set[str]`): Names in the recipe that were folders or files when it ran.
 
     Raises:
         ConfigError: in one sentence that names all that is missing.
     """
+    for code in language or ():
+        if not _LANGUAGE.fullmatch(str(code)):
+            raise ConfigError(f"--language: expected an ISO 639 code such as en, got {code!r}")
     lacking = []
     if licence is None:
         lacking.append("a licence (--license apache-2.0, in a recipe license: apache-2.0)")
     else:
         check_licence(licence)
-    _, unnamed = _datasets(values)
+    _, unnamed = _datasets(values, local)
     if unnamed and not datasets:
         lacking.append(
             f"the Hub's name of the data set {', '.join(unnamed)} "
@@ -108,8 +132,8 @@ def model_card(
     """
     run = _Run(run_dir)
     if repo_id is not None:
-        check_facts(run.values, run.folder, license, datasets)
-    named = list(dict.fromkeys([*_datasets(run.values)[0], *(datasets or ())]))
+        check_facts(run.values, run.folder, license, datasets, language, run.local)
+    named = list(dict.fromkeys([*_datasets(run.values, run.local)[0], *(datasets or ())]))
     sits_on, relation = (bases, "adapter") if bases else run.bases()
     data = ModelCardData(
         model_name=repo_id.split("/")[1] if repo_id else run.name,
@@ -174,6 +198,7 @@ class _Run:
         self.name = folder.resolve().name
         self.values = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
         self.metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        self.local = local_names(folder)
         history = folder / "history.json"
         self.history = json.loads(history.read_text(encoding="utf-8")) if history.exists() else {}
         config = json.loads((folder / "crosstask" / "config.json").read_text(encoding="utf-8"))
@@ -185,22 +210,24 @@ class _Run:
         """Checkpoints of the Hub that the model came from, and how."""
         top = self.values[""]
         names = [top.get(key) for key in _NAMES[:3]]
-        names = list(dict.fromkeys(name for name in names if name and on_hub(name)))
+        names = list(
+            dict.fromkeys(name for name in names if name and on_hub(name) and name not in self.local)
+        )
         # Two models made one are what the Hub calls a merge.
         return names, "merge" if len(names) > 1 else "finetune"
 
 
-def _datasets(values):
+def _datasets(values, local):
     """Hub ids of the rows that the stages read, and the names of those that have none."""
     known, unnamed = [], []
     for table in _stages(values).values():
         data = table["data"]
         if data in SOURCES and SOURCES[data].hub_id:
             known.append(SOURCES[data].hub_id)
-        elif on_hub(data) and "/" in data:
+        elif on_hub(data) and "/" in data and data not in local:
             known.append(data)
         elif data not in SOURCES and data != "briefs":
-            unnamed.append(public_name(data))
+            unnamed.append(Path(data).name if data in local else public_name(data))
     return list(dict.fromkeys(known)), list(dict.fromkeys(unnamed))
 
 
@@ -287,7 +314,7 @@ def _training(run):
         table = run.values.get(name, {})
         steps = entry["log"][-1].get("step", "-") if entry["log"] else "-"
         settings = ", ".join(f"{key} {table[key]}" for key in SETTINGS if table.get(key) is not None)
-        source = public_name(table.get("data", "-"))
+        source = _called(run, table.get("data", "-"))
         lines.append(
             f"| {name} | {STAGES[name]} | {source} | {steps} | {entry['seconds']:.0f} s | {settings} |"
         )
@@ -305,12 +332,17 @@ def _training(run):
     return "\n".join(lines)
 
 
+def _called(run, name):
+    return Path(name).name if name in run.local else public_name(name)
+
+
 def _recipe(run):
     """What was said, each value once: a stage's own where they differ from all stages'."""
 
     def told(table):
         table = {key: value for key, value in table.items() if value is not None and key != "output_dir"}
-        return {key: public_name(v) if key in _NAMES else v for key, v in table.items()}
+        table = {key: _called(run, v) if key in _NAMES else v for key, v in table.items()}
+        return without_folders(table)
 
     shared = told(run.values[""])
     own = {

@@ -5,7 +5,7 @@ import json
 import os
 import re
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 from safetensors import SafetensorError, safe_open
 from transformers.utils import cached_file
 
@@ -14,6 +14,8 @@ MODEL_TAGS = ("crosstask", "question-prompted-summarization")
 _NAMED = 3  # weights that a message names
 # All weights in one file, or the index of several; with the name of a variant, such as fp16.
 _WEIGHTS = re.compile(r"model(?:\.(\w+))?\.safetensors|model\.safetensors\.index(?:\.(\w+))?\.json")
+# A line of `sha256sum`; the star is that of `--binary`. A file beside it, no path.
+_SUM = re.compile(r"([0-9a-fA-F]{64}) [ *]([^/\\]+)")
 _TEMPLATE = "[More Information Needed]"  # in the card that transformers makes up where there is none
 _CARD = """
 # {name}
@@ -58,7 +60,8 @@ class CheckpointMixin:
                     f"{name}: its weights are of other shapes than its config.json says; load both from one "
                     "checkpoint, or give `ignore_mismatched_sizes=True` for new weights in their place."
                 ) from error
-            if isinstance(error, SafetensorError):
+            # Of a missing shard, exactly that class: its heirs tell of the Hub, and say what to do.
+            if isinstance(error, SafetensorError) or type(error) is FileNotFoundError:
                 raise OSError(
                     f"{name}: its weights cannot be read ({error}); download them again with "
                     "`force_download=True`, or ask who published them."
@@ -93,7 +96,10 @@ class CheckpointMixin:
         card = os.path.join(working_dir, "README.md")
         if os.path.exists(card) and _TEMPLATE in ModelCard.load(card).text:
             self._own_card(repo_id).save(card)
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+        made = super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+        if not kwargs.get("create_pr"):
+            _delete_stale(working_dir, repo_id, kwargs.get("token"), kwargs.get("revision"))
+        return made
 
     def load_adapter(self, peft_model_id=None, *args, **kwargs):
         r"""
@@ -101,25 +107,40 @@ class CheckpointMixin:
         adapter may have trained the fusion as a whole, and has its own then.
 
         Raises:
-            ValueError: where the adapter was trained on another model.
+            ValueError: where the adapter was trained on another model, or its name is taken.
+            OSError: where its weights cannot be read.
         """
+        given = kwargs.get("adapter_state_dict") is not None
         try:
-            names = (
-                _adapter_weights(peft_model_id, kwargs) if kwargs.get("adapter_state_dict") is None else []
-            )
-            wrapped = re.compile(r"\.(original_module|base_layer)\b")
-            own = {wrapped.sub("", name) for name, _ in (*self.named_modules(), *self.named_parameters())}
-            unknown = {name for name in names if _layer_of(name) not in own}
-            if unknown:
-                raise ValueError(f"{len(unknown)} of its weights are for layers that this one lacks")
-            return super().load_adapter(peft_model_id, *args, **kwargs)
-        except (RuntimeError, ValueError) as error:
-            said = str(error).strip().splitlines()[-1].strip()
-            model = self.config._name_or_path or type(self).__name__
-            raise ValueError(
-                f"adapter {peft_model_id} does not fit the model {model} ({said}); load it on the model that "
-                "it was trained on, which its adapter_config.json names."
+            names = [] if given else _adapter_weights(peft_model_id, kwargs)
+        except SafetensorError as error:
+            raise OSError(
+                f"adapter {peft_model_id}: its weights cannot be read ({error}); download them again, or ask "
+                "who published them."
             ) from error
+        wrapped = re.compile(r"\.(original_module|base_layer)\b")
+        own = {wrapped.sub("", name) for name, _ in (*self.named_modules(), *self.named_parameters())}
+        unknown = {name for name in names if _layer_of(name) not in own}
+        if unknown:
+            reason = f"{len(unknown)} of its weights are for layers that this one lacks"
+            raise ValueError(self._misfit(peft_model_id, reason, kwargs))
+        try:
+            return super().load_adapter(peft_model_id, *args, **kwargs)
+        except RuntimeError as error:  # weights of other shapes
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise ValueError(self._misfit(peft_model_id, reason, kwargs)) from error
+
+    def _misfit(self, adapter, reason, kwargs):
+        path = _adapter_file(adapter, "adapter_config.json", kwargs)
+        trained_on = None
+        if path is not None:
+            with open(path, encoding="utf-8") as file:
+                trained_on = json.load(file).get("base_model_name_or_path")
+        model = self.config._name_or_path or type(self).__name__
+        return (
+            f"adapter {adapter} does not fit the model {model} ({reason}); load it on the model that it was "
+            f"trained on, {trained_on or 'which its adapter_config.json does not name'}."
+        )
 
     def enable_adapters(self):
         """As of any model."""
@@ -146,8 +167,8 @@ def write_sums(folder):
     """
     found = {}
     for name in sorted(os.listdir(folder), key=lambda name: os.stat(os.path.join(folder, name)).st_mtime_ns):
-        if matched := _WEIGHTS.fullmatch(name):
-            variant = matched[1] or matched[2]
+        if _WEIGHTS.fullmatch(name):
+            variant = _variant_of(name)
             if variant in found:
                 os.remove(os.path.join(folder, found[variant]))
             found[variant] = name
@@ -162,6 +183,18 @@ def write_sums(folder):
         os.replace(path + ".tmp", path)
 
 
+def _delete_stale(folder, repo_id, token, revision):
+    """Likewise of a repository that a folder was uploaded to."""
+    weights = [name for name in os.listdir(folder) if _WEIGHTS.fullmatch(name)]
+    variants = {_variant_of(name) for name in weights}
+    api = HfApi(token=token)
+    there = [name for name in api.list_repo_files(repo_id, revision=revision) if _WEIGHTS.fullmatch(name)]
+    stale = [name for name in there if _variant_of(name) in variants and name not in weights]
+    if stale:
+        message = "Delete weights that were saved before"
+        api.delete_files(repo_id, stale, revision=revision, commit_message=message)
+
+
 def check_weights(name, variant=None, **hub):
     """
     Compare a checkpoint's weights with the sums that were saved beside them, if any were.
@@ -174,10 +207,23 @@ def check_weights(name, variant=None, **hub):
     if found is None:
         return
     with open(found, encoding="utf-8") as file:
-        lines = [line.split() for line in file if line.strip()]
-    for expected, filename in lines:
+        lines = [line.rstrip() for line in file if line.strip()]
+    expected = {}
+    for line in lines:
+        matched = _SUM.fullmatch(line)
+        if matched is None:
+            raise OSError(
+                f"{name}: {sums} has a line that is not of the form that sha256sum writes ({line[:80]!r}); "
+                "download it again with `force_download=True`, or delete that file."
+            )
+        expected[matched[2]] = matched[1].lower()
+    # transformers takes the one file before any shards, so it has to be what was saved, if it is there.
+    single = sums.removesuffix(".sha256")
+    if single not in expected and _file(name, single, **hub) is not None:
+        expected[single] = None
+    for filename, digest in expected.items():
         path = _file(name, filename, **hub)
-        if path is None or _sum(path) != expected:
+        if path is None or _sum(path) != digest:
             problem = "is missing" if path is None else "is not what was saved"
             raise OSError(
                 f"{name}: {filename} {problem}, by {sums}; download it again with `force_download=True`, or "
@@ -186,13 +232,18 @@ def check_weights(name, variant=None, **hub):
 
 
 def _adapter_weights(name, kwargs):
-    """Names of the weights of an adapter, or none where it has none in safetensors."""
-    hub = kwargs | (kwargs.get("adapter_kwargs") or {})
-    path = _file(name, "adapter_model.safetensors", **{key: hub[key] for key in _HUB_KWARGS if hub.get(key)})
+    """Names of the weights of a LoRA adapter in safetensors; none of other kinds, which peft looks after."""
+    path = _adapter_file(name, "adapter_model.safetensors", kwargs)
     if path is None:
         return []
     with safe_open(path, "pt") as file:
-        return list(file.keys())
+        names = list(file.keys())
+    return names if any(".lora_" in name for name in names) else []
+
+
+def _adapter_file(name, filename, kwargs):
+    hub = kwargs | (kwargs.get("adapter_kwargs") or {})
+    return _file(name, filename, **{key: hub[key] for key in _HUB_KWARGS if hub.get(key)})
 
 
 def _layer_of(name):
@@ -217,6 +268,11 @@ def _file(name, filename, **hub):
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
+
+
+def _variant_of(name):
+    matched = _WEIGHTS.fullmatch(name)
+    return matched[1] or matched[2]
 
 
 def _sums_of(variant):

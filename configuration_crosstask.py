@@ -108,6 +108,8 @@ class CrossTaskConfig(PretrainedConfig):
                 kwargs.setdefault(name, _token_id(self.summarizer, name))
         kwargs["is_encoder_decoder"] = True
         self.format_version = kwargs.pop("format_version", FORMAT_VERSION)
+        if type(self.format_version) is not int or self.format_version < 1:
+            raise ValueError(f"`format_version` has to be an integer from 1, got {self.format_version!r}.")
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
                 f"The checkpoint is of format version {self.format_version}, and this crosstask reads "

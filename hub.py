@@ -23,12 +23,29 @@ from huggingface_hub.utils import validate_repo_id
 
 from crosstask.adapters import SETTINGS, WEIGHTS, join_adapters
 from crosstask.arguments import FOLDERS
-from crosstask.cards import card_files, check_facts, check_licence, eval_results_file, model_card, on_hub
+from crosstask.cards import (
+    card_files,
+    check_facts,
+    check_licence,
+    eval_results_file,
+    local_names,
+    model_card,
+    on_hub,
+)
 from crosstask.data.schema import DataError
 from crosstask.eval.dataset import write_evaluation_dataset
 from crosstask.eval.metric_space import write_metric_space
 from crosstask.recipes import ConfigError
-from crosstask.upload import MODEL_FILES, TOKENIZER_FILES, HubError, check_public, commit, create
+from crosstask.upload import (
+    MODEL_FILES,
+    QUESTION_TOKENIZER_FILES,
+    TOKENIZER_FILES,
+    HubError,
+    check_public,
+    commit,
+    create,
+    model_files,
+)
 
 KINDS = {
     "model": "model",
@@ -121,7 +138,7 @@ def prepare_push(recipe):
     """Refuse before a training what could not be published after it, and make the repository."""
     run = recipe.run
     _check_repo_id(run.hub_model_id, "hub_model_id")
-    check_facts(recipe.values, recipe.output_dir, run.license, run.datasets)
+    check_facts(recipe.values, recipe.output_dir, run.license, run.datasets, run.language)
     create(run.hub_model_id, repo_type="model", private=run.hub_private_repo)
 
 
@@ -136,15 +153,10 @@ def _model(run_dir, repo_id, _, *, evaluation=None, **facts):
     """Weights, configuration, code, tokenizer, card and figures of a training run."""
     run_dir = _finished_run(run_dir)
     folder = run_dir / "crosstask"
-    files = _matching(folder, (*MODEL_FILES, *TOKENIZER_FILES))
-    files |= {
-        f"{sub.name}/{name}": file
-        for sub in folder.glob("question_tokenizer")
-        for name, file in _matching(sub, TOKENIZER_FILES).items()
-    }
+    files = model_files(folder)
     files["config.json"] = _without_origin(folder / "config.json")
     files |= _told(run_dir, repo_id, evaluation, facts)
-    return files, (*MODEL_FILES, "question_tokenizer/*")
+    return files, (*MODEL_FILES, *TOKENIZER_FILES, *QUESTION_TOKENIZER_FILES)
 
 
 def _adapter(run_dir, repo_id, stack, *, base=None, evaluation=None, **facts):
@@ -154,8 +166,12 @@ def _adapter(run_dir, repo_id, stack, *, base=None, evaluation=None, **facts):
     if not (folder / SETTINGS).exists():
         raise ConfigError(f"{run_dir}: has no adapter, expected a run whose fuse stage has lora_r")
     values = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))[""]
-    if "model" in values:
+    if values.get("model") is not None:
         bases = [base or values["model"]]
+    elif base is not None:
+        raise ConfigError(
+            f"--base: expected none, as {run_dir} was not trained from a whole model: its adapter sits on two"
+        )
     else:
         bases = [_public_part(run_dir, values, stage) for stage in ("summarize", "answer")]
         parts = [
@@ -164,11 +180,13 @@ def _adapter(run_dir, repo_id, stack, *, base=None, evaluation=None, **facts):
         ]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         join_adapters(run_dir / "adapter", *parts, folder)
+    local = local_names(run_dir)
     for name in bases:
-        if not on_hub(name):
+        if not on_hub(name) or (name in local and name != base):
+            then = "name it with --base user/name" if len(bases) == 1 else "train from its Hub id"
             raise ConfigError(
                 f"{run_dir}: the adapter sits on {name}, which others do not have; publish that model and "
-                "name it with --base user/name"
+                f"{then}"
             )
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     settings["base_model_name_or_path"] = bases[0]
@@ -195,7 +213,9 @@ def _told(run_dir, repo_id, evaluation, facts):
     for name in ("language", "datasets"):  # a list of one may be said without brackets
         facts[name] = [facts[name]] if isinstance(facts[name], str) else facts[name]
     card = model_card(run_dir, repo_id=repo_id, evaluation=evaluation, **facts)
-    told = {"README.md": card, "metrics.json": run_dir / "metrics.json", **card_files(run_dir)}
+    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    del metrics["local"]  # folders of the author's
+    told = {"README.md": card, "metrics.json": json.dumps(metrics, indent=1), **card_files(run_dir)}
     if evaluation:
         try:
             path, text = eval_results_file(run_dir, evaluation)
@@ -229,11 +249,13 @@ def _evaluation(report_dir, repo_id, stack, *, license=None):
     check_licence(license)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "evaluation"
     write_evaluation_dataset(report_dir, folder, repo_id=repo_id, license=license)
-    return _all(folder), ("data/*.parquet",)
+    return _all(folder), ("data/*/*.parquet",)
 
 
 def _metric(name, repo_id, stack):
     """A metric as a Space that `evaluate.load` reads, without this library."""
+    if "." in repo_id:
+        raise ConfigError(f"--repo: {repo_id}: evaluate loads no metric with a dot in its name")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "metric"
     write_metric_space(name, folder, repo_id=repo_id)
     return _all(folder), ("*.py",)
@@ -250,7 +272,8 @@ _COLLECTORS = {
 
 def _finished_run(folder):
     folder = Path(folder)
-    for name in ("crosstask/config.json", "metrics.json", "history.json", "recipe.yaml"):
+    needed = ("crosstask/config.json", "metrics.json", "history.json", "learning_curve.png", "recipe.yaml")
+    for name in needed:
         if not (folder / name).exists():
             raise ConfigError(f"{folder}: has no {name}, expected the folder of a finished training run")
     return folder

@@ -92,14 +92,20 @@ class QuestionSummarizationPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
+    def push_to_hub(self, repo_id, **kwargs):
+        """Publish the model and the processor with all code; arguments as of any model."""
+        self.model.push_to_hub(repo_id, **kwargs)
+        return self.processor.push_to_hub(repo_id, **kwargs)
+
     def _sanitize_parameters(
         self, return_evidence=None, min_answerability=None, merge=None, generate_kwargs=None, **kwargs
     ):
         generation = {**(generate_kwargs or {}), **kwargs}
-        known = [*vars(GenerationConfig()), "generation_config"]
+        known = {*vars(GenerationConfig()), "generation_config", "logits_processor", "stopping_criteria"}
+        known -= {"return_dict_in_generate"}  # the pipeline's own
         for name in generation:
             if name not in known:
-                options = [*known, "return_evidence", "min_answerability", "merge", "batch_size"]
+                options = [*sorted(known), "return_evidence", "min_answerability", "merge", "batch_size"]
                 near = difflib.get_close_matches(name, options, n=1)
                 hint = f"; did you mean `{near[0]}`?" if near else ""
                 raise TypeError(f"`{name}` is no option and no setting of generation{hint}")
@@ -150,7 +156,9 @@ class QuestionSummarizationPipeline(Pipeline):
         return {"questions": questions, "passage": passage, "several": several, "rows": rows}
 
     def _forward(self, model_inputs, **generation):
-        output = self.model.generate(**model_inputs, return_dict_in_generate=True, **generation)
+        # One summary a row, whatever a generation configuration says.
+        own = {"return_dict_in_generate": True, "num_return_sequences": 1}
+        output = self.model.generate(**model_inputs, **generation | own)
         return {"sequences": output.sequences, "answerability": output.answerability}
 
     def postprocess(self, model_outputs, return_evidence=False, min_answerability=None, merge=False):

@@ -26,10 +26,12 @@ OPENERS = frozenset(
     "who why with you your".split()
 )
 
-# Words that hold a sentence together and say nothing by themselves, beside the openers.
-_FUNCTION_WORDS = OPENERS | frozenset(
-    "am are be been being can could did do does done from had has have into is just may might must nor not "
-    "of off only or out over own shall should than them there very was were will with would".split()
+# Words that hold a sentence together and say nothing by themselves; "not" and "before" do.
+_FUNCTION_WORDS = frozenset(
+    "a am an and are as at be been being by did do does done for from had has have he her here him his how i "
+    "if in into is it its just me my of on or our own shall she should so some such than that the their them "
+    "then there these they this those to very was we were what when where which who why will with would you "
+    "your".split()
 )
 _HALVES = re.compile(r"; |, (?:and|but|while) ")
 _WORD = re.compile(r"\w+(?:[.,'’]\w+)*")

@@ -1,6 +1,7 @@
 """The trainer of all three stages: exact joint loss, its two parts in the log, answerability metrics."""
 
 import math
+import shutil
 from pathlib import Path
 
 import torch
@@ -8,13 +9,13 @@ import yaml
 from huggingface_hub import HfApi
 from transformers import EvalPrediction, Seq2SeqTrainer
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
+from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
 from transformers.utils.hub import PushInProgress
 
 from crosstask.eval.scores import answerability
 from crosstask.masks_crosstask import IGNORED
-from crosstask.upload import MODEL_FILES, TOKENIZER_FILES
+from crosstask.upload import model_files
 
 PARTS = ("summary_loss", "answerability_loss")
 
@@ -150,32 +151,40 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         """As `Trainer.push_to_hub`, but of the output folder only what a user of the model has need of."""
         if private is not None:
             self.args.hub_private_repo = private
-        token = token or self.args.hub_token
         if self.hub_model_id is None:
-            self.init_hf_repo(token=token)
+            self.init_hf_repo(token=token or self.args.hub_token)
+        self._finish_current_push()  # before what it reads is written anew
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
         kwargs.setdefault("tags", list(self.model.model_tags or ()))
         self.create_model_card(**{"model_name": self.hub_model_id.split("/")[-1]} | kwargs)
-        self._finish_current_push()
-        return HfApi(token=token).upload_folder(
-            repo_id=self.hub_model_id,
-            folder_path=self.args.output_dir,
-            commit_message=commit_message,
-            run_as_future=not blocking,
-            allow_patterns=["README.md", *MODEL_FILES, *TOKENIZER_FILES],  # in folders as well
-            ignore_patterns=[f"{PREFIX_CHECKPOINT_DIR}-*"],
-            revision=revision or self.args.hub_revision,
-        )
+        return self._upload(commit_message, token, revision, run_as_future=not blocking)
 
     def _push_from_checkpoint(self, checkpoint_folder):
         busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if self.args.hub_strategy == HubStrategy.END or (busy and not self.args.hub_always_push):
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END or busy:
             return
-        job = self.push_to_hub(f"Training in progress, step {self.state.global_step}", blocking=False)
-        if job is not None:
-            self.push_in_progress = PushInProgress([job])
+        # The checkpoint may be deleted while it is on its way.
+        for path, file in model_files(Path(checkpoint_folder)).items():
+            target = Path(self.args.output_dir, path)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target)
+        job = self._upload(f"Training in progress, step {self.state.global_step}", run_as_future=True)
+        self.push_in_progress = PushInProgress([job])
+
+    def _upload(self, message, token=None, revision=None, **kwargs):
+        folder = Path(self.args.output_dir)
+        return HfApi(token=token or self.args.hub_token).upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=folder,
+            commit_message=message,
+            allow_patterns=["README.md", *model_files(folder)],
+            # Of other shards than these, say.
+            delete_patterns=["model*.safetensors", "model.safetensors.index*.json"],
+            revision=revision or self.args.hub_revision,
+            **kwargs,
+        )
 
     def log(self, logs, *args, **kwargs):
         if "loss" in logs and self._train_sums and self.is_fused:

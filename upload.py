@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
 from time import sleep
@@ -16,11 +17,15 @@ from time import sleep
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
+from crosstask.processing_crosstask import QUESTION_TOKENIZER
+
 # What a model's folder may hold that others need; optimizers' states, logs and pickles are none of it.
-MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.sha256", "*_crosstask.py", "config.json")
-MODEL_FILES += ("generation_config.json", "processor_config.json", "adapter_config.json")
+MODEL_FILES = ("model*.safetensors", "model.safetensors.index*.json", "model*.sha256", "*_crosstask.py")
+MODEL_FILES += ("config.json", "generation_config.json", "processor_config.json")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 TOKENIZER_FILES += ("chat_template.jinja", "vocab.*", "merges.txt", "*.model", "*.spm", "*.bpe.codes")
+QUESTION_TOKENIZER_FILES = tuple(f"{QUESTION_TOKENIZER}/{name}" for name in TOKENIZER_FILES)
 
 TRIES = 6
 LONGEST_WAIT = 300  # seconds that a Retry-After may ask for before it is taken for a refusal
@@ -33,7 +38,7 @@ _HTTP_ERROR = [kind for kind in HfHubHTTPError.__mro__ if kind.__module__ != "bu
 _NETWORK_ERRORS = (_HTTP_ERROR, ConnectionError, TimeoutError)
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9_]{20,}")
 # Texts that say how something was made; the words of a vocabulary may look like anything.
-_TOLD = (".json", ".md", ".yaml", ".yml", ".txt", ".py")
+_TOLD = (".json", ".md", ".yaml", ".yml", ".txt", ".py", ".jinja", ".csv")
 _WORDS = frozenset({"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt"})
 
 
@@ -64,8 +69,9 @@ def commit(
         repo_id (`str`): `"user/name"`.
         repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
         message (`str`): Title of the commit.
-        replaces (`list[str]`): Patterns (`"data/*.parquet"`) of files that this kind of publication consists
-            of: those of the repository that match and are not among `files` are deleted in the same commit.
+        replaces (`list[str]`): Patterns (`"data/*.parquet"`, where `*` stays within a folder) of files that
+            this kind of publication consists of: those of the repository that match and are not among
+            `files` are deleted in the same commit.
         private (`bool`): Create the repository as a private one.
         revision (`str`, *optional*): Branch to commit to; made from main where there is none.
         create_pr (`bool`): Open a pull request instead.
@@ -77,17 +83,17 @@ def commit(
         HubError: in one sentence; nothing of the files is in the repository then.
     """
     create(repo_id, repo_type=repo_type, private=private)
-    operations = [CommitOperationAdd(path, _source(file)) for path, file in sorted(files.items())]
     where = {"repo_id": repo_id, "repo_type": repo_type}
     with _explained(repo_id) as api:
         if revision and not create_pr:
             _patiently(lambda: api.create_branch(**where, branch=revision, exist_ok=True))
-        return _Commit(api, where, operations, message, replaces, revision, create_pr).make()
+        return _Commit(api, where, files, message, replaces, revision, create_pr).make()
 
 
 def create(repo_id: str, *, repo_type: str, private: bool = False) -> None:
     """
-    Create a repository where there is none, which also shows that the token may write there.
+    Create a repository where there is none. Where there is one, the token has to be known, but whether it may
+    write is seen with the first commit.
 
     Args:
         repo_id (`str`): `"user/name"`.
@@ -112,20 +118,28 @@ def create(repo_id: str, *, repo_type: str, private: bool = False) -> None:
 class _Commit:
     """One commit in the making: what to put where, and how to find out whether it is there already."""
 
-    def __init__(self, api, where, operations, message, replaces, revision, create_pr):
+    def __init__(self, api, where, files, message, replaces, revision, create_pr):
         self.api = api
         self.where = where
-        self.operations = operations
+        self.files = files
         self.message = message
         self.replaces = replaces
         self.revision = revision
         self.create_pr = create_pr
         digest = hashlib.sha256()
-        for operation in operations:
+        for operation in self.additions():
             with operation.as_file() as file:
                 digest.update(f"{operation.path_in_repo}\0".encode() + _sha256(file))
         # By it a commit is known again whose answer was lost.
         self.description = f"Content: {digest.hexdigest()}"
+        self.pulls_before = {pull.num for pull in _patiently(self.pulls)} if create_pr else set()
+
+    def additions(self):
+        """New ones for each attempt: the client notes in them what the repository had when it last asked."""
+        return [CommitOperationAdd(path, _source(file)) for path, file in sorted(self.files.items())]
+
+    def pulls(self):
+        return list(self.api.get_repo_discussions(**self.where, discussion_type="pull_request"))
 
     def make(self):
         info = None
@@ -138,7 +152,7 @@ class _Commit:
             there = [sibling.rfilename for sibling in info.siblings]
             made = self.api.create_commit(
                 **self.where,
-                operations=[*self.operations, *self._stale(there)],
+                operations=[*self.additions(), *self._stale(there)],
                 commit_message=self.message,
                 commit_description=self.description,
                 revision=self.revision,
@@ -155,20 +169,21 @@ class _Commit:
             raise
 
     def _stale(self, there):
-        new = {operation.path_in_repo for operation in self.operations}
         return [
             CommitOperationDelete(path)
             for path in there
-            if path not in new and any(fnmatch(path, pattern) for pattern in self.replaces)
+            if path not in self.files and any(matches(path, pattern) for pattern in self.replaces)
         ]
 
     def _landed(self, parent):
         """The address of this commit if a former attempt made it, though its answer did not arrive."""
         if self.create_pr:
-            for discussion in self.api.get_repo_discussions(**self.where, discussion_type="pull_request"):
-                details = self.api.get_discussion_details(**self.where, discussion_num=discussion.num)
+            for pull in self.pulls():
+                if pull.num in self.pulls_before:
+                    continue
+                details = self.api.get_discussion_details(**self.where, discussion_num=pull.num)
                 if any(self.description in getattr(event, "content", "") for event in details.events):
-                    return discussion.url
+                    return pull.url
             return None
         commits = self.api.list_repo_commits(**self.where, revision=self.revision)
         for made in takewhile(lambda made: made.commit_id != parent, commits):
@@ -176,6 +191,23 @@ class _Commit:
                 kind = "" if self.where["repo_type"] == "model" else f"{self.where['repo_type']}s/"
                 return f"{self.api.endpoint}/{kind}{self.where['repo_id']}/commit/{made.commit_id}"
         return None
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether a path is of a pattern in which `*` stays within a folder."""
+    parts, patterns = path.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """Of a folder that a model or adapter and its processor were saved to, the files that others need."""
+    patterns = (*MODEL_FILES, *ADAPTER_FILES, *TOKENIZER_FILES, *QUESTION_TOKENIZER_FILES)
+    paths = {file.relative_to(folder).as_posix(): file for file in (*folder.glob("*"), *folder.glob("*/*"))}
+    return {
+        path: file
+        for path, file in paths.items()
+        if file.is_file() and any(matches(path, pattern) for pattern in patterns)
+    }
 
 
 def check_public(files: Mapping[str, Path | str], *folders: Path) -> None:
@@ -187,10 +219,11 @@ def check_public(files: Mapping[str, Path | str], *folders: Path) -> None:
         folders (`Path`): Beside the home and the current folder, those that nobody else has.
 
     Raises:
-        HubError: naming the file, where a text has one of these folders in it, or any file looks like
-            holding a token of the Hub.
+        HubError: naming the file, where a text (not the words of a vocabulary, nor weights or tables) has
+            one of these folders or a token of the Hub in it.
     """
-    private = {str(folder.resolve()) for folder in (Path.home(), Path.cwd(), *folders)} - {"/"}
+    guarded = {str(folder) for folder in (Path.home(), Path.cwd(), *folders) if folder.is_absolute()}
+    guarded |= {str(folder.resolve()) for folder in (Path.home(), Path.cwd(), *folders)}
     token = (get_token() or "").encode()
     for path, file in files.items():
         if not path.endswith(_TOLD) or Path(path).name in _WORDS:
@@ -198,9 +231,14 @@ def check_public(files: Mapping[str, Path | str], *folders: Path) -> None:
         content = file.encode() if isinstance(file, str) else file.read_bytes()
         if (token and token in content) or _TOKEN.search(content):
             raise HubError(f"{path}: has what looks like a token of the Hub in it; nothing was published")
-        for folder in sorted(private):
-            if re.search(rb"(?<![\w.])" + re.escape(folder.encode()) + rb"(?![\w.-])", content):
-                raise HubError(f"{path}: names a folder of this machine ({folder}); nothing was published")
+        for folder in sorted(guarded - {"/"}):
+            # A name of one part, such as /tmp, may be meant in general; a file in it is not.
+            end = rb"/" if folder.count("/") == 1 else rb"(?![\w.-])"
+            for said in {folder, json.dumps(folder)[1:-1]}:
+                if re.search(rb"(?<![\w.])" + re.escape(said.encode()) + end, content):
+                    raise HubError(
+                        f"{path}: names a folder of this machine ({folder}); nothing was published"
+                    )
 
 
 def _source(file):
@@ -256,8 +294,9 @@ def _explained(repo_id):
         yield HfApi(token=token, library_name="crosstask")
     except HubError:
         raise
-    # hf_xet's failures are RuntimeErrors, or of the kinds that a file system has.
-    except (*_NETWORK_ERRORS, LocalTokenNotFoundError, PermissionError, RuntimeError) as error:
+    # hf_xet's failures are RuntimeErrors, or of the kinds that a file system has; a card whose metadata the
+    # Hub refuses is a ValueError.
+    except (*_NETWORK_ERRORS, LocalTokenNotFoundError, OSError, RuntimeError, ValueError) as error:
         sentence = f"{repo_id}: {_explanation(repo_id, error)}; nothing was published"
         # Without the error that it came from, whose request has the token among its headers.
         raise HubError(sentence.replace(token, "***") if token else sentence) from None

@@ -8,7 +8,7 @@ import torch
 import transformers
 from tqdm.auto import tqdm
 
-from crosstask.cards import card_files, model_card, public_name
+from crosstask.cards import card_files, model_card, names_in, on_hub, public_name
 from crosstask.data.readers import read_rows
 from crosstask.data.schema import DataError
 from crosstask.eval.ablations import CrossTask
@@ -92,6 +92,7 @@ def evaluate(recipe):
         "level": evaluation.level,
         "table": show_table(evaluation),
         "examples": _examples(rows, results["cross-task"]),
+        "local": sorted(name for name in names_in(recipe.values) if not on_hub(name)),
     }
     write_text(recipe.output_dir / "metrics.json", json.dumps(metrics, indent=1))
 

@@ -115,7 +115,9 @@ class Evaluation:
                 raise ValueError(
                     f"{name}: a metric cannot be named {taken[0]!r}, as a column of the rows is."
                 )
-        self.title, self.notes, self.made = map(_public, (self.title, list(self.notes), dict(self.made)))
+        self.title, self.notes, self.made = map(
+            without_folders, (self.title, list(self.notes), dict(self.made))
+        )
 
     @property
     def passages(self) -> list[str]:
@@ -198,8 +200,8 @@ def write_results(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Non
         "systems": {
             name: {
                 "metrics": {metric: asdict(value) for metric, value in evaluation.estimates[name].items()},
-                "figures": _public(system.figures),
-                "reliability": _public(system.reliability),
+                "figures": without_folders(system.figures),
+                "reliability": without_folders(system.reliability),
             }
             for name, system in evaluation.systems.items()
         },
@@ -413,16 +415,16 @@ def _legend(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def _public(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
     """The value as JSON has it, without the folders that a path lies in, which are nobody's business."""
     if isinstance(value, Path):
         return value.name if value.is_absolute() else value.as_posix()
     if isinstance(value, str):
         return _PATH.sub(lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1], value)
     if isinstance(value, Mapping):
-        return {key: _public(item) for key, item in value.items()}
+        return {key: without_folders(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_public(item) for item in value]
+        return [without_folders(item) for item in value]
     if value is None or isinstance(value, int | float):
         return value
     return value.item() if hasattr(value, "item") else str(value)  # of numpy and torch; a dtype, a device

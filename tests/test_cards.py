@@ -20,6 +20,7 @@ METRICS = {
     "systems": {"lead-3": {"rouge1": 0.5}, "cross-task": {"rouge1": 0.75}},
     "results": [RESULT, {"metric": "auroc", "value": 0.9, "low": None, "high": None}],
     "level": 0.95,
+    "local": [],
     "table": "system      rouge1\ncross-task  0.750",
     "examples": [
         {
@@ -169,3 +170,26 @@ def test_a_run_in_the_current_folder_has_a_name(run, monkeypatch):
     folder = run(name="here")
     monkeypatch.chdir(folder)
     assert "# here\n" in model_card(Path("."))
+
+
+def test_relative_folders_are_no_ids_of_the_hub_elsewhere(run):
+    """A recipe keeps `data/rows` as it was written, and from another folder that looks like an id."""
+    names = {"summarizer": "ckpt/summarizer", "question_answerer": "ckpt/qa", "data": "data/rows"}
+    folder = run(METRICS | {"local": sorted(names.values())}, **names)
+    text = model_card(folder)
+    assert ModelCard(text).data.base_model is None and ModelCard(text).data.datasets is None
+    assert not any(name in text for name in names.values())
+    with pytest.raises(ConfigError, match="the Hub's name of the data set rows"):
+        model_card(folder, repo_id="me/it", license="mit")
+    assert ModelCard(model_card(run(**names))).data.base_model == ["ckpt/summarizer", "ckpt/qa"]
+
+
+def test_folders_in_other_keys_are_not_told(run):
+    text = model_card(run(deepspeed="/mnt/team/ds.json", logging_dir="/mnt/team/logs"))
+    assert "/mnt/team" not in text and "deepspeed: ds.json" in text
+
+
+@pytest.mark.parametrize("language", [["English"], ["EN"], [3]])
+def test_a_language_is_a_code(run, language):
+    with pytest.raises(ConfigError, match="--language: expected an ISO 639 code such as en, got"):
+        model_card(run(), repo_id="me/it", license="mit", language=language)

@@ -106,6 +106,31 @@ def test_a_missing_shard_is_named(make_model, tmp_path):
         load(tmp_path)
 
 
+def test_a_missing_shard_is_named_without_sums_too(make_model, tmp_path):
+    make_model("t5", "bert").save_pretrained(tmp_path, max_shard_size="40KB")
+    (tmp_path / SUMS).unlink()
+    shard = sorted(tmp_path.glob("*.safetensors"))[0]
+    shard.unlink()
+    with pytest.raises(OSError, match=f"cannot be read .*{shard.name}.*; download them again"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["{sum} *{name}", "{SUM}  {name}", "{sum}  {name}\r"])
+def test_all_that_sha256sum_reads_is_read(folder, line):
+    digest = (folder / SUMS).read_text().split()[0]
+    text = line.format(sum=digest, SUM=digest.upper(), name="model.safetensors")
+    (folder / SUMS).write_bytes(text.encode() + b"\n")
+    load(folder)
+
+
+@pytest.mark.parametrize("line", ["garbage", "0" * 63 + "  model.safetensors", "0" * 64 + "  ../config.json"])
+def test_sums_of_another_form_are_one_sentence(folder, line):
+    (folder / SUMS).write_text(line + "\n")
+    with pytest.raises(OSError, match=f"{SUMS} has a line that is not of the form") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_missing_and_unknown_weights_are_counted_and_named(folder):
     def change(weights):
         other = {name: value for name, value in weights.items() if not name.startswith("fusion.fc")}
@@ -146,6 +171,12 @@ def test_a_newer_format_is_not_read(folder):
     (folder / "config.json").write_text(json.dumps(config | {"format_version": 2}))
     with pytest.raises(ValueError, match="of format version 2, and this crosstask reads 1: upgrade it, or"):
         load(folder)
+
+
+@pytest.mark.parametrize("version", ["2", None, 0, True, 1.5])
+def test_a_format_version_is_an_integer(version):
+    with pytest.raises(ValueError, match="`format_version` has to be an integer from 1, got"):
+        CrossTaskConfig(format_version=version)
 
 
 def test_where_it_is_loaded_from(hub, alice, folder, make_model, tmp_path):
@@ -199,3 +230,18 @@ def test_a_card_that_is_there_stays(hub, alice, make_model, folder, tmp_path):
     assert "# Mine" in hub.files("alice/model")["README.md"].decode()
     model.save_pretrained(str(tmp_path / "again"), push_to_hub=True, repo_id="alice/again")
     assert SUMS in hub.files("alice/again") and "# again" in hub.files("alice/again")["README.md"].decode()
+
+
+def test_pushing_shards_over_one_file_leaves_the_new_ones(hub, alice, make_model):
+    for seed, size in ((0, "1GB"), (1, "40KB"), (2, "1GB")):
+        model = make_model("t5", "bert", seed=seed)
+        model.push_to_hub("alice/model", max_shard_size=size)
+        assert_equal(load("alice/model"), model)
+
+
+def test_one_file_that_the_sums_do_not_know_is_not_loaded(make_model, tmp_path):
+    make_model("t5", "bert").save_pretrained(tmp_path / "old")
+    make_model("t5", "bert", seed=1).save_pretrained(tmp_path / "new", max_shard_size="40KB")
+    (tmp_path / "old" / "model.safetensors").rename(tmp_path / "new" / "model.safetensors")
+    with pytest.raises(OSError, match="model.safetensors is not what was saved"):
+        load(tmp_path / "new")

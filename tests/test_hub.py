@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 from datasets import ClassLabel, load_dataset
-from huggingface_hub import ModelCard
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_run import WHOLE, write
@@ -91,6 +91,7 @@ def test_what_a_model_s_repository_holds(hub, alice, trained_run):
         assert not any(name in content for name in names), path
     card = ModelCard(files["README.md"].decode())
     assert (card.data.license, card.data.language, card.data.model_name) == ("mit", ["en"], "tiny")
+    assert "local" not in json.loads(files["metrics.json"])
     assert card.data.eval_results and f"model='{REPO}'" in card.text
 
 
@@ -222,6 +223,29 @@ def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained
     expected = load_file(tmp_path / "run" / "crosstask" / "model.safetensors")
     found = names["model"].merge_and_unload().state_dict()
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
+
+
+def test_what_an_adapter_of_two_local_parts_sits_on_is_said(hub, alice, trained_run, tmp_path):
+    parts = {side: str(trained_run[1] / side) for side in ("summarizer", "question_answerer")}
+    train.main(
+        [str(write(tmp_path, **parts, summarizer_config=None, question_answerer_config=None, lora_r=2))]
+    )
+    with pytest.raises(
+        ConfigError, match="which others do not have; publish that model and train from its Hub id"
+    ):
+        publish("adapter", tmp_path / "run", "alice/small", license="mit")
+    with pytest.raises(ConfigError, match="^--base: expected none"):
+        publish("adapter", tmp_path / "run", "alice/small", license="mit", base=REPO)
+
+
+def test_files_of_others_in_the_repository_stay(hub, alice, trained_run):
+    theirs = {"onnx/model.safetensors", "adapter_model.safetensors", "adapter_config.json", "images/a.png"}
+    HfApi().create_repo(REPO)
+    HfApi().create_commit(
+        REPO, [CommitOperationAdd(path, b"theirs") for path in sorted(theirs)], commit_message="theirs"
+    )
+    publish("model", trained_run[1], REPO, license="mit")
+    assert theirs < set(hub.files(REPO))
 
 
 def test_a_part_that_was_trained_whole_has_no_public_base(hub, alice, trained_run, tmp_path):

@@ -1,8 +1,10 @@
 """Adapters on top of a finished model: each gives what the model it was trained as gave."""
 
+import shutil
+
 import pytest
 import torch
-from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, PeftModel, get_peft_model
+from peft import AutoPeftModelForSeq2SeqLM, IA3Config, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
 from crosstask import CrossTaskForConditionalGeneration
@@ -132,9 +134,10 @@ def test_an_adapter_of_another_model_is_refused(folders, base, make_model, make_
     get_peft_model(plain, LoraConfig(target_modules=["q"])).save_pretrained(tmp_path / "of t5")
     make_model(fusion_dim=16, fusion_num_heads=2).save_pretrained(tmp_path / "narrow")
     adapted(tmp_path / "narrow", 0).save_pretrained(tmp_path / "of narrow")
-    for name in ("of bart", "of t5", "of narrow"):
+    trained_on = {"of bart": "bart", "of t5": "does not name", "of narrow": "narrow"}
+    for name, told in trained_on.items():
         with pytest.raises(
-            ValueError, match=f"^adapter .*{name} does not fit the model .*base .*; load it on"
+            ValueError, match=f"^adapter .*{name} does not fit the model .*base .*; load it on .*{told}.$"
         ) as caught:
             base.load_adapter(tmp_path / name)
         assert "\n" not in str(caught.value)
@@ -144,3 +147,22 @@ def test_an_unknown_name_is_refused(folders, base):
     base.load_adapter(folders / "a", adapter_name="a")
     with pytest.raises(ValueError, match="nobody.*among .*'a'"):
         base.set_adapter("nobody")
+
+
+def test_what_else_fails_is_not_called_a_misfit(folders, base, tmp_path):
+    base.load_adapter(folders / "a", adapter_name="a")
+    with pytest.raises(ValueError, match="^Adapter with name a already exists"):
+        base.load_adapter(folders / "a", adapter_name="a")
+    shutil.copytree(folders / "a", tmp_path / "broken")
+    weights = tmp_path / "broken/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:3000])
+    with pytest.raises(OSError, match="^adapter .*broken: its weights cannot be read .*; download"):
+        base.load_adapter(tmp_path / "broken", adapter_name="b")
+
+
+def test_adapters_of_other_kinds_are_peft_s_own_affair(folders, base, tmp_path):
+    config = IA3Config(target_modules=["k", "v", "wo"], feedforward_modules=["wo"])
+    model = get_peft_model(CrossTaskForConditionalGeneration.from_pretrained(folders / "base"), config)
+    model.save_pretrained(tmp_path)
+    base.load_adapter(tmp_path)
+    assert base.active_adapters() == ["default"]

@@ -1,5 +1,6 @@
 """The pipeline: what goes in and comes out, alike in any batch, with and without the package."""
 
+import copy
 import json
 import os
 import subprocess
@@ -190,6 +191,7 @@ def test_what_is_wrong_is_said(pipe, inputs, error, sentence):
             TypeError,
             "`return_evidnce` is no option .*did you mean `return_evidence`",
         ),
+        ({"return_dict_in_generate": False}, TypeError, "`return_dict_in_generate` is no option"),
         ({"num_return_sequences": 2}, ValueError, "a question has one summary"),
         ({"min_answerability": 2}, ValueError, "between 0 and 1, got 2"),
         ({"question": "Who?"}, ValueError, "either `inputs`, or `question` and `passage`"),
@@ -198,6 +200,18 @@ def test_what_is_wrong_is_said(pipe, inputs, error, sentence):
 def test_what_is_wrong_with_options_is_said(pipe, options, error, sentence):
     with pytest.raises(error, match=sentence):
         pipe(ROWS[0], **options)
+
+
+def test_a_question_has_one_summary_whatever_a_configuration_says(pipe):
+    several = copy.deepcopy(pipe.model.generation_config)
+    several.update(num_beams=2, num_return_sequences=2)
+    assert alike_all(pipe(ROWS, batch_size=3, generation_config=several), pipe(ROWS, num_beams=2))
+
+
+def test_the_pipeline_is_pushed_as_its_model_is(hub, alice, pipe):
+    pipe.push_to_hub("alice/pipe")
+    assert "[More Information Needed]" not in hub.files("alice/pipe")["README.md"].decode()
+    assert alike(pipeline(TASK, model="alice/pipe", device="cpu")(ROWS[0]), pipe(ROWS[0]))
 
 
 def test_an_empty_list_has_no_results(pipe):

@@ -70,6 +70,11 @@ def test_merged_is_in_the_passages_order_and_says_nothing_twice():
         ([""], ""),
         (["Rain fell.", "Rain fell."], "Rain fell."),
         (["Nobody knows.", "Rain fell."], "Rain fell. Nobody knows."),
+        (
+            ["Rain fell.", "Rain never fell.", "Rain fell before noon."],
+            "Rain never fell. Rain fell before noon.",
+        ),
+        (["The bridge is not open.", "The bridge is shut."], "The bridge is not open. The bridge is shut."),
         # What follows is no clause of its own.
         (["They sold apples, and pears.", "They sold apples."], "They sold apples, and pears."),
     ],

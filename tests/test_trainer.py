@@ -272,3 +272,21 @@ def test_a_push_may_be_asked_for_afterwards(hub, alice, processor, tmp_path):
     trainer.train()
     trainer.push_to_hub(private=True)
     assert hub.repo("alice/later").private and "model.safetensors" in hub.files("alice/later")
+
+
+def test_a_second_tokenizer_is_pushed_and_old_weights_go(hub, alice, processor, tmp_path):
+    both = CrossTaskProcessor(processor.tokenizer, processor.tokenizer, max_source_length=64)
+    folder = tmp_path / "both"
+    trainer = trainer_of(fused(processor), both, folder, encode(processor))
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "other.model").write_text("x")
+    trainer.push_to_hub()
+    files = hub.files("alice/both")
+    assert "question_tokenizer/tokenizer.json" in files and "data/other.model" not in files
+    assert CrossTaskProcessor.from_pretrained("alice/both").question_tokenizer is not None
+    trainer.model.save_pretrained(folder, max_shard_size="20KB")
+    trainer.save_model = lambda **_: None  # as a larger model would be saved
+    trainer.push_to_hub()
+    assert "model.safetensors" not in hub.files("alice/both")
+    assert "model.safetensors.index.json" in hub.files("alice/both")
+    CrossTaskForConditionalGeneration.from_pretrained("alice/both")

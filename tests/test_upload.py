@@ -1,5 +1,7 @@
 """One commit, whatever the connection does: faults are those of a real server to real clients."""
 
+import base64
+import json
 import logging
 import os
 import subprocess
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from crosstask import upload
-from crosstask.upload import HubError, check_public, commit
+from crosstask.upload import HubError, check_public, commit, matches
 
 REPO = "alice/thing"
 BIG = os.urandom(300_000)
@@ -234,6 +236,54 @@ def test_who_was_faster_is_not_overwritten(hub, alice, files, waits):
     assert set(hub.files(REPO)) == {".gitattributes", "notes.md", *files}
 
 
+def test_what_somebody_else_changed_meanwhile_is_ours_in_the_end(hub, alice, files, waits):
+    """Also a file that was as ours when the first attempt looked, which it would not have sent."""
+    publish(files)
+    hub.fail("POST", "/commit/", delay=1.0)
+    more = files | {"notes.md": "new"}
+    publishing = threading.Thread(target=publish, args=(more,))
+    publishing.start()
+    while hub.faults[-1].times:
+        time.sleep(0.01)
+    content = base64.b64encode(b"theirs").decode()
+    theirs = [{"value": {"summary": "theirs"}}]
+    theirs += [{"key": "file", "value": {"path": path, "content": content}} for path in files]
+    hub.store.commit(hub.repo(REPO), "main", theirs, "bob", False)
+    publishing.join()
+    assert {path: hub.files(REPO)[path] for path in more} == {
+        "README.md": b"# thing\n",
+        "sub/model.safetensors": BIG,
+        "notes.md": b"new",
+    }
+
+
+def test_a_second_pull_request_of_the_same_is_opened(hub, alice, files, waits):
+    publish(files, create_pr=True)
+    hub.fail("POST", "/commit/", status=503)
+    assert publish(files, create_pr=True).endswith("/discussions/2")
+
+
+def test_a_card_that_the_hub_refuses_is_one_sentence(hub, alice):
+    hub.fail("POST", "validate-yaml", status=400)
+    with pytest.raises(HubError, match="^alice/thing: the upload failed .*; nothing was published$"):
+        publish({"README.md": "---\nlanguage: English\n---\n"})
+    assert_untouched(hub)
+
+
+@pytest.mark.parametrize(
+    "path, pattern, expected",
+    [
+        ("model.safetensors", "model*.safetensors", True),
+        ("onnx/model.safetensors", "model*.safetensors", False),
+        ("data/test.parquet", "data/*.parquet", True),
+        ("data/rows/test.parquet", "data/*.parquet", False),
+        ("data/rows/test.parquet", "data/*/*.parquet", True),
+    ],
+)
+def test_a_star_stays_within_its_folder(path, pattern, expected):
+    assert matches(path, pattern) is expected
+
+
 @pytest.mark.parametrize(
     "token, repo_id, sentence",
     [
@@ -300,5 +350,13 @@ def test_texts_with_tokens_or_folders_of_this_machine_are_refused(tmp_path, alic
         with pytest.raises(HubError, match="looks like a token of the Hub") as caught:
             check_public({"README.md": text})
         assert text not in str(caught.value)
+    # As it was written, though it leads elsewhere, and as JSON would write it.
+    (tmp_path / "été").symlink_to(run)
+    for text in (f"in {tmp_path / 'été'}/x", json.dumps({"in": str(tmp_path / "été" / "x")})):
+        with pytest.raises(HubError, match="names a folder of this machine"):
+            check_public({"README.md": text}, tmp_path / "été")
+    check_public({"README.md": "It lay in /tmp of the server."}, Path("/tmp"))
+    with pytest.raises(HubError, match="names a folder of this machine"):
+        check_public({"README.md": "It lay in /tmp/x of the server."}, Path("/tmp"))
     # The words of a vocabulary are anybody's, and a name that only begins alike is another folder.
     check_public({"tokenizer.json": str(run), "notes.md": f"{run}-2", "model.safetensors": config}, run)

@@ -122,3 +122,5 @@ except ImportError as error:
 def test_an_unknown_metric_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="unknown metric 'answer_recal', .*did you mean 'answer_recall'"):
         write_metric_space("answer_recal", tmp_path, repo_id="alice/x")
+    with pytest.raises(ConfigError, match="loads no metric with a dot in its name"):
+        publish("metric", "rouge", "alice/rouge.v1")
