@@ -79,7 +79,7 @@ def composite(vocab_size=32128, fusion="classifier"):
 
 
 def joint_step(turns, length=192, summary=64):
-    """One training step of the whole against the sum of its parts: 8 inputs of 192 tokens; and a gated one."""
+    """One training step of the whole, and of a gated one, against the sum of its parts: 8 x 192 tokens."""
     model, plain, encoder = composite(), T5ForConditionalGeneration(shape()), composite().question_encoder
     gated = composite(fusion="gated")
     ids = torch.randint(2, 32000, (BATCH, length))
