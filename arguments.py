@@ -155,6 +155,10 @@ class StageArguments:
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q", "v"], metadata={"help": "Names of the linear layers that get LoRA."}
     )
+    fusion_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Of the joint stage's fusion, which is new; learning_rate where not given."},
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Evaluations without a better metric after which a stage ends."}
     )

@@ -11,11 +11,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .checkpoint_crosstask import MODEL_TAGS, CheckpointMixin
 from .configuration_crosstask import CrossTaskConfig
+from .decoding_crosstask import DecodingMixin
 from .fusion_crosstask import CrossAttentionFusion, GatedCrossAttention
 from .loss_crosstask import joint_loss
-from .masks_crosstask import UNKNOWN, attention_mask_of, summary_mask, targets_of
+from .masks_crosstask import UNKNOWN, summary_mask, targets_of
 from .outputs_crosstask import CrossTaskOutput
-from .parts_crosstask import encoder_of, input_of, keep_weights, lm_head, load_part, output_of
+from .parts_crosstask import encoder_of, input_of, keep_weights, lm_head, load_part
 
 if TYPE_CHECKING:
     # Not run: it has transformers, which goes by what the text imports, take these files along.
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .sentences_crosstask import sentences_of  # noqa: F401
 
 
-class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, GenerationMixin):
+class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrainedModel, GenerationMixin):
     """
     A summarizer and a question encoder, joined by cross-attention: it writes the summary of a passage
     under a question, and says how probable it is that the summary carries the answer.
@@ -366,122 +367,6 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, PreTrainedModel, Genera
         if question_mask is None:
             question_mask = torch.ones(outputs[0].shape[:2], device=outputs[0].device)
         return outputs, question_mask.bool()
-
-    @torch.no_grad()
-    def generate(self, inputs=None, generation_config=None, **kwargs):
-        r"""
-        All that [`GenerationMixin.generate`] does, with its arguments. With
-        `return_dict_in_generate=True` the output also has `answerability`
-        (`torch.FloatTensor` of shape `(batch_size * num_return_sequences,)`): the probability that the
-        returned sequence carries the answer. Without, the question encoder does not run.
-        With `fusion="gated"` it runs, once, since it takes part in writing. `question_input_ids`,
-        `question_attention_mask` and `question_encoder_outputs` are as in
-        [`~CrossTaskForConditionalGeneration.forward`].
-        """
-        question = {
-            name: kwargs.pop(name, None)
-            for name in ("question_input_ids", "question_attention_mask", "question_encoder_outputs")
-        }
-        # `Seq2SeqTrainer` hands over whole batches, labels included.
-        kwargs = {k: v for k, v in kwargs.items() if k not in ("labels", "answerable")}
-        input_ids = inputs if inputs is not None else kwargs.get("input_ids")
-        if kwargs.get("attention_mask") is None and input_ids is not None:
-            kwargs["attention_mask"] = attention_mask_of(input_ids, self.config)
-        if self.gate is not None:
-            outputs, mask = self._encode_question(
-                input_ids, kwargs.get("attention_mask"), *question.values(), return_dict=True
-            )
-            if outputs is not None:
-                kwargs |= {
-                    "decoder_question_memory": self.gate.memory(outputs[0]),
-                    "decoder_question_mask": mask,
-                }
-                question = {"question_encoder_outputs": outputs, "question_attention_mask": mask}
-        # A reference to the states themselves: generation repeats them in place for its beams.
-        given = kwargs.get("encoder_outputs")
-        given = None if given is None else given[0]
-        with output_of(self.get_encoder()) as captured:
-            output = super().generate(inputs, generation_config, **kwargs)
-        if isinstance(output, torch.Tensor):
-            return output
-        output["answerability"] = self.score_answerability(
-            input_ids,
-            kwargs.get("attention_mask"),
-            output.sequences,
-            encoder_outputs=(captured[0] if given is None else given,),
-            **question,
-        )
-        return output
-
-    @torch.no_grad()
-    def score_answerability(
-        self,
-        input_ids,
-        attention_mask=None,
-        summary_ids=None,
-        question_input_ids=None,
-        question_attention_mask=None,
-        encoder_outputs=None,
-        question_encoder_outputs=None,
-    ):
-        r"""
-        Probability that each summary carries the answer to its question.
-
-        Args:
-            summary_ids (`torch.LongTensor` of shape `(batch_size * n, summary_length)`):
-                n summaries an input, as `generate` returns them: leading start token, padding after the end.
-            input_ids, attention_mask, question_input_ids, question_attention_mask, encoder_outputs, \
-question_encoder_outputs:
-                As in [`~CrossTaskForConditionalGeneration.forward`]; a missing `attention_mask` is derived
-                from the padding token, as in `generate`.
-
-        Returns:
-            `torch.FloatTensor` of shape `(batch_size * n,)`, in the order of `summary_ids`.
-        """
-        if summary_ids is None or summary_ids.dim() != 2 or summary_ids.shape[1] < 2:
-            raise ValueError(
-                "`summary_ids` are needed as `generate` returns them: a batch, and a start token before each."
-            )
-        if attention_mask is None and input_ids is not None:
-            attention_mask = attention_mask_of(input_ids, self.config)
-        question, question_mask = self._encode_question(
-            input_ids,
-            attention_mask,
-            question_input_ids,
-            question_attention_mask,
-            question_encoder_outputs,
-            return_dict=True,
-        )
-        if question is None:
-            raise ValueError("`input_ids`, or what the question encoder reads or gives, are needed.")
-        if encoder_outputs is None:
-            encoder_outputs = self.get_encoder()(
-                input_ids=input_ids, attention_mask=attention_mask, return_dict=True
-            )
-        batch_size = len(question[0])
-        if len(summary_ids) % batch_size:
-            raise ValueError(
-                f"`summary_ids`: {len(summary_ids)} rows are no multiple of {batch_size} inputs."
-            )
-
-        def each(tensor):
-            repeats = len(summary_ids) // batch_size
-            return None if tensor is None else tensor.repeat_interleave(repeats, dim=0)
-
-        # One pass of the decoder over all summaries. The LM head, as dear as several layers, is left
-        # with a single position: nobody reads its logits.
-        memory = None if self.gate is None else each(self.gate.memory(question[0]))
-        with self._heard(True, memory, each(question_mask), pass_on=1) as captured:
-            self.summarizer(
-                attention_mask=each(attention_mask),
-                encoder_outputs=BaseModelOutput(each(encoder_outputs[0])),
-                decoder_input_ids=summary_ids[:, :-1],
-                use_cache=False,
-                return_dict=True,
-            )
-        kept = summary_mask(summary_ids[:, 1:], self.config)
-        logits, _ = self.fusion(each(question[0]), each(question_mask), captured[0], kept)
-        return logits.float().softmax(-1)[:, 1]
 
 
 def _first(*values):

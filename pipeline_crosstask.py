@@ -62,7 +62,8 @@ class QuestionSummarizationPipeline(Pipeline):
                 One summary for all questions on a passage: what the summaries say, in the passage's order,
                 each thing once. With `min_answerability`, of the answered questions.
             kwargs:
-                Settings of generation.
+                Settings of generation. With `answerability_rerank` and `num_return_sequences` the summary is
+                the best by likelihood and answerability of so many candidates.
 
         Returns:
             For a question, a `dict` of `question`, `summary`, `answerability` (`float`, the probability that
@@ -102,6 +103,7 @@ class QuestionSummarizationPipeline(Pipeline):
     ):
         generation = {**(generate_kwargs or {}), **kwargs}
         known = {*vars(GenerationConfig()), "generation_config", "logits_processor", "stopping_criteria"}
+        known |= {"answerability_rerank"}
         known -= {"return_dict_in_generate"}  # the pipeline's own
         for name in generation:
             if name not in known:
@@ -109,8 +111,10 @@ class QuestionSummarizationPipeline(Pipeline):
                 near = difflib.get_close_matches(name, options, n=1)
                 hint = f"; did you mean `{near[0]}`?" if near else ""
                 raise TypeError(f"`{name}` is no option and no setting of generation{hint}")
-        if (generation.get("num_return_sequences") or 1) != 1:
-            raise ValueError("`num_return_sequences` has to be 1: a question has one summary.")
+        if (generation.get("num_return_sequences") or 1) != 1 and "answerability_rerank" not in generation:
+            raise ValueError(
+                "`num_return_sequences` above 1 needs `answerability_rerank`: a question has one summary."
+            )
         if min_answerability is not None and not 0 <= min_answerability <= 1:
             raise ValueError(f"`min_answerability` has to be between 0 and 1, got {min_answerability}.")
         options = {
@@ -156,10 +160,12 @@ class QuestionSummarizationPipeline(Pipeline):
         return {"questions": questions, "passage": passage, "several": several, "rows": rows}
 
     def _forward(self, model_inputs, **generation):
-        # One summary a row, whatever a generation configuration says.
-        own = {"return_dict_in_generate": True, "num_return_sequences": 1}
+        own = {"return_dict_in_generate": True}
+        if "answerability_rerank" not in generation:  # one summary a row, whatever a configuration says
+            own["num_return_sequences"] = 1
         output = self.model.generate(**model_inputs, **generation | own)
-        return {"sequences": output.sequences, "answerability": output.answerability}
+        first = len(output.sequences) // len(model_inputs["input_ids"])  # the best of those ranked
+        return {"sequences": output.sequences[::first], "answerability": output.answerability[::first]}
 
     def postprocess(self, model_outputs, return_evidence=False, min_answerability=None, merge=False):
         summaries = self.processor.batch_decode(model_outputs["sequences"], skip_special_tokens=True)

@@ -330,6 +330,7 @@ class Stage:
             processing_class=processor,
             compute_metrics=self.text_metrics(processor, validation),
             callbacks=callbacks,
+            fusion_learning_rate=self.arguments.fusion_learning_rate if self.name == "fuse" else None,
         )
 
     def encode(self, rows, processor):

@@ -27,7 +27,9 @@ class NonFiniteLossError(RuntimeError):
 class CrossTaskTrainer(Seq2SeqTrainer):
     """
     A `Seq2SeqTrainer` for [`CrossTaskForConditionalGeneration`], which also trains any plain
-    sequence-to-sequence model. Arguments are those of `Seq2SeqTrainer`. Beyond it:
+    sequence-to-sequence model. Arguments are those of `Seq2SeqTrainer`, and `fusion_learning_rate`
+    (`float`, *optional*), that of the fusion, which is new where its parts have been trained before. Beyond
+    it:
 
     - The loss of a step is the same however its rows are spread over processes and accumulated
       micro-batches: the summary loss is a mean over the step's summary tokens, the answerability loss
@@ -41,8 +43,9 @@ class CrossTaskTrainer(Seq2SeqTrainer):
       folder holds and whatever `hub_strategy` says of checkpoints.
     """
 
-    def __init__(self, *args, compute_metrics=None, **kwargs):
+    def __init__(self, *args, compute_metrics=None, fusion_learning_rate=None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.fusion_learning_rate = fusion_learning_rate
         # The loss below is scaled for gradient accumulation already; `Trainer` must not divide again.
         self.model_accepts_loss_kwargs = True
         self.is_fused = hasattr(self.model.config, "answerability_weight")
@@ -61,6 +64,21 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             pairs = (pair.split("=") for pair in args.optim_args.replace(" ", "").split(","))
             kwargs |= {name: yaml.safe_load(value) for name, value in pairs}
         return optimizer_class, kwargs
+
+    def create_optimizer(self, *args, **kwargs):
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.fusion_learning_rate is not None:
+            own = {
+                id(parameter)
+                for name, parameter in self.model.named_parameters()
+                if set(name.split(".")) & {"fusion", "gate"}
+            }
+            for group in list(optimizer.param_groups):
+                fused = [parameter for parameter in group["params"] if id(parameter) in own]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
+                if fused:
+                    optimizer.add_param_group(group | {"params": fused, "lr": self.fusion_learning_rate})
+        return optimizer
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Summary tokens and labelled rows of a whole step, over all its micro-batches and processes."""

@@ -26,6 +26,8 @@ class CrossTask(Generative):
         ablation: None; "zeroed", where the question encoder gives zeros; or "swapped", where every question
             is another passage's (`swap_questions`), in the summary as in both probabilities.
         num_beams, min_new_tokens, max_new_tokens: As of [`Seq2Seq`].
+        answerability_rerank, num_return_sequences: The best of so many candidates from the beams, by
+            likelihood and answerability; both or none.
         dtype, device, batch_size: Likewise.
 
     A question that leaves no room for its passage gets an empty summary and probabilities of 0.
@@ -45,6 +47,8 @@ class CrossTask(Generative):
         num_beams: int | None = 1,
         min_new_tokens: int | None = None,
         max_new_tokens: int | None = 128,
+        answerability_rerank: float | None = None,
+        num_return_sequences: int = 1,
         dtype: str = "auto",
         device: str | None = None,
         batch_size: int = 16,
@@ -53,12 +57,19 @@ class CrossTask(Generative):
             raise DataError(f"crosstask: ablation is {ablation!r}, expected None, 'zeroed' or 'swapped'")
         check_counts("crosstask", num_beams=num_beams, max_new_tokens=max_new_tokens, batch_size=batch_size)
         lengths = {"num_beams": num_beams, "min_new_tokens": min_new_tokens, "max_new_tokens": max_new_tokens}
-        super().__init__(AutoModelForSeq2SeqLM, model, ablation=ablation, dtype=dtype, **lengths)
+        ranking = {} if answerability_rerank is None else {"answerability_rerank": answerability_rerank}
+        if (num_return_sequences > 1) != bool(ranking):
+            raise DataError(
+                "crosstask: expected num_return_sequences above 1 with answerability_rerank, and else 1"
+            )
+        if ranking:
+            ranking["num_return_sequences"] = num_return_sequences
+        super().__init__(AutoModelForSeq2SeqLM, model, ablation=ablation, dtype=dtype, **lengths, **ranking)
         if not isinstance(self.config, CrossTaskConfig):
             raise DataError(
                 f"crosstask: {model} is a checkpoint of {self.config.model_type}, expected one of crosstask"
             )
-        self.ablation, self.lengths = ablation, list(lengths.values())
+        self.ablation, self.lengths, self.ranking = ablation, list(lengths.values()), ranking
         self.dtype, self.device, self.batch_size = dtype, device, batch_size
         self.name = "cross-task" + (f", question {ablation}" if ablation else "")
 
@@ -84,11 +95,12 @@ class CrossTask(Generative):
     @torch.inference_mode()
     def _generate(self, model, processor, inputs: list[dict], settings) -> tuple[list[str], list[float]]:
         batch = self._batch(model, processor, inputs)
-        output = model.generate(**batch, **settings, return_dict_in_generate=True)
+        output = model.generate(**batch, **settings, **self.ranking, return_dict_in_generate=True)
         if not output.answerability.isfinite().all():
             raise not_finite(model, self.kind)
-        texts = processor.batch_decode(output.sequences, skip_special_tokens=True)
-        return [text.strip() for text in texts], output.answerability.tolist()
+        best = slice(None, None, self.ranking.get("num_return_sequences", 1))
+        texts = processor.batch_decode(output.sequences[best], skip_special_tokens=True)
+        return [text.strip() for text in texts], output.answerability[best].tolist()
 
     @torch.inference_mode()
     def _judge(self, model, processor, rows, indices: list[int], probabilities: list[float]) -> None:

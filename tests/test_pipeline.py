@@ -208,6 +208,18 @@ def test_a_question_has_one_summary_whatever_a_configuration_says(pipe):
     assert alike_all(pipe(ROWS, batch_size=3, generation_config=several), pipe(ROWS, num_beams=2))
 
 
+def test_the_best_of_several_candidates(pipe):
+    settings = {"num_beams": 3, "num_return_sequences": 3, "answerability_rerank": 5.0}
+    found = pipe(ROWS, batch_size=3, **settings)
+    for row, result in zip(ROWS, found, strict=True):
+        questions = row["question"] if isinstance(row["question"], list) else [row["question"]]
+        inputs = pipe.processor(question=questions, passage=row["passage"], return_tensors="pt")
+        output = pipe.model.generate(**inputs, **settings)
+        texts = pipe.processor.batch_decode(output[::3], skip_special_tokens=True)
+        results = result if isinstance(result, list) else [result]
+        assert [each["summary"] for each in results] == [text.strip() for text in texts]
+
+
 def test_the_pipeline_is_pushed_as_its_model_is(hub, alice, pipe):
     pipe.push_to_hub("alice/pipe")
     assert "[More Information Needed]" not in hub.files("alice/pipe")["README.md"].decode()

@@ -57,7 +57,7 @@ def encode(processor, count=16):
 
 
 def trainer_of(model, processor, folder, train=None, **kwargs):
-    compute_metrics = kwargs.pop("compute_metrics", None)
+    own = {name: kwargs.pop(name, None) for name in ("compute_metrics", "fusion_learning_rate")}
     arguments = Seq2SeqTrainingArguments(
         **{
             "output_dir": str(folder),
@@ -83,7 +83,7 @@ def trainer_of(model, processor, folder, train=None, **kwargs):
         eval_dataset=data,
         data_collator=CrossTaskCollator(processor),
         processing_class=processor,
-        compute_metrics=compute_metrics,
+        **own,
     )
 
 
@@ -290,3 +290,26 @@ def test_a_second_tokenizer_is_pushed_and_old_weights_go(hub, alice, processor, 
     assert "model.safetensors" not in hub.files("alice/both")
     assert "model.safetensors.index.json" in hub.files("alice/both")
     CrossTaskForConditionalGeneration.from_pretrained("alice/both")
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adafactor"])
+def test_the_fusion_has_a_learning_rate_of_its_own(processor, tmp_path, optim):
+    def trained(fusion_learning_rate, fusion="gated"):
+        model = fused(processor, fusion=fusion)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        settings = {"optim": optim, "learning_rate": 1e-3, "fusion_learning_rate": fusion_learning_rate}
+        trainer = trainer_of(model, processor, tmp_path, **settings)
+        trainer.train()
+        parts = {"fusion": 0.0, "gate": 0.0, "summarizer": 0.0, "question_encoder": 0.0}
+        for name, value in model.state_dict().items():
+            part = name.split(".")[0]
+            parts[part] = max(parts[part], (value - before[name]).abs().max().item())
+        return parts, [sum(p.numel() for p in group["params"]) for group in trainer.optimizer.param_groups]
+
+    same, sizes = trained(None)
+    faster, split = trained(1e-1)
+    assert sum(sizes) == sum(split) and len(split) > len(sizes)
+    for part in ("fusion", "gate"):
+        assert faster[part] > 10 * same[part] > 0
+    for part in ("summarizer", "question_encoder"):
+        assert faster[part] == pytest.approx(same[part])

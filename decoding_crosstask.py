@@ -1,0 +1,201 @@
+"""Decoding: generation with the question, the answerability of what was written, and ranking by both."""
+
+import torch
+from transformers.modeling_outputs import BaseModelOutput
+
+from .masks_crosstask import attention_mask_of, summary_mask
+from .parts_crosstask import output_of
+
+_QUESTION = ("question_input_ids", "question_attention_mask", "question_encoder_outputs")
+# Of what `generate` can return, what has other rows than the returned sequences.
+_BY_STEP = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+
+
+class DecodingMixin:
+    """`generate` of a cross-task model, and the judgement of summaries."""
+
+    @torch.no_grad()
+    def generate(self, inputs=None, generation_config=None, answerability_rerank=None, **kwargs):
+        r"""
+        All that [`GenerationMixin.generate`] does, with its arguments. With
+        `return_dict_in_generate=True` the output also has `answerability`
+        (`torch.FloatTensor` of shape `(batch_size * num_return_sequences,)`): the probability that the
+        returned sequence carries the answer. Without, the question encoder does not run.
+        With `fusion="gated"` it runs, once, since it takes part in writing.
+
+        Args:
+            answerability_rerank (`float`, *optional*):
+                A weight of 0 or more. The `num_return_sequences` candidates of each input, from beams or
+                sampling, are returned in the order of `log p / length + answerability_rerank * log
+                P(answerable)`, the best first, where p is the model's own probability of the whole summary
+                without processors or temperature, and length its number of tokens, the end included. With
+                `return_dict_in_generate=True` the output also has `summary_log_probs` (`log p / length`, in
+                nats) and `rerank_scores` (the sum), shaped as `answerability`.
+            question_input_ids, question_attention_mask, question_encoder_outputs:
+                As in [`~CrossTaskForConditionalGeneration.forward`].
+        """
+        question = {name: kwargs.pop(name, None) for name in _QUESTION}
+        # `Seq2SeqTrainer` hands over whole batches, labels included.
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("labels", "answerable")}
+        input_ids = inputs if inputs is not None else kwargs.get("input_ids")
+        if kwargs.get("attention_mask") is None and input_ids is not None:
+            kwargs["attention_mask"] = attention_mask_of(input_ids, self.config)
+        whole = True
+        if answerability_rerank is not None:
+            whole = self._check_rerank(answerability_rerank, generation_config, kwargs)
+            kwargs["return_dict_in_generate"] = True
+        if self.gate is not None:
+            outputs, mask = self._encode_question(
+                input_ids, kwargs.get("attention_mask"), *question.values(), return_dict=True
+            )
+            if outputs is not None:
+                memory = self.gate.memory(outputs[0])
+                kwargs |= {"decoder_question_memory": memory, "decoder_question_mask": mask}
+                question = {"question_encoder_outputs": outputs, "question_attention_mask": mask}
+        # A reference to the states themselves: generation repeats them in place for its beams.
+        given = kwargs.get("encoder_outputs")
+        given = None if given is None else given[0]
+        with output_of(self.get_encoder()) as captured:
+            output = super().generate(inputs, generation_config, **kwargs)
+        if isinstance(output, torch.Tensor):
+            return output
+        scores = self._judge(
+            input_ids,
+            kwargs.get("attention_mask"),
+            output.sequences,
+            encoder_outputs=(captured[0] if given is None else given,),
+            likelihood=answerability_rerank is not None,
+            **question,
+        )
+        output["answerability"] = scores["answerability"].exp()
+        if answerability_rerank is not None:
+            ranks = scores["summary_log_probs"] + answerability_rerank * scores["answerability"]
+            output |= {"summary_log_probs": scores["summary_log_probs"], "rerank_scores": ranks}
+            self._rank(output, scores["inputs"])
+        return output if whole else output.sequences
+
+    def _check_rerank(self, weight, generation_config, kwargs):
+        """Refuse what cannot be ranked; returns whether the caller wants more than the sequences."""
+        generation_config = generation_config or self.generation_config
+
+        def setting(name):
+            value = kwargs.get(name)
+            return getattr(generation_config, name, None) if value is None else value
+
+        if weight < 0:
+            raise ValueError(f"`answerability_rerank` has to be 0 or more, got {weight}.")
+        if (setting("num_return_sequences") or 1) < 2:
+            raise ValueError("`answerability_rerank` ranks `num_return_sequences` of 2 or more, got 1.")
+        if refused := [name for name in _BY_STEP if setting(name)]:
+            raise ValueError(
+                f"`answerability_rerank` cannot rank `{refused[0]}`, which are of steps before it."
+            )
+        return bool(setting("return_dict_in_generate"))
+
+    def _rank(self, output, batch_size):
+        """Sort what is returned, within each input, by descending `rerank_scores`."""
+        ranks = output["rerank_scores"].unflatten(0, (batch_size, -1))
+        order = ranks.sort(dim=1, descending=True, stable=True).indices
+        order = (order + torch.arange(batch_size, device=order.device)[:, None] * order.shape[1]).flatten()
+        for name in ("sequences", "answerability", "summary_log_probs", "rerank_scores"):
+            output[name] = output[name][order.to(output[name].device)]
+
+    def score_answerability(
+        self,
+        input_ids,
+        attention_mask=None,
+        summary_ids=None,
+        question_input_ids=None,
+        question_attention_mask=None,
+        encoder_outputs=None,
+        question_encoder_outputs=None,
+    ):
+        r"""
+        Probability that each summary carries the answer to its question.
+
+        Args:
+            summary_ids (`torch.LongTensor` of shape `(batch_size * n, summary_length)`):
+                n summaries an input, as `generate` returns them: leading start token, padding after the end.
+            input_ids, attention_mask, question_input_ids, question_attention_mask, encoder_outputs, \
+question_encoder_outputs:
+                As in [`~CrossTaskForConditionalGeneration.forward`]; a missing `attention_mask` is derived
+                from the padding token, as in `generate`.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size * n,)`, in the order of `summary_ids`.
+        """
+        scores = self._judge(
+            input_ids,
+            attention_mask,
+            summary_ids,
+            question_input_ids,
+            question_attention_mask,
+            question_encoder_outputs,
+            encoder_outputs,
+        )
+        return scores["answerability"].exp()
+
+    @torch.no_grad()
+    def _judge(
+        self,
+        input_ids,
+        attention_mask,
+        summary_ids,
+        question_input_ids=None,
+        question_attention_mask=None,
+        question_encoder_outputs=None,
+        encoder_outputs=None,
+        likelihood=False,
+    ):
+        """
+        Log-probabilities of summaries to carry the answer (`answerability`), and with `likelihood` their own
+        a token (`summary_log_probs`); and how many `inputs` they are of.
+        """
+        if summary_ids is None or summary_ids.dim() != 2 or summary_ids.shape[1] < 2:
+            raise ValueError(
+                "`summary_ids` are needed as `generate` returns them: a batch, and a start token before each."
+            )
+        if attention_mask is None and input_ids is not None:
+            attention_mask = attention_mask_of(input_ids, self.config)
+        question, question_mask = self._encode_question(
+            input_ids,
+            attention_mask,
+            question_input_ids,
+            question_attention_mask,
+            question_encoder_outputs,
+            return_dict=True,
+        )
+        if question is None:
+            raise ValueError("`input_ids`, or what the question encoder reads or gives, are needed.")
+        if encoder_outputs is None:
+            encoder_outputs = self.get_encoder()(
+                input_ids=input_ids, attention_mask=attention_mask, return_dict=True
+            )
+        batch_size = len(question[0])
+        if len(summary_ids) % batch_size:
+            raise ValueError(
+                f"`summary_ids`: {len(summary_ids)} rows are no multiple of {batch_size} inputs."
+            )
+
+        def each(tensor):
+            repeats = len(summary_ids) // batch_size
+            return None if tensor is None else tensor.repeat_interleave(repeats, dim=0)
+
+        # One pass of the decoder over all summaries. The LM head, as dear as several layers, is left
+        # with a single position where nobody reads its logits.
+        memory = None if self.gate is None else each(self.gate.memory(question[0]))
+        with self._heard(True, memory, each(question_mask), pass_on=None if likelihood else 1) as captured:
+            summary = self.summarizer(
+                attention_mask=each(attention_mask),
+                encoder_outputs=BaseModelOutput(each(encoder_outputs[0])),
+                decoder_input_ids=summary_ids[:, :-1],
+                use_cache=False,
+                return_dict=True,
+            )
+        kept = summary_mask(summary_ids[:, 1:], self.config)
+        logits, _ = self.fusion(each(question[0]), each(question_mask), captured[0], kept)
+        scores = {"answerability": logits.float().log_softmax(-1)[:, 1], "inputs": batch_size}
+        if likelihood:
+            chosen = summary.logits.float().log_softmax(-1).gather(-1, summary_ids[:, 1:, None]).squeeze(-1)
+            scores["summary_log_probs"] = (chosen * kept).sum(1) / kept.sum(1)
+        return scores

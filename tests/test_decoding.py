@@ -1,0 +1,93 @@
+"""Ranking candidates by their own likelihood and by their answerability."""
+
+import pytest
+import torch
+
+SHORT = {"max_new_tokens": 6}
+BEAMS = {"num_beams": 4, "num_return_sequences": 4}
+
+
+@pytest.fixture(params=[("t5", "t5", "classifier"), ("bart", "bert", "gated")], ids="-".join)
+def model(request, make_model):
+    summarizer, question_encoder, fusion = request.param
+    model = make_model(summarizer, question_encoder, fusion=fusion)
+    model.fusion.classifier.weight.data *= 3  # that it has something to say
+    return model
+
+
+@pytest.fixture
+def inputs(model, make_inputs):
+    given = make_inputs(model, batch_size=3)
+    del given["labels"]
+    random = torch.Generator().manual_seed(5)
+    question = torch.randint(3, 99, (3, 6), generator=random)
+    return given | {"question_input_ids": question, "question_attention_mask": torch.ones_like(question)}
+
+
+def ranked(model, inputs, weight, **settings):
+    settings = SHORT | BEAMS | {"return_dict_in_generate": True} | settings
+    return model.generate(**inputs, answerability_rerank=weight, **settings)
+
+
+@pytest.mark.parametrize("weight", [0, 0.5, 3.0])
+def test_candidates_are_in_the_order_of_the_sum(model, inputs, weight):
+    output = ranked(model, inputs, weight)
+    plain = model.generate(**inputs, **SHORT, **BEAMS, return_dict_in_generate=True)
+    expected = output.summary_log_probs + weight * output.answerability.log()
+    assert torch.allclose(output.rerank_scores, expected, atol=1e-5)
+    scores = output.rerank_scores.unflatten(0, (3, 4))
+    assert (scores[:, :-1] >= scores[:, 1:]).all()
+    for row in range(3):
+        own = slice(4 * row, 4 * row + 4)
+        assert sorted(output.sequences[own].tolist()) == sorted(plain.sequences[own].tolist())
+    tokens = model.generate(**inputs, **SHORT, **BEAMS, answerability_rerank=weight)
+    assert torch.equal(tokens, output.sequences)
+
+
+def test_both_parts_are_those_of_the_model(model, inputs):
+    output = ranked(model, inputs, 1.0, suppress_tokens=[model.config.pad_token_id])
+    each = {name: value.repeat_interleave(4, 0) for name, value in inputs.items()}
+    answerability = model.score_answerability(summary_ids=output.sequences, **each)
+    assert torch.allclose(output.answerability, answerability, atol=1e-5)
+    pad, eos = model.config.pad_token_id, model.config.eos_token_id
+    for row, sequence in enumerate(output.sequences):
+        tokens = sequence[1:]
+        ends = (tokens == eos).nonzero()
+        tokens = tokens[: ends[0] + 1] if len(ends) else tokens[tokens != pad]
+        alone = {name: value[row : row + 1] for name, value in each.items()}
+        ids = torch.cat([sequence[:1], tokens])[None]
+        logits = model(**alone, decoder_input_ids=ids[:, :-1]).logits
+        chosen = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])
+        assert output.summary_log_probs[row].item() == pytest.approx(chosen.mean().item(), abs=1e-4)
+
+
+def test_a_large_weight_goes_by_answerability_alone(model, inputs):
+    output = ranked(model, inputs, 1e6)
+    probabilities = output.answerability.unflatten(0, (3, 4))
+    assert (probabilities[:, :-1] >= probabilities[:, 1:] - 1e-6).all()
+    assert (probabilities.max(1).values - probabilities.min(1).values).max() > 1e-3
+
+
+def test_sampled_candidates_and_rows_of_their_own(model, inputs):
+    torch.manual_seed(0)
+    output = ranked(model, inputs, 1.0, num_beams=1, do_sample=True)
+    assert len(output.sequences) == 12
+    beams = ranked(model, inputs, 1.0)
+    alone = ranked(model, {name: value[1:2] for name, value in inputs.items()}, 1.0)
+    assert torch.allclose(beams.rerank_scores[4:8], alone.rerank_scores, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"answerability_rerank": -1}, "has to be 0 or more, got -1"),
+        ({"answerability_rerank": 1, "num_return_sequences": 1}, "of 2 or more, got 1"),
+        (
+            {"answerability_rerank": 1, "output_scores": True},
+            "cannot rank `output_scores`, which are of steps",
+        ),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused(model, inputs, settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        model.generate(**inputs, **SHORT | BEAMS | settings)
