@@ -26,7 +26,8 @@ LICENCES = frozenset(
     "postgresql ofl-1.1 ncsa unlicense zlib pddl deepfloyd-if-license fair-noncommercial-research-license "
     "llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma".split()
 )
-PICTURE = Path(__file__).with_name("docs") / "architecture.svg"
+PICTURE = "architecture.svg"
+_PICTURES = {"classifier": PICTURE, "gated": "architecture_gated.svg"}
 STAGES = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "cross-task model"}
 # What of a stage's settings a reader asks for first; the others stand in the recipe.
 SETTINGS = ("learning_rate", "lr_scheduler_type", "optim", "per_device_train_batch_size", "lora_r", "seed")
@@ -157,7 +158,7 @@ def model_card(
     where = repo_id or str(Path("path") / "to" / "it")
     parts = [
         f"# {data.model_name}",
-        _PURPOSE.format(fusion=run.fusion),
+        _PURPOSE.format(fusion=run.fusion, does=_DOES[run.fusion]),
         "## Use",
         _adapter_code(run, where, bases) if bases else _code(run, where),
         "## Examples",
@@ -165,7 +166,7 @@ def model_card(
         "## Evaluation",
         _evaluation(run, evaluation),
         "## How it is made",
-        f"![Architecture]({PICTURE.name})",
+        f"![Architecture]({PICTURE})",
         _training(run),
         "## Risks and limits",
         _limits(run),
@@ -179,7 +180,10 @@ def model_card(
 
 def card_files(run_dir):
     """The pictures that a card refers to: `{name beside README.md: Path}`."""
-    return {"learning_curve.png": Path(run_dir) / "learning_curve.png", PICTURE.name: PICTURE}
+    run_dir = Path(run_dir)
+    fusion = json.loads((run_dir / "crosstask" / "config.json").read_text(encoding="utf-8"))["fusion"]
+    picture = Path(__file__).with_name("docs") / _PICTURES[fusion]
+    return {"learning_curve.png": run_dir / "learning_curve.png", PICTURE: picture}
 
 
 def eval_results_file(run_dir, dataset, revision=None):
@@ -235,9 +239,13 @@ def _stages(values):
     return {name: table for name, table in values.items() if name}
 
 
+_DOES = {
+    "classifier": "the question encoder takes part in judging the summary, not in writing it",
+    "gated": "the question encoder takes part in writing the summary, and in judging it",
+}
 _PURPOSE = """A question-prompted summarizer: given a passage and a question, it writes a summary that is to
 carry the answer, and says how probable it is that it does. It joins a summarizer and a question encoder by
-cross-attention (`fusion="{fusion}"`) and was trained with `crosstask`.
+cross-attention (`fusion="{fusion}"`: {does}) and was trained with `crosstask`.
 
 It is for texts like those that it was trained on (below). It is not for advice that somebody acts on unread,
 and its probability is no proof: see the risks."""

@@ -139,6 +139,17 @@ def test_the_pictures_are_there(run):
         assert f"({name})" in text and path.exists()
 
 
+def test_each_fusion_has_its_picture_and_sentence(run):
+    folder = run()
+    pictures = {}
+    for fusion in ("classifier", "gated"):
+        config = folder / "crosstask" / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"fusion": fusion}))
+        pictures[fusion] = card_files(folder)["architecture.svg"].read_text()
+        assert ("not in writing it" in model_card(folder)) == (fusion == "classifier")
+    assert "Gated" in pictures["gated"] and "Gated" not in pictures["classifier"]
+
+
 def test_the_code_is_python(run):
     for metrics in (METRICS, METRICS | {"examples": []}):
         code = model_card(run(metrics)).split("```python\n")[1].split("```")[0]

@@ -174,6 +174,8 @@ SPECS = {
     "cross-task": {"kind": "crosstask", "model": "crosstask"},
     "zeroed": {"kind": "crosstask", "model": "crosstask", "ablation": "zeroed"},
     "swapped": {"kind": "crosstask", "model": "crosstask", "ablation": "swapped"},
+    "ranked": {"kind": "crosstask", "model": "crosstask", "num_beams": 3, "num_return_sequences": 3}
+    | {"answerability_rerank": 2.0},
     "two vocabularies": {"kind": "crosstask", "model": "two vocabularies"},
     "two zeroed": {"kind": "crosstask", "model": "two vocabularies", "ablation": "zeroed"},
 }
