@@ -18,6 +18,7 @@ from crosstask.masks_crosstask import IGNORED
 from crosstask.upload import model_files
 
 PARTS = ("summary_loss", "answerability_loss")
+GATES = ("gate_attention", "gate_feed_forward")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -35,6 +36,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
       micro-batches: the summary loss is a mean over the step's summary tokens, the answerability loss
       over its labelled rows.
     - `summary_loss` and `answerability_loss` are logged beside `loss` (in nats).
+    - With `fusion="gated"` also `gate_attention` and `gate_feed_forward`, how far the gates are open (the
+      `tanh` of each, 0 where closed).
     - Evaluation reports `eval_answerability_accuracy` and `eval_answerability_auroc` of the rows' own
       summaries. With `predict_with_generate`, `compute_metrics` gets the generated tokens and the
       labels (both padded with -100), as from `Seq2SeqTrainer`; without, it is not called.
@@ -209,6 +212,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             steps = max(self.state.global_step - self._summed_from_step, 1)
             sums = self._train_sums.over_processes(self.accelerator)
             logs.update({name: (value / steps).item() for name, value in zip(PARTS, sums, strict=True)})
+        if "loss" in logs and (gate := getattr(self.model, "gate", None)) is not None:
+            logs.update(zip(GATES, gate.gates.detach().tanh().tolist(), strict=True))
         if "loss" in logs:
             self._train_sums.clear()
         super().log(logs, *args, **kwargs)

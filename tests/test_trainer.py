@@ -313,3 +313,16 @@ def test_the_fusion_has_a_learning_rate_of_its_own(processor, tmp_path, optim):
         assert faster[part] > 10 * same[part] > 0
     for part in ("summarizer", "question_encoder"):
         assert faster[part] == pytest.approx(same[part])
+
+
+def test_the_gates_open_and_are_logged(processor, tmp_path):
+    model = fused(processor, fusion="gated")
+    trainer = trainer_of(model, processor, tmp_path, optim="adamw_torch", learning_rate=1e-2, max_steps=3)
+    trainer.train()
+    for number, name in enumerate(("gate_attention", "gate_feed_forward")):
+        opening = logged(trainer, name)
+        assert len(opening) == 3 and opening[-1] != 0
+        assert opening[-1] == pytest.approx(model.gate.gates.tanh()[number].item(), abs=1e-6)
+    plain = trainer_of(fused(processor), processor, tmp_path)
+    plain.train()
+    assert not logged(plain, "gate_attention")
