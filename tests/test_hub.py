@@ -206,14 +206,21 @@ def test_an_adapter_sits_on_the_published_base(hub, alice, trained_run, lora_run
     assert any(not torch.allclose(before[name], value) for name, value in expected.items())
 
 
-def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained_run, tmp_path):
+@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained_run, tmp_path, fusion):
     parts = {"summarizer": "alice/t5", "question_answerer": "alice/qa"}
     for side, repo in parts.items():
         model = AutoModelForSeq2SeqLM.from_pretrained(trained_run[1] / side)
         model.push_to_hub(repo)
         AutoProcessor.from_pretrained(trained_run[1] / "crosstask").tokenizer.push_to_hub(repo)
     recipe = write(
-        tmp_path, **parts, summarizer_config=None, question_answerer_config=None, lora_r=2, learning_rate=0.1
+        tmp_path,
+        **parts,
+        summarizer_config=None,
+        question_answerer_config=None,
+        lora_r=2,
+        learning_rate=0.1,
+        fusion=fusion,
     )
     train.main([str(recipe)])
     publish("adapter", tmp_path / "run", "alice/small", license="mit")
@@ -222,6 +229,7 @@ def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained
     exec(code.split("```")[0], names)
     expected = load_file(tmp_path / "run" / "crosstask" / "model.safetensors")
     found = names["model"].merge_and_unload().state_dict()
+    assert found.keys() >= expected.keys() and ("gate.gates" in expected) == (fusion == "gated")
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
 
 
