@@ -199,3 +199,33 @@ def test_an_adapter_brings_its_own_gate(make_model, inputs, tmp_path):
     assert torch.equal(fresh.generate(**given, **SHORT), expected)
     fresh.disable_adapters()
     assert torch.equal(fresh.generate(**given, **SHORT), before)
+
+
+def test_compiled(make_model, inputs):
+    model = opened(make_model("t5", "bert", fusion="gated"))
+    given = inputs(model) | {"labels": torch.randint(3, 99, (2, 5))}
+    torch._dynamo.reset()
+    with torch.no_grad():
+        found, expected = torch.compile(model, backend="eager")(**given), model(**given)
+    assert torch.allclose(found.logits, expected.logits, atol=1e-5)
+    assert torch.allclose(found.answerability_logits, expected.answerability_logits, atol=1e-5)
+
+
+def test_a_compiled_decoding_step(make_model, inputs):
+    model = opened(make_model("t5", "bert", fusion="gated"))
+    given = inputs(model)
+    question = model.question_encoder(given["question_input_ids"], given["question_attention_mask"])[0]
+    encoded = model.get_encoder()(**plain(given))
+    kept = {"attention_mask": given["attention_mask"], "encoder_outputs": encoded, "use_cache": True}
+    kept |= {
+        "decoder_question_memory": model.gate.memory(question).detach(),
+        "decoder_question_mask": given["question_attention_mask"].bool(),
+    }
+
+    def step(function):
+        past = model(**kept, decoder_input_ids=torch.tensor([[0], [0]])).past_key_values
+        return function(**kept, decoder_input_ids=torch.tensor([[5], [6]]), past_key_values=past).logits
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        assert torch.allclose(step(torch.compile(model, backend="eager")), step(model), atol=1e-5)
