@@ -9,13 +9,21 @@ from .parts_crosstask import output_of
 _QUESTION = ("question_input_ids", "question_attention_mask", "question_encoder_outputs")
 # Of what `generate` can return, what has other rows than the returned sequences.
 _BY_STEP = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+_RANKED = ("sequences", "answerability", "summary_log_probs", "rerank_scores", "fusion_attentions")
 
 
 class DecodingMixin:
     """`generate` of a cross-task model, and the judgement of summaries."""
 
     @torch.no_grad()
-    def generate(self, inputs=None, generation_config=None, answerability_rerank=None, **kwargs):
+    def generate(
+        self,
+        inputs=None,
+        generation_config=None,
+        answerability_rerank=None,
+        output_fusion_attentions=False,
+        **kwargs,
+    ):
         r"""
         All that [`GenerationMixin.generate`] does, with its arguments. With
         `return_dict_in_generate=True` the output also has `answerability`
@@ -31,6 +39,9 @@ class DecodingMixin:
                 without processors or temperature, and length its number of tokens, the end included. With
                 `return_dict_in_generate=True` the output also has `summary_log_probs` (`log p / length`, in
                 nats) and `rerank_scores` (the sum), shaped as `answerability`.
+            output_fusion_attentions (`bool`, defaults to `False`):
+                With `return_dict_in_generate=True` the output also has `fusion_attentions` of what is
+                returned, as [`CrossTaskOutput`] has them. No other attention is computed for it.
             question_input_ids, question_attention_mask, question_encoder_outputs:
                 As in [`~CrossTaskForConditionalGeneration.forward`].
         """
@@ -65,9 +76,12 @@ class DecodingMixin:
             output.sequences,
             encoder_outputs=(captured[0] if given is None else given,),
             likelihood=answerability_rerank is not None,
+            output_attentions=output_fusion_attentions,
             **question,
         )
         output["answerability"] = scores["answerability"].exp()
+        if output_fusion_attentions:
+            output["fusion_attentions"] = scores["fusion_attentions"]
         if answerability_rerank is not None:
             ranks = scores["summary_log_probs"] + answerability_rerank * scores["answerability"]
             output |= {"summary_log_probs": scores["summary_log_probs"], "rerank_scores": ranks}
@@ -97,7 +111,7 @@ class DecodingMixin:
         ranks = output["rerank_scores"].unflatten(0, (batch_size, -1))
         order = ranks.sort(dim=1, descending=True, stable=True).indices
         order = (order + torch.arange(batch_size, device=order.device)[:, None] * order.shape[1]).flatten()
-        for name in ("sequences", "answerability", "summary_log_probs", "rerank_scores"):
+        for name in {*_RANKED} & output.keys():
             output[name] = output[name][order.to(output[name].device)]
 
     def score_answerability(
@@ -146,10 +160,12 @@ question_encoder_outputs:
         question_encoder_outputs=None,
         encoder_outputs=None,
         likelihood=False,
+        output_attentions=False,
     ):
         """
-        Log-probabilities of summaries to carry the answer (`answerability`), and with `likelihood` their own
-        a token (`summary_log_probs`); and how many `inputs` they are of.
+        Log-probabilities of summaries to carry the answer (`answerability`), with `likelihood` their own a
+        token (`summary_log_probs`), with `output_attentions` the `fusion_attentions`; and how many `inputs`
+        they are of.
         """
         if summary_ids is None or summary_ids.dim() != 2 or summary_ids.shape[1] < 2:
             raise ValueError(
@@ -184,7 +200,14 @@ question_encoder_outputs:
         # One pass of the decoder over all summaries. The LM head, as dear as several layers, is left
         # with a single position where nobody reads its logits.
         memory = None if self.gate is None else each(self.gate.memory(question[0]))
-        with self._heard(True, memory, each(question_mask), pass_on=None if likelihood else 1) as captured:
+        gate_attentions = []
+        with self._heard(
+            True,
+            memory,
+            each(question_mask),
+            gate_attentions if output_attentions else None,
+            pass_on=None if likelihood else 1,
+        ) as captured:
             summary = self.summarizer(
                 attention_mask=each(attention_mask),
                 encoder_outputs=BaseModelOutput(each(encoder_outputs[0])),
@@ -193,8 +216,16 @@ question_encoder_outputs:
                 return_dict=True,
             )
         kept = summary_mask(summary_ids[:, 1:], self.config)
-        logits, _ = self.fusion(each(question[0]), each(question_mask), captured[0], kept)
+        logits, attentions = self.fusion(
+            each(question[0]),
+            each(question_mask),
+            captured[0],
+            kept,
+            output_attentions and self.gate is None,
+        )
         scores = {"answerability": logits.float().log_softmax(-1)[:, 1], "inputs": batch_size}
+        if output_attentions:
+            scores["fusion_attentions"] = gate_attentions[0] if gate_attentions else attentions
         if likelihood:
             chosen = summary.logits.float().log_softmax(-1).gather(-1, summary_ids[:, 1:, None]).squeeze(-1)
             scores["summary_log_probs"] = (chosen * kept).sum(1) / kept.sum(1)

@@ -108,10 +108,9 @@ class CrossTaskProcessor(ProcessorMixin):
         values["answerable"] = answerable.tolist() if hasattr(answerable, "tolist") else answerable
         single = not any(isinstance(value, (list, tuple)) for value in values.values())
         columns = _columns(values)
-        batch = self._encode(self.tokenizer, self.max_source_length, columns)
+        batch = dict(self._encode(self.tokenizer, self.max_source_length, columns))
         if self.question_tokenizer is not None:
-            limit = min(self.max_source_length, self.question_tokenizer.model_max_length)
-            encoded = self._encode(self.question_tokenizer, limit, columns)
+            encoded = self._encode(*self._question_reader(), columns)
             batch |= {f"question_{name}": value for name, value in encoded.items()}
         if columns["summary"] is not None:
             batch["labels"] = self.tokenizer(text_target=columns["summary"])["input_ids"]
@@ -160,20 +159,45 @@ class CrossTaskProcessor(ProcessorMixin):
             batch["answerable"] = [row["answerable"] for row in rows]
         return BatchEncoding(batch, tensor_type=return_tensors)
 
-    def _encode(self, tokenizer, limit, columns):
-        settings = {"return_token_type_ids": False, "return_attention_mask": True}
+    def passage_offsets(self, question, passage):
+        r"""
+        Where in the passage the tokens stand that the question encoder reads.
+
+        Args:
+            question (`str`), passage (`str`):
+                As in [`~CrossTaskProcessor.__call__`].
+
+        Returns:
+            A list with one entry a token, in the order of what the question encoder reads, without padding:
+            `(start, end)` in characters of the passage, or `None` for the prompt's and special tokens.
+
+        Raises:
+            NotImplementedError: where the tokenizer is a slow one, which keeps no offsets.
+        """
+        columns = {"question": [question], "passage": [passage]}
+        encoded = self._encode(*self._question_reader(), columns, return_offsets_mapping=True)
+        return [
+            span if sequence == 1 else None
+            for sequence, span in zip(encoded.sequence_ids(0), encoded["offset_mapping"][0], strict=True)
+        ]
+
+    def _question_reader(self):
+        """The tokenizer of what the question encoder reads, and its limit."""
+        if self.question_tokenizer is None:
+            return self.tokenizer, self.max_source_length
+        return self.question_tokenizer, min(self.max_source_length, self.question_tokenizer.model_max_length)
+
+    def _encode(self, tokenizer, limit, columns, **more):
+        settings = {"return_token_type_ids": False, "return_attention_mask": True, **more}
         if columns["question"] is None:
-            return dict(tokenizer(columns["passage"], truncation=True, max_length=limit, **settings))
+            return tokenizer(columns["passage"], truncation=True, max_length=limit, **settings)
         # Not `format`: other braces in a prompt, of JSON say, are text.
         prompts = [self.prompt.replace("{question}", question) for question in columns["question"]]
         special = tokenizer.num_special_tokens_to_add(pair=True)
         for index, ids in enumerate(tokenizer(prompts, add_special_tokens=False)["input_ids"]):
             if len(ids) + special >= limit:
                 raise QuestionTooLongError(index, len(ids) + special, limit)
-        encoded = tokenizer(
-            prompts, columns["passage"], truncation="only_second", max_length=limit, **settings
-        )
-        return dict(encoded)
+        return tokenizer(prompts, columns["passage"], truncation="only_second", max_length=limit, **settings)
 
     @property
     def model_input_names(self):

@@ -84,7 +84,7 @@ def _ends_sentence(word: str, following: str, cased: bool) -> bool:
     return stem not in _TITLES and following.lower() in OPENERS
 
 
-def evidence(summary: str, passage: Sequence[str]) -> list[int]:
+def evidence(summary: str, passage: Sequence[str], attention: Sequence[float] | None = None) -> list[int]:
     """Which sentences of a passage a summary rests on: the closest by the words they share.
 
     For each sentence of the summary, the sentence of the passage that has most of its words is taken,
@@ -95,10 +95,13 @@ def evidence(summary: str, passage: Sequence[str]) -> list[int]:
     Args:
         summary: Any text.
         passage: Sentences of the passage, as of [`sentences_of`].
+        attention: How much the model attended to each, in any unit. It decides between sentences that share
+            equally much, where otherwise the first is taken, and stands in where not a word is shared.
 
     Returns:
-        Their places in `passage`, in order; none where not a word is shared.
+        Their places in `passage`, in order; none where not a word is shared and no attention given.
     """
+    attention = [0.0] * len(passage) if attention is None else list(attention)
     having = [_words(sentence) for sentence in passage]
     counts = Counter(word for words in having for word in words)
     weights = {word: math.log((len(passage) + 1) / count) for word, count in counts.items()}
@@ -108,14 +111,19 @@ def evidence(summary: str, passage: Sequence[str]) -> list[int]:
         least = 0.0
         while left:
             # Summed in one order, for sums of floats depend on it.
-            shares = [sum(weights[word] for word in sorted(left & words)) for words in having]
+            shares = [
+                (sum(weights[word] for word in sorted(left & words)), attended)
+                for words, attended in zip(having, attention, strict=True)
+            ]
             best = max(shares)
-            if best < least:
+            if best[0] < least:
                 break
             least = least or _SUBSTANTIAL * sum(weights[word] for word in sorted(left))
             place = shares.index(best)  # of equals, the first
             found.add(place)
             left -= having[place]
+    if not found and any(attention) and summary.strip():
+        found.add(attention.index(max(attention)))
     return sorted(found)
 
 

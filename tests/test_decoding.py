@@ -91,3 +91,24 @@ def test_sampled_candidates_and_rows_of_their_own(model, inputs):
 def test_what_cannot_be_ranked_is_refused(model, inputs, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         model.generate(**inputs, **SHORT | BEAMS | settings)
+
+
+def test_fusion_attentions_are_those_of_the_summaries(model, inputs):
+    settings = SHORT | BEAMS | {"return_dict_in_generate": True}
+    assert "fusion_attentions" not in model.generate(**inputs, **settings)
+    for ranking in ({}, {"answerability_rerank": 2.0}):
+        output = model.generate(**inputs, **settings, **ranking, output_fusion_attentions=True)
+        ids = output.sequences
+        each = {name: value.repeat_interleave(4, 0) for name, value in inputs.items()}
+        expected = model(**each, labels=ids[:, 1:].masked_fill(ids[:, 1:] == model.config.pad_token_id, -100))
+        assert expected.fusion_attentions is None
+        expected = model(**each, decoder_input_ids=ids[:, :-1], output_attentions=True).fusion_attentions
+        lengths = (ids[:, 1:] != model.config.pad_token_id).sum(1)
+        for row, length in enumerate(lengths.tolist()):
+            # Of `(heads, summary, question)` in the gated model, `(heads, question, summary)` in the other.
+            axis = 1 if model.gate is not None else 2
+            found = output.fusion_attentions[row].narrow(axis, 0, length)
+            found, whole = (
+                x / x.sum(-1, keepdim=True) for x in (found, expected[row].narrow(axis, 0, length))
+            )
+            assert torch.allclose(found, whole, atol=1e-5)

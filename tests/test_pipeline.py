@@ -271,3 +271,61 @@ except ValueError as error:
 def test_on_the_device_and_in_the_dtype_that_was_asked_for(folder):
     pipe = pipeline(TASK, model=str(folder), dtype="bfloat16", device="cpu")
     assert pipe.model.dtype == torch.bfloat16 and isinstance(pipe(ROWS[0])["answerability"], float)
+
+
+@pytest.fixture(scope="module", params=["t5", "bert", "left"])
+def gated(request, make_model, tokenizer):
+    """A pipeline of a model with an open gate; padding on the left in one."""
+    tokenizer = copy.deepcopy(tokenizer)
+    model = make_model(question_encoder="bert" if request.param == "bert" else "t5", fusion="gated", seed=3)
+    model.resize_token_embeddings(len(tokenizer))
+    own = None
+    if request.param == "bert":
+        own = tokenizer
+        model.question_encoder.resize_token_embeddings(len(tokenizer))
+    if request.param == "left":
+        tokenizer.padding_side = "left"
+    model.gate.gates.data.fill_(0.5)
+    model.gate.q_proj.weight.data *= 3
+    processor = CrossTaskProcessor(tokenizer, own, max_source_length=60)
+    return QuestionSummarizationPipeline(model, processor=processor)
+
+
+def test_the_gates_attention_is_evidence_where_words_are_not(gated, monkeypatch):
+    # What a model without training writes shares no word with this.
+    passage = "Zyx qwv jjk. Wqx zzv xxq vvw. Kkj zxw."
+    row = {"question": ["Who?", "What is it that nobody has said?"], "passage": passage}
+    said = SHORT | {"suppress_tokens": gated.processor.tokenizer.all_special_ids}
+    results = gated(row, return_evidence=True, **said)
+    assert all(result["summary"] for result in results)
+    expected = []
+    for question in row["question"]:
+        inputs = gated.processor(question=question, passage=[passage], return_tensors="pt")
+        output = gated.model.generate(
+            **inputs, **said, return_dict_in_generate=True, output_fusion_attentions=True
+        )
+        attention = output.fusion_attentions[0].mean(0).sum(0).tolist()
+        sums = dict.fromkeys(["Zyx qwv jjk.", "Wqx zzv xxq vvw.", "Kkj zxw."], 0.0)
+        for span, value in zip(gated.processor.passage_offsets(question, passage), attention, strict=True):
+            if span is not None:
+                start = span[0] + (passage[span[0]] == " ")
+                name = list(sums)[(start >= 13) + (start >= 30)]
+                sums[name] += value
+        expected.append([max(sums, key=sums.get)])
+    assert [result["evidence"] for result in results] == expected
+    assert [
+        result["evidence"] for result in gated([row, row], batch_size=4, return_evidence=True, **said)[1]
+    ] == (expected)
+
+    def slow(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(gated.processor, "passage_offsets", slow)
+    assert [result["evidence"] for result in gated(row, return_evidence=True, **said)] == [[], []]
+
+
+def test_evidence_may_be_asked_for_and_not(gated):
+    always = QuestionSummarizationPipeline(gated.model, processor=gated.processor, return_evidence=True)
+    assert "evidence" in always(ROWS[0], **SHORT)
+    assert "evidence" not in always(ROWS[0], return_evidence=False, **SHORT)
+    assert "evidence" not in gated(ROWS[0], **SHORT)

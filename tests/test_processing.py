@@ -331,3 +331,26 @@ def test_wordpiece_question_tokenizer(tokenizer, minilm):
         "[CLS] question : who opened the bridge? passage"
     )
     assert "question_token_type_ids" not in batch
+
+
+@pytest.mark.parametrize("kind", ["processor", "double"])
+def test_passage_offsets_are_where_the_tokens_stand(request, kind):
+    processor = request.getfixturevalue(kind)
+    passage = "The mayor opened the old bridge on May 3."
+    offsets = processor.passage_offsets("Who opened it?", passage)
+    name = "input_ids" if processor.question_tokenizer is None else "question_input_ids"
+    encoded = processor(question="Who opened it?", passage=passage)
+    assert len(offsets) == len(encoded[name])
+    spans = [span for span in offsets if span is not None]
+    assert 0 < len(spans) < len(offsets) and offsets[0] is None and offsets[-1] is None
+    tokenizer = processor.question_tokenizer or processor.tokenizer
+    for span, token in zip(offsets, encoded[name], strict=True):
+        if span is not None:
+            text = tokenizer.decode([token]).removeprefix("##").strip()
+            assert text.lower() in passage[slice(*span)].lower()
+
+
+def test_passage_offsets_of_a_long_passage_end_where_it_is_cut(processor):
+    offsets = processor.passage_offsets("Who?", "The old bridge. " * 500)
+    assert len(offsets) == processor.max_source_length
+    assert offsets[-2][1] < 500 * 15

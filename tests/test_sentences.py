@@ -81,3 +81,13 @@ def test_merged_is_in_the_passages_order_and_says_nothing_twice():
 )
 def test_merged(summaries, text):
     assert merged(summaries, PASSAGE) == text
+
+
+def test_attention_decides_where_words_do_not():
+    passage = ["The bridge is old.", "The bridge is long.", "Rain fell."]
+    assert evidence("A bridge.", passage) == [0]
+    assert evidence("A bridge.", passage, [0.1, 0.4, 0.5]) == [1]
+    assert evidence("The rain.", passage, [0.1, 0.8, 0.1]) == [2]
+    assert evidence("Nothing else.", passage, [0.1, 0.4, 0.5]) == [2]
+    assert evidence("Nothing else.", passage) == evidence("Nothing else.", passage, [0.0] * 3) == []
+    assert evidence(" ", passage, [0.1, 0.4, 0.5]) == []
