@@ -26,6 +26,10 @@ def join_adapters(fused, summarizer, question_answerer, folder):
         summarizer, question_answerer (`Path`, *optional*): The stages' adapters, None where a part was taken
             as it is.
         folder (`Path`): An existing folder for the result: LoRA weights, and the fusion itself.
+
+    Raises:
+        ValueError: where an adapter is no sum of low-rank products (IA3, DoRA), or its ranks or scales differ
+            from layer to layer.
     """
     settings, weights = _read(fused)
     pairs, kept = _pairs(settings, weights)
@@ -41,6 +45,7 @@ def join_adapters(fused, summarizer, question_answerer, folder):
         ranks[module] = sum(len(down) for down, _ in found)
     usual = Counter(ranks.values()).most_common(1)[0][0]
     others = {module: rank for module, rank in ranks.items() if rank != usual}
+    settings |= {"use_rslora": False}  # whose scale is in the matrices
     settings |= {"r": usual, "lora_alpha": usual, "rank_pattern": others, "alpha_pattern": others}
     settings["target_modules"] = sorted(ranks)
     folder = Path(folder)
@@ -52,12 +57,18 @@ def join_adapters(fused, summarizer, question_answerer, folder):
 
 def _read(folder):
     settings = json.loads((Path(folder) / SETTINGS).read_text(encoding="utf-8"))
+    others = ("use_dora", "rank_pattern", "alpha_pattern")
+    if settings["peft_type"] != "LORA" or any(settings.get(name) for name in others):
+        kind = next((name for name in others if settings.get(name)), settings["peft_type"])
+        raise ValueError(
+            f"{folder} is an adapter with {kind}, which cannot be joined with those of other stages"
+        )
     return settings, load_file(Path(folder) / WEIGHTS)
 
 
 def _pairs(settings, weights):
     """`{module: [(A, s B)]}` of an adapter, and its weights that are no LoRA: the fusion's."""
-    scale = settings["lora_alpha"] / settings["r"]
+    scale = settings["lora_alpha"] / (settings["r"] ** 0.5 if settings.get("use_rslora") else settings["r"])
     pairs, kept = {}, {}
     for name, weight in weights.items():
         module, _, matrix = name.removeprefix(_HEAD).rpartition(".lora_")

@@ -19,6 +19,7 @@ from crosstask.recipes import (
     read_yaml,
     table_of,
 )
+from crosstask.tuning import adapter_config
 
 STAGES = ("summarize", "answer", "fuse")
 FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "crosstask"}  # of the run
@@ -26,6 +27,7 @@ FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "cr
 MODEL_KEYS = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout")
 MODEL_KEYS += ("answerability_weight", "summary_loss_on", "prompt", "max_source_length")
 SHAPE_KEYS = MODEL_KEYS[:5]  # of them those that make a fusion what it is
+TRAINABLE = ("decoder_layers",)
 PARTS = ("summarizer", "summarizer_config", "question_answerer", "question_answerer_config")
 
 
@@ -155,6 +157,17 @@ class StageArguments:
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q", "v"], metadata={"help": "Names of the linear layers that get LoRA."}
     )
+    peft: str | None = field(
+        default=None,
+        metadata={
+            "help": "Mapping in peft's own keys: of another adapter, as {peft_type: IA3, ...}, or beside "
+            "lora_r what else LoRA has, as {use_dora: true}."
+        },
+    )
+    trainable: str | None = field(
+        default=None,
+        metadata={"help": "Train only these, and the fusion: {decoder_layers: n}, the last n."},
+    )
     fusion_learning_rate: float | None = field(
         default=None,
         metadata={"help": "Of the joint stage's fusion, which is new; learning_rate where not given."},
@@ -168,6 +181,8 @@ class StageArguments:
             raise ConfigError("data: expected where the rows come from (briefs, a path or a Hub id)")
         self.data_columns = mapping(self.data_columns, "data_columns")
         self.data_options = mapping(self.data_options, "data_options")
+        self.peft = mapping(self.peft, "peft")
+        self.trainable = mapping(self.trainable, "trainable")
         at_least(0, self, "lora_r")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout: expected at least 0 and below 1, got {self.lora_dropout}")
@@ -266,8 +281,20 @@ def _check_stage(name, recipe, run):
     if recipe.stage.early_stopping_patience is not None and not recipe.training.load_best_model_at_end:
         raise ConfigError("early_stopping_patience: expected load_best_model_at_end beside it")
     scratch = {"summarize": run.summarizer_config, "answer": run.question_answerer_config}.get(name)
-    if recipe.stage.lora_r and scratch is not None:
-        raise ConfigError("lora_r: expected 0, as a model from scratch has no weights to keep")
+    stage = recipe.stage
+    adapted = [key for key in ("lora_r", "peft", "trainable") if getattr(stage, key)]
+    if len(adapted) > 1 and "trainable" in adapted:
+        raise ConfigError(f"trainable: expected none beside {adapted[0]}, which freezes all but an adapter")
+    if adapted and scratch is not None:
+        expected = 0 if adapted[0] == "lora_r" else "none"
+        raise ConfigError(
+            f"{adapted[0]}: expected {expected}, as a model from scratch has no weights to keep"
+        )
+    if stage.trainable is not None:
+        check_keys(stage.trainable, TRAINABLE, "trainable")
+        if type(layers := stage.trainable.get("decoder_layers")) is not int or layers < 0:
+            raise ConfigError(f"trainable.decoder_layers: expected a whole number from 0, got {layers!r}")
+    adapter_config(stage)
 
 
 def _defaults():

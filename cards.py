@@ -30,7 +30,8 @@ PICTURE = "architecture.svg"
 _PICTURES = {"classifier": PICTURE, "gated": "architecture_gated.svg"}
 STAGES = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "cross-task model"}
 # What of a stage's settings a reader asks for first; the others stand in the recipe.
-SETTINGS = ("learning_rate", "lr_scheduler_type", "optim", "per_device_train_batch_size", "lora_r", "seed")
+SETTINGS = ("learning_rate", "lr_scheduler_type", "optim", "per_device_train_batch_size")
+SETTINGS += ("lora_r", "peft", "trainable", "seed")
 _NAMES = ("model", "summarizer", "question_answerer", "data")  # keys whose values may be folders
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual")
 _CITATION = """```bibtex
@@ -142,7 +143,11 @@ def model_card(
         language=language,
         library_name="peft" if bases else "transformers",
         pipeline_tag="summarization",
-        tags=["crosstask", "question-prompted-summarization", *(["lora"] if bases else [])],
+        tags=[
+            "crosstask",
+            "question-prompted-summarization",
+            *([run.adapter_kind().lower()] if bases else []),
+        ],
         base_model=sits_on or None,
         datasets=named or None,
         metrics=["rouge"],
@@ -209,6 +214,11 @@ class _Run:
         self.fusion, self.max_source_length = config["fusion"], config["max_source_length"]
         last = self.history.get("fuse", {}).get("environment", {})
         self.versions = last.get("versions", {})
+
+    def adapter_kind(self):
+        """LORA, IA3 or what else peft calls the adapter of the run's last stage."""
+        settings = json.loads((self.folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+        return settings["peft_type"]
 
     def bases(self):
         """Checkpoints of the Hub that the model came from, and how."""
@@ -292,7 +302,7 @@ from peft import PeftModel
 model = PeftModel.from_pretrained(base, {where!r})
 ```
 
-These are LoRA weights and the fusion alone: they need the model above under them."""
+These are the weights of the adapter and of the fusion alone: they need the model above under them."""
 
 
 def _example(example):

@@ -1,7 +1,7 @@
 """Publish on the Hub: `crosstask-publish KIND SOURCE --repo user/name [--key value ...]`.
 
 model        a training run's model, with its code and its card
-adapter      a training run's LoRA weights and fusion alone, for those who have the model they sit on
+adapter      a training run's adapter and fusion alone, for those who have the model they sit on
 dataset      what `crosstask-build` made
 evaluation   the rows of an evaluation (a report's, or a run's own) and what each system wrote for them
 metric       a module for `evaluate.load`
@@ -160,11 +160,11 @@ def _model(run_dir, repo_id, _, *, evaluation=None, **facts):
 
 
 def _adapter(run_dir, repo_id, stack, *, base=None, evaluation=None, **facts):
-    """LoRA weights and fusion, with the names of what they sit on."""
+    """The weights of an adapter and a fusion, with the names of what they sit on."""
     run_dir = _finished_run(run_dir)
     folder = run_dir / "adapter"
     if not (folder / SETTINGS).exists():
-        raise ConfigError(f"{run_dir}: has no adapter, expected a run whose fuse stage has lora_r")
+        raise ConfigError(f"{run_dir}: has no adapter, expected a run whose fuse stage has lora_r or peft")
     values = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))[""]
     if values.get("model") is not None:
         bases = [base or values["model"]]
@@ -179,7 +179,10 @@ def _adapter(run_dir, repo_id, stack, *, base=None, evaluation=None, **facts):
             for part in (run_dir / FOLDERS["summarize"], run_dir / FOLDERS["answer"])
         ]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        join_adapters(run_dir / "adapter", *parts, folder)
+        try:
+            join_adapters(run_dir / "adapter", *parts, folder)
+        except ValueError as error:
+            raise ConfigError(f"{error}; publish the model") from error
     local = local_names(run_dir)
     for name in bases:
         if not on_hub(name) or (name in local and name != base):
@@ -201,7 +204,7 @@ def _public_part(run_dir, values, stage):
     if values.get(side) is None or (trained.exists() and not (trained / SETTINGS).exists()):
         raise ConfigError(
             f"{run_dir}: stage {stage} trained all weights of its model, so that an adapter alone would fit "
-            "nothing that others have; publish the model, or set lora_r for this stage"
+            "nothing that others have; publish the model, or set lora_r or peft for this stage"
         )
     return values[side]
 
@@ -263,7 +266,7 @@ def _metric(name, repo_id, stack):
 
 _COLLECTORS = {
     "model": ("folder of a finished training run", _model),
-    "adapter": ("folder of a finished training run with LoRA", _adapter),
+    "adapter": ("folder of a finished training run with an adapter", _adapter),
     "dataset": ("folder of a finished crosstask-build", _dataset),
     "evaluation": ("folder of a crosstask-eval report or a finished training run", _evaluation),
     "metric": ("name of a metric: answer_recall, rouge, ...", _metric),

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
@@ -46,6 +46,7 @@ from crosstask.processing_crosstask import IGNORED, QuestionTooLongError
 from crosstask.recipes import ConfigError, claim, lock_folder
 from crosstask.storage import save_whole, write_text
 from crosstask.trainer import CrossTaskTrainer, NonFiniteLossError
+from crosstask.tuning import adapter_config, merged, train_last, with_adapter
 from crosstask.upload import HubError
 
 USER_ERRORS = (ConfigError, DataError, HubError, NonFiniteLossError)
@@ -226,7 +227,7 @@ class Stage:
             model = _load(AutoModelForSeq2SeqLM, model_name, side, use_safetensors=True)
         if self.training.generation_max_length:
             model.generation_config.max_new_tokens = self.training.generation_max_length
-        return self.with_lora(model), self.processor(tokenizer)
+        return self.tuned(model), self.processor(tokenizer)
 
     def build_fused(self):
         if self.run.model is not None:
@@ -245,7 +246,7 @@ class Stage:
         question_tokenizer = _load_tokenizer(answerer, "question_answerer")
         if question_tokenizer.get_vocab() == tokenizer.get_vocab():
             question_tokenizer = None
-        return self.with_lora(model), self.processor(tokenizer, question_tokenizer)
+        return self.tuned(model, new_fusion=True), self.processor(tokenizer, question_tokenizer)
 
     def build_further(self):
         """A whole model to train on, as it is but for what the recipe gives."""
@@ -261,7 +262,7 @@ class Stage:
             setattr(processor, key, getattr(self.run, key))
         if self.training.generation_max_length:
             model.generation_config.max_new_tokens = self.training.generation_max_length
-        return self.with_lora(model), processor
+        return self.tuned(model), processor
 
     def tokenizer(self, model_name, side):
         """Of the checkpoint, or one trained on the run's own texts, once for both models."""
@@ -285,30 +286,25 @@ class Stage:
         limit = self.run.max_source_length
         return CrossTaskProcessor(tokenizer, question_tokenizer, self.run.prompt, max_source_length=limit)
 
-    def with_lora(self, model):
-        arguments = self.arguments
-        if not arguments.lora_r:
-            return model
-        fused = self.name == "fuse"
-        config = LoraConfig(
-            r=arguments.lora_r,
-            lora_alpha=arguments.lora_alpha,
-            lora_dropout=arguments.lora_dropout,
-            target_modules=arguments.lora_target_modules,
-            task_type="SEQ_2_SEQ_LM",
-            # The fusion is new: it is always trained, whole.
-            modules_to_save=[name for name in ("fusion", "gate") if fused and getattr(model, name, None)]
-            or None,
-            exclude_modules=r"(fusion|gate)\..*" if fused else None,
-        )
-        if self.training.gradient_checkpointing:
-            model.enable_input_require_grads()
+    def tuned(self, model, new_fusion=False):
+        """The model with what the recipe wants trained of it."""
         try:
-            model = get_peft_model(model, config)
+            if self.arguments.trainable:
+                return train_last(model, **self.arguments.trainable)
+            config = adapter_config(self.arguments)
+            if config is None:
+                return model
+            if self.training.gradient_checkpointing:
+                model.enable_input_require_grads()
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}.{error}") from error
+        try:
+            model = with_adapter(model, config, new_fusion)
         except ValueError as error:
+            own = "target_modules" in (self.arguments.peft or {})
             raise ConfigError(
-                f"{self.name}.lora_target_modules: none of {arguments.lora_target_modules} is a layer of "
-                "the model"
+                f"{self.name}.{'peft.' if own else 'lora_'}target_modules: none of "
+                f"{sorted(config.target_modules)} is a layer of the model"
             ) from error
         if PartialState().is_main_process:
             model.print_trainable_parameters()
@@ -382,7 +378,7 @@ class Stage:
             adapter = self.root / "adapter"  # alone as well, to be shared by those who have the base
             shutil.rmtree(adapter, ignore_errors=True)  # of a run that was killed between the two
             save_whole(adapter, model.save_pretrained)
-            model = model.merge_and_unload()
+            model = merged(model)
 
         def write(folder):
             model.save_pretrained(folder)

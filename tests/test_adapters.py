@@ -29,20 +29,21 @@ def save_part(make_part, family, seed, folder):
     return folder
 
 
-def stage(folder, family, rank, output):
+def stage(folder, family, rank, output, **settings):
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
-    adapted(model, family, rank, task_type="SEQ_2_SEQ_LM").save_pretrained(output)
+    adapted(model, family, rank, task_type="SEQ_2_SEQ_LM", **settings).save_pretrained(output)
     return output
 
 
+@pytest.mark.parametrize("use_rslora", [False, True])
 @pytest.mark.parametrize(
     "family, ranks",
     [("t5", (2, 3, 4)), ("bart", (2, 2, 2)), ("t5", (0, 3, 2)), ("bart", (2, 0, 3)), ("t5", (0, 0, 2))],
 )
-def test_the_joined_adapter_is_all_stages(family, ranks, make_part, make_inputs, tmp_path):
+def test_the_joined_adapter_is_all_stages(family, ranks, use_rslora, make_part, make_inputs, tmp_path):
     bases = [save_part(make_part, family, seed, tmp_path / f"base{seed}") for seed in (0, 1)]
     parts = [
-        stage(base, family, rank, tmp_path / f"part{rank}{number}") if rank else None
+        stage(base, family, rank, tmp_path / f"part{rank}{number}", use_rslora=use_rslora) if rank else None
         for number, (base, rank) in enumerate(zip(bases, ranks[:2], strict=True))
     ]
     settings = {"fusion_num_heads": 4, "fusion_dropout": 0.0}
@@ -50,7 +51,8 @@ def test_the_joined_adapter_is_all_stages(family, ranks, make_part, make_inputs,
     model = CrossTaskForConditionalGeneration.from_tasks(
         *(part or base for part, base in zip(parts, bases, strict=True)), **settings
     )
-    expected = adapted(model, family, ranks[2], modules_to_save=["fusion"], exclude_modules=r"fusion\..*")
+    kept = {"modules_to_save": ["fusion"], "exclude_modules": r"fusion\..*"}
+    expected = adapted(model, family, ranks[2], use_rslora=use_rslora, **kept)
     expected.save_pretrained(tmp_path / "fused")
     (tmp_path / "joined").mkdir()
     join_adapters(tmp_path / "fused", *parts, tmp_path / "joined")
@@ -78,3 +80,11 @@ def test_only_the_encoder_of_the_answerer_is_taken(make_part, tmp_path):
     join_adapters(tmp_path / "fused", None, part, tmp_path / "joined")
     names = load_file(tmp_path / "joined" / "adapter_model.safetensors").keys()
     assert names == load_file(tmp_path / "fused" / "adapter_model.safetensors").keys()
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"rank_pattern": {"q": 1}}])
+def test_what_is_no_sum_of_products_is_refused(settings, make_part, tmp_path):
+    base = save_part(make_part, "t5", 0, tmp_path / "base")
+    part = stage(base, "t5", 2, tmp_path / "part", **settings)
+    with pytest.raises(ValueError, match=f"part is an adapter with {next(iter(settings))}, which cannot be"):
+        join_adapters(part, None, None, tmp_path)

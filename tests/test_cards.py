@@ -161,7 +161,10 @@ def test_the_code_is_python(run):
 
 @pytest.mark.parametrize("bases", [["me/base"], ["google/t5", "google/bert"]])
 def test_an_adapter_names_what_it_sits_on(run, bases):
-    card = ModelCard(model_card(run(), repo_id="me/it", license="mit", bases=bases))
+    folder = run()
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    card = ModelCard(model_card(folder, repo_id="me/it", license="mit", bases=bases))
     assert (card.data.base_model, card.data.base_model_relation) == (bases, "adapter")
     assert card.data.library_name == "peft" and "lora" in card.data.tags
     code = card.text.split("```python\n")[1].split("```")[0]

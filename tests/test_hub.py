@@ -263,7 +263,9 @@ def test_a_part_that_was_trained_whole_has_no_public_base(hub, alice, trained_ru
         ConfigError, match="stage summarize trained all weights of its model.*publish the model"
     ):
         publish("adapter", tmp_path / "run", "alice/small", license="mit")
-    with pytest.raises(ConfigError, match="has no adapter, expected a run whose fuse stage has lora_r"):
+    with pytest.raises(
+        ConfigError, match="has no adapter, expected a run whose fuse stage has lora_r or peft"
+    ):
         publish("adapter", trained_run[1], "alice/small", license="mit")
 
 

@@ -1,0 +1,238 @@
+"""What a stage trains of a model: adapters of several kinds, the last layers, and nothing else."""
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from tiny_run import WHOLE, write
+from transformers import T5Config
+
+from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, train
+from crosstask.arguments import StageArguments
+from crosstask.recipes import ConfigError
+from crosstask.tuning import adapter_config, merged, train_last, with_adapter
+
+LAYERS = {"t5": ["q", "v"], "bart": ["q_proj", "v_proj"]}
+FEED_FORWARD = {"t5": ["wo"], "bart": ["fc2"]}
+
+
+def stage(**values):
+    return StageArguments(data="briefs", **values)
+
+
+def methods(family):
+    layers, feed_forward = LAYERS[family], FEED_FORWARD[family]
+    return {
+        "lora": {"lora_r": 2, "lora_target_modules": layers},
+        "dora": {"lora_r": 2, "lora_target_modules": layers, "peft": {"use_dora": True}},
+        "rslora": {"peft": {"use_rslora": True, "r": 3, "target_modules": layers}},
+        "ia3": {
+            "peft": {
+                "peft_type": "IA3",
+                "target_modules": [*layers, *feed_forward],
+                "feedforward_modules": feed_forward,
+            }
+        },
+        "loha": {"peft": {"peft_type": "LOHA", "r": 2, "target_modules": layers}},
+    }
+
+
+def test_the_usual_keys_are_lora():
+    assert adapter_config(stage()) is None
+    config = adapter_config(stage(lora_r=4, lora_alpha=8, lora_dropout=0.1, lora_target_modules=["k"]))
+    assert (config.r, config.lora_alpha, config.lora_dropout, config.target_modules) == (4, 8, 0.1, {"k"})
+    config = adapter_config(stage(lora_r=4, peft={"use_dora": True, "lora_alpha": 5}))
+    assert (config.r, config.lora_alpha, config.use_dora) == (4, 5, True)
+    assert config.target_modules == {"q", "v"}
+
+
+@pytest.mark.parametrize(
+    "values, sentence",
+    [
+        ({"peft": {"peft_type": "NOPE"}}, "peft: unknown peft_type 'NOPE', expected one of ADALORA"),
+        ({"peft": {"use_dorra": True}}, "peft: .*unexpected keyword argument 'use_dorra'"),
+        ({"peft": {"peft_type": "IA3"}}, "peft: target_modules: expected the names of the layers that IA3"),
+        (
+            {"peft": {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}},
+            "peft: target_modules: expected the names",
+        ),
+        (
+            {"lora_r": 2, "peft": {"peft_type": "IA3", "target_modules": ["q"]}},
+            "lora_r: expected 0 beside peft, whose peft_type is IA3",
+        ),
+        (
+            {"peft": {"peft_type": "IA3", "target_modules": ["q"], "feedforward_modules": ["x"]}},
+            "peft: .*subset",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_adapter_is_said(values, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        adapter_config(stage(**values))
+
+
+@pytest.fixture(params=[("t5", "classifier"), ("bart", "gated")], ids="-".join)
+def shape(request):
+    return request.param
+
+
+@pytest.mark.parametrize("method", list(methods("t5")))
+@pytest.mark.parametrize("new_fusion", [True, False])
+def test_an_adapter_is_saved_alone_and_loaded(method, new_fusion, shape, make_model, make_inputs, tmp_path):
+    family, fusion = shape
+    model = make_model(family, family, fusion=fusion)
+    model.save_pretrained(tmp_path / "base")
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    model = with_adapter(model, adapter_config(stage(**methods(family)[method])), new_fusion)
+    inputs = make_inputs(model.base_model.model)
+    random = torch.Generator().manual_seed(0)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.train()(**inputs, answerable=torch.tensor([1, 0])).loss.backward()
+    assert any(parameter.grad is not None for parameter in trained)
+    for parameter in trained:
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=random)
+    expected = model.eval()(**inputs)
+    model.save_pretrained(tmp_path / "adapter")
+
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors").keys()
+    own = {"fusion"} | ({"gate"} if fusion == "gated" else set())
+    whole = {name.split(".")[2] for name in names if name.endswith(("fc1.weight", "gates"))}
+    is_lora = method in ("lora", "dora", "rslora")
+    assert whole == (set() if is_lora and not new_fusion else own)
+    assert {name.split(".")[2] for name in names} == {"summarizer", "question_encoder", *own}
+
+    fresh = CrossTaskForConditionalGeneration.from_pretrained(tmp_path / "base")
+    assert all(torch.equal(weight, before[name]) for name, weight in fresh.named_parameters())
+    assert not torch.allclose(fresh(**inputs).logits, expected.logits, atol=1e-4)
+    found = PeftModel.from_pretrained(fresh, tmp_path / "adapter").eval()
+    for made in (found, merged(found).eval()):
+        output = made(**inputs)
+        torch.testing.assert_close(output.logits, expected.logits, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            output.answerability_logits, expected.answerability_logits, rtol=1e-3, atol=1e-4
+        )
+
+
+def test_layers_that_do_not_exist(make_model):
+    with pytest.raises(ValueError, match="No modules were targeted"):
+        with_adapter(make_model(), adapter_config(stage(lora_r=2, lora_target_modules=["nope"])), True)
+
+
+def test_a_pattern_says_all_itself(make_model):
+    config = adapter_config(stage(peft={"r": 2, "target_modules": r"summarizer\..*\.q"}))
+    model = with_adapter(make_model(), config, new_fusion=False)
+    assert all("summarizer" in name for name, weight in model.named_parameters() if weight.requires_grad)
+
+
+def test_the_adapter_of_a_large_model_is_small():
+    # Flan-T5-large's shape (https://huggingface.co/google/flan-t5-large, config.json), 783 million weights.
+    large = {
+        "d_model": 1024,
+        "d_ff": 2816,
+        "num_layers": 24,
+        "num_heads": 16,
+        "d_kv": 64,
+        "vocab_size": 32128,
+    }
+    large |= {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    config = CrossTaskConfig(T5Config(**large), T5Config(**large), fusion="gated")
+    with torch.device("meta"):
+        model = CrossTaskForConditionalGeneration(config)
+        model = with_adapter(model, adapter_config(stage(lora_r=16)), new_fusion=False)
+    adapted = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert adapted * 4 < 40e6
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_the_last_layers_and_the_fusion(layers, shape, make_model):
+    family, fusion = shape
+    model = train_last(make_model(family, "t5", fusion=fusion), layers)
+    prefix = {"t5": "summarizer.decoder.block.", "bart": "summarizer.model.decoder.layers."}[family]
+    expected = tuple(f"{prefix}{layer}." for layer in range(2 - layers, 2)) + ("fusion.", "gate.")
+    for name, weight in model.named_parameters():
+        assert weight.requires_grad == name.startswith(expected)
+
+
+def test_layers_that_are_not_there(make_model):
+    with pytest.raises(ConfigError, match="trainable.decoder_layers: expected 0 to 2, .* got 3"):
+        train_last(make_model(), 3)
+    with pytest.raises(ConfigError, match="trainable.decoder_layers: expected 1 to 2, .* got 0"):
+        train_last(make_model().summarizer, 0)
+
+
+FURTHER = {
+    "ia3": {"peft": methods("t5")["ia3"]["peft"]},
+    "dora": {"lora_r": 2, "peft": {"use_dora": True}},
+    "last": {"trainable": {"decoder_layers": 1}},
+}
+
+
+@pytest.mark.parametrize("method", list(FURTHER))
+def test_a_recipe_says_what_is_trained(method, trained_run, tmp_path):
+    base = trained_run[1] / "crosstask"
+    settings = WHOLE | {"model": str(base), "learning_rate": 0.1} | FURTHER[method]
+    train.main([str(write(tmp_path, **settings))])
+    before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "run" / "crosstask"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any("decoder" in name for name in changed) and any("fusion" in name for name in changed)
+    assert not any("embed" in name or "shared" in name for name in changed)
+    if method == "last":
+        assert all(name.startswith(("summarizer.decoder.block.0.", "fusion.")) for name in changed)
+    assert (tmp_path / "run" / "adapter").exists() == (method != "last")
+
+
+@pytest.mark.parametrize(
+    "values, sentence",
+    [
+        ({"trainable": {"decoder_layer": 1}}, "trainable: unknown key 'decoder_layer'; did you mean"),
+        ({"trainable": {"decoder_layers": "2"}}, "trainable.decoder_layers: expected a whole number from 0"),
+        ({"trainable": {"decoder_layers": 1}, "lora_r": 2}, "trainable: expected none beside lora_r"),
+        ({"trainable": {"decoder_layers": 9}}, "fuse.trainable.decoder_layers: expected 0 to 1"),
+        ({"peft": {"peft_type": "nope"}}, "fuse: peft: unknown peft_type 'NOPE'"),
+        (
+            {"peft": {"peft_type": "IA3", "target_modules": ["nope"], "feedforward_modules": []}},
+            r"fuse.peft.target_modules: none of \['nope'\] is a layer",
+        ),
+    ],
+)
+def test_mistakes_in_a_recipe(values, sentence, trained_run, tmp_path):
+    recipe = write(tmp_path, model=str(trained_run[1] / "crosstask"), **WHOLE, **values)
+    with pytest.raises(SystemExit, match=sentence):
+        train.main([str(recipe)])
+
+
+def test_adapters_are_switched_and_stacked_by_name(make_model, make_inputs, tmp_path):
+    make_model().save_pretrained(tmp_path / "base")
+
+    def base():
+        return CrossTaskForConditionalGeneration.from_pretrained(tmp_path / "base")
+
+    inputs = make_inputs(base())
+    for seed, name in enumerate("ab"):
+        adapted = with_adapter(base(), adapter_config(stage(lora_r=2 + seed)), new_fusion=False)
+        random = torch.Generator().manual_seed(seed)
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.data = 0.2 * torch.randn(weight.shape, generator=random)
+        adapted.save_pretrained(tmp_path / name)
+    single = {
+        name: merged(PeftModel.from_pretrained(base(), tmp_path / name)).eval()(**inputs) for name in "ab"
+    }
+    both = merged(PeftModel.from_pretrained(base(), tmp_path / "a"))
+    both = merged(PeftModel.from_pretrained(both, tmp_path / "b")).eval()(**inputs)
+
+    model = base()
+    for name in "ab":
+        model.load_adapter(str(tmp_path / name), adapter_name=name)
+    for names, expected in (("a", single["a"]), (["a", "b"], both), ("b", single["b"]), ("a", single["a"])):
+        model.set_adapter(names)
+        output = model(**inputs)
+        torch.testing.assert_close(output.logits, expected.logits, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            output.answerability_logits, expected.answerability_logits, rtol=1e-3, atol=1e-4
+        )
+    model.disable_adapters()
+    torch.testing.assert_close(model(**inputs).logits, base()(**inputs).logits)
+    with pytest.raises(ValueError, match="nope"):
+        model.set_adapter("nope")

@@ -1,0 +1,107 @@
+"""What of a model a stage trains: all of it, an adapter of peft's on top of it, or its last layers."""
+
+from peft import get_peft_config, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+
+from crosstask.recipes import ConfigError
+
+FUSION = ("fusion", "gate")  # the modules of a cross-task model that neither of its parts has
+_TASK = "SEQ_2_SEQ_LM"
+
+
+def adapter_config(stage):
+    """
+    The adapter that a stage trains, as a `peft.PeftConfig`; None where it trains none.
+
+    Args:
+        stage ([`StageArguments`]): Its `peft` has peft's own keys, and its `lora_...` the usual ones of LoRA.
+    """
+    settings = dict(stage.peft or {})
+    kind = str(settings.get("peft_type", "LORA")).upper()
+    if stage.lora_r and kind != "LORA":
+        raise ConfigError(f"lora_r: expected 0 beside peft, whose peft_type is {kind}")
+    if stage.lora_r:
+        settings = {
+            "r": stage.lora_r,
+            "lora_alpha": stage.lora_alpha,
+            "lora_dropout": stage.lora_dropout,
+        } | settings
+    elif not settings:
+        return None
+    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        known = ", ".join(sorted(PEFT_TYPE_TO_CONFIG_MAPPING))
+        raise ConfigError(f"peft: unknown peft_type {kind!r}, expected one of {known}")
+    if kind == "LORA":
+        settings.setdefault("target_modules", stage.lora_target_modules)
+    try:
+        config = get_peft_config(settings | {"peft_type": kind, "task_type": _TASK})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"peft: {str(error).splitlines()[0]}") from error
+    if not getattr(config, "target_modules", None):
+        raise ConfigError(f"peft: target_modules: expected the names of the layers that {kind} adapts")
+    return config
+
+
+def with_adapter(model, config, new_fusion):
+    """
+    A model with an adapter to train, everything else frozen.
+
+    Args:
+        model (`PreTrainedModel`): Of the summarizer, the question answerer, or both.
+        config (`peft.PeftConfig`): As of [`adapter_config`].
+        new_fusion (`bool`): Whether its fusion has not been trained: it is then, whole. One that has been
+            gets LoRA on all its linear layers; with other methods it is trained further, whole.
+
+    Raises:
+        ValueError: where the model has none of the layers that the adapter is for.
+    """
+    fusion = [name for name in FUSION if getattr(model, name, None) is not None]
+    named = isinstance(config.target_modules, str)  # a pattern, which says all that it wants to
+    if fusion and not named and not new_fusion and config.peft_type == "LORA":
+        layers = [
+            name
+            for name, module in model.named_modules()
+            if name.split(".")[0] in fusion and isinstance(module, nn.Linear)
+        ]
+        config.target_modules = {*config.target_modules, *layers}
+    elif fusion and not named:
+        config.modules_to_save = [*(config.modules_to_save or ()), *fusion]
+        if hasattr(config, "exclude_modules"):  # BART's layers have the names of the fusion's
+            config.exclude_modules = r"(fusion|gate)\..*"
+    return get_peft_model(model, config)
+
+
+def merged(model):
+    """
+    The model of a `PeftModel` with its adapter's updates in its own weights. As `merge_and_unload`, which for
+    other methods than LoRA takes a module that was trained whole for a single layer.
+    """
+    for name, module in list(model.base_model.model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            parent, _, child = name.rpartition(".")
+            trained = module.modules_to_save[module.active_adapters[0]]
+            setattr(model.base_model.model.get_submodule(parent), child, trained)
+    return model.merge_and_unload()
+
+
+def train_last(model, decoder_layers):
+    """
+    Freeze all but the last layers of the decoder, and the fusion, where there is one.
+
+    Args:
+        decoder_layers (`int`): How many.
+    """
+    decoder = model.get_decoder()
+    layers = next(child for child in decoder.children() if isinstance(child, nn.ModuleList))
+    fusion = [getattr(model, name) for name in FUSION if getattr(model, name, None) is not None]
+    if not (0 if fusion else 1) <= decoder_layers <= len(layers):
+        raise ConfigError(
+            f"trainable.decoder_layers: expected {0 if fusion else 1} to {len(layers)}, which the model has, "
+            f"got {decoder_layers}"
+        )
+    model.requires_grad_(False)
+    for module in (*layers[len(layers) - decoder_layers :], *fusion):
+        module.requires_grad_(True)
+    return model
