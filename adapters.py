@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from crosstask.sharing_crosstask import ADAPTER_PREFIX, lora_pairs, of_encoder
+
 WEIGHTS = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"
-_HEAD = "base_model.model."
 
 
 def join_adapters(fused, summarizer, question_answerer, folder):
@@ -31,20 +32,21 @@ def join_adapters(fused, summarizer, question_answerer, folder):
         ValueError: where an adapter is no sum of low-rank products (IA3, DoRA), or its ranks or scales differ
             from layer to layer.
     """
-    settings, weights = _read(fused)
-    pairs, kept = _pairs(settings, weights)
+    found, kept = _pairs(fused)
+    pairs = {module: [pair] for module, pair in found.items()}
     for part, source in (("summarizer", summarizer), ("question_encoder", question_answerer)):
-        for module, pair in _pairs(*_read(source))[0].items() if source else ():
+        for module, pair in _pairs(source)[0].items() if source else ():
             name = _in_whole(part, module)
             if name is not None:
-                pairs.setdefault(name, []).extend(pair)
+                pairs.setdefault(name, []).append(pair)
     joined, ranks = {}, {}
     for module, found in pairs.items():
-        joined[f"{_HEAD}{module}.lora_A.weight"] = torch.cat([down for down, _ in found])
-        joined[f"{_HEAD}{module}.lora_B.weight"] = torch.cat([up for _, up in found], dim=1)
+        joined[f"{ADAPTER_PREFIX}{module}.lora_A.weight"] = torch.cat([down for down, _ in found])
+        joined[f"{ADAPTER_PREFIX}{module}.lora_B.weight"] = torch.cat([up for _, up in found], dim=1)
         ranks[module] = sum(len(down) for down, _ in found)
     usual = Counter(ranks.values()).most_common(1)[0][0]
     others = {module: rank for module, rank in ranks.items() if rank != usual}
+    settings = json.loads((Path(fused) / SETTINGS).read_text(encoding="utf-8"))
     settings |= {"use_rslora": False}  # whose scale is in the matrices
     settings |= {"r": usual, "lora_alpha": usual, "rank_pattern": others, "alpha_pattern": others}
     settings["target_modules"] = sorted(ranks)
@@ -55,34 +57,16 @@ def join_adapters(fused, summarizer, question_answerer, folder):
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _read(folder):
-    settings = json.loads((Path(folder) / SETTINGS).read_text(encoding="utf-8"))
-    others = ("use_dora", "rank_pattern", "alpha_pattern")
-    if settings["peft_type"] != "LORA" or any(settings.get(name) for name in others):
-        kind = next((name for name in others if settings.get(name)), settings["peft_type"])
-        raise ValueError(
-            f"{folder} is an adapter with {kind}, which cannot be joined with those of other stages"
-        )
-    return settings, load_file(Path(folder) / WEIGHTS)
-
-
-def _pairs(settings, weights):
-    """`{module: [(A, s B)]}` of an adapter, and its weights that are no LoRA: the fusion's."""
-    scale = settings["lora_alpha"] / (settings["r"] ** 0.5 if settings.get("use_rslora") else settings["r"])
-    pairs, kept = {}, {}
-    for name, weight in weights.items():
-        module, _, matrix = name.removeprefix(_HEAD).rpartition(".lora_")
-        if matrix == "A.weight":
-            up = weights[name.replace(".lora_A.", ".lora_B.")]
-            pairs[module] = [(weight, scale * up)]
-        elif not module:
-            kept[name] = weight
-    return pairs, kept
+def _pairs(folder):
+    folder = Path(folder)
+    return lora_pairs(
+        json.loads((folder / SETTINGS).read_text(encoding="utf-8")), load_file(folder / WEIGHTS), folder
+    )
 
 
 def _in_whole(part, module):
     """The name of a part's module in the whole model; None for the answerer's decoder, which is left out."""
     if part == "summarizer":
         return f"{part}.{module}"
-    _, encoder, rest = f".{module}".partition(".encoder.")
-    return f"{part}.{rest}" if encoder else None
+    name = of_encoder(module)
+    return None if name is None else f"{part}.{name}"

@@ -24,9 +24,9 @@ from crosstask.tuning import adapter_config
 STAGES = ("summarize", "answer", "fuse")
 FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "crosstask"}  # of the run
 # Fields of RunArguments that are arguments of CrossTaskConfig.
-MODEL_KEYS = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout")
+MODEL_KEYS = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout", "share_base")
 MODEL_KEYS += ("answerability_weight", "summary_loss_on", "prompt", "max_source_length")
-SHAPE_KEYS = MODEL_KEYS[:5]  # of them those that make a fusion what it is
+SHAPE_KEYS = MODEL_KEYS[:6]  # of them those that make a fusion what it is
 TRAINABLE = ("decoder_layers",)
 PARTS = ("summarizer", "summarizer_config", "question_answerer", "question_answerer_config")
 
@@ -74,6 +74,13 @@ class RunArguments:
         default=None, metadata={"help": "Width of its feed-forward layer; 4 x fusion_dim where not given."}
     )
     fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout in the fusion."})
+    share_base: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep the checkpoint that both parts start from, which has to be one, in memory once, "
+            "with LoRA for each."
+        },
+    )
     answerability_weight: float = field(default=1.0, metadata={"help": "Weight of the answerability loss."})
     summary_loss_on: str = field(
         default="all", metadata={"help": f"Rows of the summary loss; one of {', '.join(SUMMARY_LOSS_ON)}."}
@@ -115,6 +122,12 @@ class RunArguments:
             setattr(self, f"{name}_config", mapping(shape, f"{name}_config"))
             if shape is not None and stage not in self.stages:
                 raise ConfigError(f"stages: {name}_config is a model from scratch, which needs {stage!r}")
+        if self.share_base and (self.summarizer is None or self.summarizer != self.question_answerer):
+            parts = (self.summarizer or "one from scratch", self.question_answerer or "one from scratch")
+            raise ConfigError(
+                "share_base: expected summarizer and question_answerer to be one checkpoint, got "
+                f"{parts[0]} and {parts[1]}"
+            )
 
     def _check_whole(self):
         if self.stages != ["fuse"]:
@@ -294,7 +307,9 @@ def _check_stage(name, recipe, run):
         check_keys(stage.trainable, TRAINABLE, "trainable")
         if type(layers := stage.trainable.get("decoder_layers")) is not int or layers < 0:
             raise ConfigError(f"trainable.decoder_layers: expected a whole number from 0, got {layers!r}")
-    adapter_config(stage)
+    config = adapter_config(stage)
+    if run.share_base and name != "fuse" and (config is None or config.peft_type != "LORA"):
+        raise ConfigError("lora_r: expected 1 or more, as share_base keeps the base as it is")
 
 
 def _defaults():

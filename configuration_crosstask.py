@@ -51,6 +51,12 @@ class CrossTaskConfig(PretrainedConfig):
             Template of the first segment of the input; the passage is the second segment.
         max_source_length (`int`, defaults to 1024):
             Limit of the input in tokens, question and special tokens included.
+        share_base (`bool`, defaults to `False`):
+            Whether the question encoder is the summarizer's encoder, run with low-rank updates of its own,
+            so that the base that both came from is in memory once.
+        question_encoder_updates (`dict[str, int]`, *optional*):
+            With `share_base`, the ranks of these updates by the name, within the encoder, of the linear
+            layer that each belongs to.
         kwargs:
             Any other argument of `PretrainedConfig`. Token ids default to the summarizer's.
 
@@ -92,11 +98,15 @@ class CrossTaskConfig(PretrainedConfig):
         summary_loss_on="all",
         prompt=PROMPT,
         max_source_length=1024,
+        share_base=False,
+        question_encoder_updates=None,
         **kwargs,
     ):
         # The parts are set before the base class runs: it hands the attention implementation on to
         # them and, in transformers 5, validates the token ids against their vocabulary.
         self.summarizer = _own_copy(summarizer, "summarizer")
+        if share_base and question_encoder is None:
+            question_encoder = summarizer
         self.question_encoder = _own_copy(question_encoder, "question_encoder")
         if self.summarizer is not None:
             if not self.summarizer.is_encoder_decoder:
@@ -132,6 +142,8 @@ class CrossTaskConfig(PretrainedConfig):
         self.summary_loss_on = summary_loss_on
         self.prompt = prompt
         self.max_source_length = max_source_length
+        self.share_base = share_base
+        self.question_encoder_updates = dict(question_encoder_updates or {})
         self._check()
 
     def _check(self):
@@ -154,6 +166,8 @@ class CrossTaskConfig(PretrainedConfig):
             raise ValueError(f"`fusion_dropout` has to be at least 0 and below 1, got {self.fusion_dropout}.")
         if self.answerability_weight < 0:
             raise ValueError(f"`answerability_weight` has to be 0 or more, got {self.answerability_weight}.")
+        if self.question_encoder_updates and not self.share_base:
+            raise ValueError("`question_encoder_updates` are of a shared base, and `share_base` is False.")
         if not isinstance(self.prompt, str) or "{question}" not in self.prompt:
             raise ValueError(f"`prompt` has to contain {{question}}, got {self.prompt!r}.")
 

@@ -173,6 +173,8 @@ def _adapter(run_dir, repo_id, stack, *, base=None, evaluation=None, **facts):
             f"--base: expected none, as {run_dir} was not trained from a whole model: its adapter sits on two"
         )
     else:
+        if values.get("share_base"):
+            raise ConfigError(f"{run_dir}: two adapters of one base are no adapter of it; publish the model")
         bases = [_public_part(run_dir, values, stage) for stage in ("summarize", "answer")]
         parts = [
             part if (part / SETTINGS).exists() else None
@@ -182,7 +184,7 @@ def _adapter(run_dir, repo_id, stack, *, base=None, evaluation=None, **facts):
         try:
             join_adapters(run_dir / "adapter", *parts, folder)
         except ValueError as error:
-            raise ConfigError(f"{error}; publish the model") from error
+            raise ConfigError(f"{str(error).rstrip('.')}; publish the model") from error
     local = local_names(run_dir)
     for name in bases:
         if not on_hub(name) or (name in local and name != base):

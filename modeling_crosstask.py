@@ -17,6 +17,7 @@ from .loss_crosstask import joint_loss
 from .masks_crosstask import UNKNOWN, summary_mask, targets_of
 from .outputs_crosstask import CrossTaskOutput
 from .parts_crosstask import encoder_of, input_of, keep_weights, lm_head, load_part
+from .sharing_crosstask import SharedEncoder, load_shared
 
 if TYPE_CHECKING:
     # Not run: it has transformers, which goes by what the text imports, take these files along.
@@ -64,7 +65,9 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
         self.model_tags = list(MODEL_TAGS)
         if summarizer is None:
             summarizer = AutoModelForSeq2SeqLM.from_config(config.summarizer)
-        if question_encoder is None:
+        if config.share_base:
+            question_encoder = SharedEncoder(summarizer.get_encoder(), config.question_encoder_updates)
+        elif question_encoder is None:
             question_encoder = encoder_of(AutoModel.from_config(config.question_encoder))
         self.summarizer = summarizer
         self.question_encoder = question_encoder
@@ -100,7 +103,8 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
             model_kwargs (`dict`, *optional*):
                 Arguments for both `from_pretrained` calls (`dtype`, `revision`, `token`, ...).
             config_kwargs:
-                Arguments of [`CrossTaskConfig`].
+                Arguments of [`CrossTaskConfig`]. With `share_base=True` the two have to be LoRA adapters of
+                one base checkpoint, or that checkpoint itself.
 
         A PEFT adapter, as a folder, Hub id or loaded `PeftModel`, is merged into its base model. Loaded
         models are copied, so that later training does not change them.
@@ -109,17 +113,30 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
             [`CrossTaskForConditionalGeneration`] in evaluation mode, in the summarizer's dtype.
 
         Raises:
-            ValueError: where the summarizer is not a sequence-to-sequence model.
+            ValueError: where the summarizer is not a sequence-to-sequence model, or the base to be shared is
+                none that both have.
         """
-        summarizer = keep_weights(load_part(summarizer, model_kwargs))
-        answerer = keep_weights(load_part(question_answerer, model_kwargs))
-        config = CrossTaskConfig(summarizer.config, answerer.config, **config_kwargs)
+        answerer, updates = None, {}
+        if config_kwargs.get("share_base"):
+            summarizer, updates = load_shared(summarizer, question_answerer, model_kwargs)
+            config_kwargs["question_encoder_updates"] = {
+                name: len(down) for name, (down, _) in updates.items()
+            }
+        else:
+            summarizer = load_part(summarizer, model_kwargs)
+            answerer = keep_weights(load_part(question_answerer, model_kwargs))
+        keep_weights(summarizer)
+        config = CrossTaskConfig(summarizer.config, getattr(answerer, "config", None), **config_kwargs)
         if not summarizer.can_generate():
             raise ValueError(
                 "`summarizer` has to be a sequence-to-sequence model with a language-model head, "
                 f"got a {type(summarizer).__name__}."
             )
-        model = cls(config, summarizer=summarizer, question_encoder=encoder_of(answerer))
+        if config.share_base:
+            model = cls(config, summarizer=summarizer)
+            model.question_encoder.to(summarizer.dtype).set_updates(updates)
+        else:
+            model = cls(config, summarizer=summarizer, question_encoder=encoder_of(answerer))
         for part in filter(None, (model.fusion, model.gate)):
             part.to(summarizer.dtype)
         return model.eval()
@@ -182,7 +199,9 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
         shared = self.config.shares_vocabulary
         embeddings = self.summarizer.resize_token_embeddings(*args, **kwargs)
         if shared:
-            resized = self.question_encoder.resize_token_embeddings(*args, **kwargs)
+            resized = embeddings
+            if not self.config.share_base:
+                resized = self.question_encoder.resize_token_embeddings(*args, **kwargs)
             # The encoder of a sequence-to-sequence model has a configuration of its own.
             self.config.question_encoder.vocab_size = resized.num_embeddings
         return embeddings
@@ -361,7 +380,10 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
             # Some encoders would warn of padding without a mask, or build one that hides token 0.
             if question_mask is None:
                 question_mask = torch.ones_like(question_ids)
-            outputs = self.question_encoder(input_ids=question_ids, attention_mask=question_mask, **wanted)
+            given = (self.get_encoder,) if self.config.share_base else ()
+            outputs = self.question_encoder(
+                *given, input_ids=question_ids, attention_mask=question_mask, **wanted
+            )
         elif isinstance(outputs, (tuple, list)):
             outputs = BaseModelOutput(*outputs)
         if question_mask is None:

@@ -15,24 +15,35 @@ def load_part(model, model_kwargs=None):
     if isinstance(model, PreTrainedModel):
         return copy.deepcopy(model)
     if hasattr(model, "merge_and_unload"):  # a loaded PeftModel
-        return copy.deepcopy(model).merge_and_unload()
-    if find_adapter_config_file(model, **_hub_kwargs(model_kwargs)) is not None:
+        return _merged(copy.deepcopy(model))
+    if find_adapter_config_file(model, **hub_kwargs(model_kwargs)) is not None:
         try:
             from peft import PeftConfig, PeftModel
         except ImportError as error:
             raise ImportError(f"{model} is a PEFT adapter: `pip install peft` to load it.") from error
-        adapter = PeftConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
+        adapter = PeftConfig.from_pretrained(model, **hub_kwargs(model_kwargs))
         # The adapter is what the user named and may have trusted; its base is not.
         others = {name: value for name, value in model_kwargs.items() if name != "trust_remote_code"}
         base = load_part(adapter.base_model_name_or_path, others)
-        return PeftModel.from_pretrained(base, model, **_hub_kwargs(model_kwargs)).merge_and_unload()
-    config = AutoConfig.from_pretrained(model, **_hub_kwargs(model_kwargs))
+        return _merged(PeftModel.from_pretrained(base, model, **hub_kwargs(model_kwargs)))
+    config = AutoConfig.from_pretrained(model, **hub_kwargs(model_kwargs))
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
     # A pickle could run code of whoever made it.
     return auto_class.from_pretrained(model, config=config, **{"use_safetensors": True, **model_kwargs})
 
 
-def _hub_kwargs(model_kwargs):
+def _merged(model):
+    """A `PeftModel`'s model with the adapter in its weights, none of them frozen any more."""
+    merged = model.merge_and_unload().requires_grad_(True)
+    # peft takes a head for untied that is not tied to the first embeddings: T5Gemma's is to the decoder's.
+    if merged.config.is_encoder_decoder and merged.can_generate():
+        embeddings = merged.get_decoder().get_input_embeddings()
+        merged.config.tie_word_embeddings = lm_head(merged).weight is embeddings.weight
+    return merged
+
+
+def hub_kwargs(model_kwargs):
+    """Those of `from_pretrained`'s arguments that say where on the Hub, and how to get there."""
     names = ("cache_dir", "force_download", "token", "revision", "local_files_only", "subfolder")
     return {name: model_kwargs[name] for name in names if name in model_kwargs}
 
@@ -63,7 +74,8 @@ def keep_weights(model):
     return model
 
 
-def _thread():
+def thread():
+    """Which thread this is; None while a graph is compiled, which cannot ask."""
     return None if torch.compiler.is_compiling() else get_ident()
 
 
@@ -75,10 +87,10 @@ def input_of(module, pass_on=None, change=None):
     module reads what that returns, and so does the catcher; with `pass_on`, the module itself sees only
     that many positions.
     """
-    captured, caller = [], _thread()
+    captured, caller = [], thread()
 
     def catch(_, args):
-        if _thread() != caller:  # of another call of the same model, in a server for instance
+        if thread() != caller:  # of another call of the same model, in a server for instance
             return None
         states = args[0] if change is None else change(args[0])
         captured.append(states)
@@ -94,10 +106,10 @@ def input_of(module, pass_on=None, change=None):
 @contextmanager
 def output_of(module):
     """Catch the first value of what `module` returns: an encoder's states, while generation runs it."""
-    captured, caller = [], _thread()
+    captured, caller = [], thread()
 
     def catch(_, args, output):
-        if _thread() == caller:
+        if thread() == caller:
             captured.append(output[0])
 
     handle = module.register_forward_hook(catch)

@@ -52,12 +52,14 @@ def with_adapter(model, config, new_fusion):
         model (`PreTrainedModel`): Of the summarizer, the question answerer, or both.
         config (`peft.PeftConfig`): As of [`adapter_config`].
         new_fusion (`bool`): Whether its fusion has not been trained: it is then, whole. One that has been
-            gets LoRA on all its linear layers; with other methods it is trained further, whole.
+            gets LoRA on all its linear layers; with other methods it is trained further, whole. Of a shared
+            base, the question encoder's own updates, small as they are, are always trained whole.
 
     Raises:
         ValueError: where the model has none of the layers that the adapter is for.
     """
     fusion = [name for name in FUSION if getattr(model, name, None) is not None]
+    shared = ["question_encoder"] if getattr(model.config, "share_base", False) else []
     named = isinstance(config.target_modules, str)  # a pattern, which says all that it wants to
     if fusion and not named and not new_fusion and config.peft_type == "LORA":
         layers = [
@@ -66,8 +68,9 @@ def with_adapter(model, config, new_fusion):
             if name.split(".")[0] in fusion and isinstance(module, nn.Linear)
         ]
         config.target_modules = {*config.target_modules, *layers}
+        config.modules_to_save = [*(config.modules_to_save or ()), *shared] or None
     elif fusion and not named:
-        config.modules_to_save = [*(config.modules_to_save or ()), *fusion]
+        config.modules_to_save = [*(config.modules_to_save or ()), *fusion, *shared]
         if hasattr(config, "exclude_modules"):  # BART's layers have the names of the fusion's
             config.exclude_modules = r"(fusion|gate)\..*"
     return get_peft_model(model, config)

@@ -106,6 +106,7 @@ def test_adapter_folder_is_merged(summarizer, answerer, tmp_path):
         encoded = adapted.get_base_model().get_encoder()(IDS)[0]
         assert torch.allclose(model.question_encoder(IDS)[0], encoded, atol=1e-5)
         assert not [name for name, _ in model.named_parameters() if "lora" in name]
+        assert all(weight.requires_grad for weight in model.parameters())
         model.save_pretrained(tmp_path / "merged")
         loaded = CrossTaskForConditionalGeneration.from_pretrained(tmp_path / "merged")
         assert torch.allclose(loaded(IDS, labels=IDS).logits, expected, atol=1e-5)

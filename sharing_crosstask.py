@@ -1,0 +1,179 @@
+"""One base for both parts: the question encoder as the summarizer's encoder, run with updates of its own."""
+
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+from transformers.utils import find_adapter_config_file
+
+from .parts_crosstask import hub_kwargs, load_part, thread
+
+ADAPTER_PREFIX = "base_model.model."  # of the names in an adapter's weights
+
+
+class SharedEncoder(nn.Module):
+    """
+    A question encoder that has the summarizer's encoder for its base. Where a linear layer of it computes
+    W x, this one has W x + U D x, with D of shape `(rank, in)` and U of shape `(out, rank)` of its own
+    (Hu et al., 2021, "LoRA", https://arxiv.org/abs/2106.09685, section 4.1).
+    """
+
+    def __init__(self, encoder, ranks):
+        """For the summarizer's encoder, with the rank of the update of each layer that has one."""
+        super().__init__()
+        self.config = encoder.config
+        self.updates = nn.ModuleDict()
+        for name, rank in ranks.items():
+            layer = encoder.get_submodule(name)
+            down = nn.Linear(layer.in_features, rank, bias=False)
+            self.updates[_key(name)] = nn.Sequential(down, nn.Linear(rank, layer.out_features, bias=False))
+
+    @torch.no_grad()
+    def set_updates(self, updates):
+        """Take over `{layer: (D, U)}`, of the ranks that this was made for."""
+        for name, matrices in updates.items():
+            for layer, matrix in zip(self.updates[_key(name)], matrices, strict=True):
+                layer.weight.copy_(matrix)
+
+    def forward(self, get_encoder, **inputs):
+        """
+        The output of the summarizer's encoder for these inputs, with the updates. (A function gives the
+        encoder, for a module among the inputs would be moved to this one's device by accelerate.)
+        """
+        encoder = get_encoder()
+        with self._updated(encoder):
+            return encoder(**inputs)
+
+    @contextmanager
+    def _updated(self, encoder):
+        caller = thread()
+
+        def add(update):
+            def hook(_, args, output):
+                if thread() != caller:  # of another call of the same model, in a server for instance
+                    return None
+                first = update[0].weight
+                change = update(args[0].to(first.device, first.dtype))
+                return output + change.to(output.device, output.dtype)
+
+            return hook
+
+        with ExitStack() as stack:
+            for name, update in self.updates.items():
+                layer = encoder.get_submodule(name.replace("-", "."))
+                stack.callback(layer.register_forward_hook(add(update)).remove)
+            # A checkpointed layer is computed again in the backward pass, when no hook is there any more.
+            for module in encoder.modules():
+                if getattr(module, "gradient_checkpointing", False):
+                    module.gradient_checkpointing = False
+                    stack.callback(setattr, module, "gradient_checkpointing", True)
+            yield
+
+
+def _key(layer):
+    return layer.replace(".", "-")  # a dot would part modules
+
+
+def load_shared(summarizer, question_answerer, model_kwargs=None):
+    """
+    Load two LoRA adapters of one base.
+
+    Args:
+        summarizer, question_answerer (`str`, `os.PathLike` or `PeftModel`): Adapters; or one and the same
+            checkpoint, which needs no updates.
+        model_kwargs (`dict`, *optional*): Arguments of `from_pretrained`.
+
+    Returns:
+        `(summarizer, updates)`: the summarizer with its adapter merged, and for the name of each layer of its
+        encoder that an adapter changes the matrices `(D, U)` that make the question answerer's of it.
+
+    Raises:
+        ValueError: where the two have different bases, or an adapter is not LoRA.
+    """
+    bases = [_base_of(part, model_kwargs) for part in (summarizer, question_answerer)]
+    if bases[0] != bases[1]:
+        raise ValueError(
+            f"`share_base` needs two adapters of one base, got one of {bases[0]} and one of {bases[1]}."
+        )
+    # Back from the summarizer's weights to the base's, and on to the question answerer's.
+    updates = {}
+    for part, sign in ((question_answerer, 1), (summarizer, -1)):
+        for name, (down, up) in _lora_of(part, model_kwargs).items():
+            updates.setdefault(name, []).append((down, sign * up))
+    merged = load_part(summarizer, model_kwargs)
+    layers = dict(merged.get_encoder().named_modules())
+    joined = {
+        name: (torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], dim=1))
+        for name, pairs in updates.items()
+        if name in layers
+    }
+    return merged, joined
+
+
+def lora_pairs(settings, weights, name):
+    """
+    The matrices of a LoRA adapter.
+
+    Args:
+        settings (`dict`): Its `adapter_config.json`.
+        weights (`dict[str, torch.Tensor]`): As saved.
+        name: What an error calls it.
+
+    Returns:
+        `(pairs, kept)`: for the name of each adapted layer `(D, U)` with the scale in U, alpha / r, or
+        alpha / sqrt(r) where it is rank-stabilized; and the other weights, of modules trained whole.
+
+    Raises:
+        ValueError: where it is no sum of low-rank products, or its ranks or scales differ by layer.
+    """
+    others = ("use_dora", "rank_pattern", "alpha_pattern")
+    if settings["peft_type"] != "LORA" or any(settings.get(key) for key in others):
+        kind = next((key for key in others if settings.get(key)), settings["peft_type"])
+        raise ValueError(f"{name} is an adapter with {kind}, expected plain LoRA.")
+    scale = settings["lora_alpha"] / (settings["r"] ** 0.5 if settings.get("use_rslora") else settings["r"])
+    pairs, kept = {}, {}
+    for key, weight in weights.items():
+        module, _, matrix = key.removeprefix(ADAPTER_PREFIX).rpartition(".lora_")
+        if matrix == "A.weight":
+            pairs[module] = weight, scale * weights[key.replace(".lora_A.", ".lora_B.")]
+        elif not module:
+            kept[key] = weight
+    return pairs, kept
+
+
+def of_encoder(layer):
+    """The name within its encoder of a layer of a sequence-to-sequence model; None of one elsewhere."""
+    _, encoder, rest = f".{layer}".partition(".encoder.")
+    return rest if encoder else None
+
+
+def _lora_of(part, model_kwargs):
+    """`{layer of the encoder: (D, U)}` of an adapter; none of a checkpoint without one."""
+    given = hub_kwargs(model_kwargs or {})
+    if hasattr(part, "peft_config"):
+        from peft import get_peft_model_state_dict
+
+        settings, weights = part.peft_config[part.active_adapter], get_peft_model_state_dict(part)
+    elif find_adapter_config_file(part, **given) is not None:
+        from peft import PeftConfig, load_peft_weights
+
+        settings = PeftConfig.from_pretrained(part, **given)
+        weights = load_peft_weights(part, device="cpu", **given)
+    else:
+        return {}
+    pairs, _ = lora_pairs(settings.to_dict(), weights, part if isinstance(part, str) else "one part")
+    return {name: pair for layer, pair in pairs.items() if (name := of_encoder(layer)) is not None}
+
+
+def _base_of(part, model_kwargs):
+    """The name of the checkpoint that an adapter sits on, or of a checkpoint itself."""
+    if hasattr(part, "peft_config"):
+        return str(part.peft_config[part.active_adapter].base_model_name_or_path)
+    if not isinstance(part, nn.Module):
+        given = hub_kwargs(model_kwargs or {})
+        if find_adapter_config_file(part, **given) is None:
+            return str(part)
+        from peft import PeftConfig
+
+        return str(PeftConfig.from_pretrained(part, **given).base_model_name_or_path)
+    return f"a loaded {type(part).__name__}"
