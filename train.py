@@ -13,6 +13,7 @@ import difflib
 import json
 import shutil
 import sys
+import tempfile
 import time
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +47,7 @@ from crosstask.processing_crosstask import IGNORED, QuestionTooLongError
 from crosstask.recipes import ConfigError, claim, lock_folder
 from crosstask.storage import save_whole, write_text
 from crosstask.trainer import CrossTaskTrainer, NonFiniteLossError
-from crosstask.tuning import adapter_config, merged, train_last, with_adapter
+from crosstask.tuning import adapter_config, merged, quantization_config, train_last, with_adapter
 from crosstask.upload import HubError
 
 USER_ERRORS = (ConfigError, DataError, HubError, NonFiniteLossError)
@@ -224,45 +225,63 @@ class Stage:
                     else "expected a model such as T5 or BART"
                 )
                 raise ConfigError(f"{side}: {model_name} is no sequence-to-sequence model; {hint}")
-            model = _load(AutoModelForSeq2SeqLM, model_name, side, use_safetensors=True)
+            model = _load(AutoModelForSeq2SeqLM, model_name, side, **self.quantized())
         if self.training.generation_max_length:
             model.generation_config.max_new_tokens = self.training.generation_max_length
         return self.tuned(model), self.processor(tokenizer)
 
     def build_fused(self):
         if self.run.model is not None:
-            return self.build_further()
-        summarizer, answerer = (
-            self.root / FOLDERS[stage] if stage in self.run.stages else getattr(self.run, side)
-            for stage, side in (("summarize", "summarizer"), ("answer", "question_answerer"))
-        )
-        try:
-            model = CrossTaskForConditionalGeneration.from_tasks(
-                summarizer, answerer, **{name: getattr(self.run, name) for name in MODEL_KEYS}
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"fuse: {str(error).splitlines()[0]}") from error
+            name = self.run.model
+            processor = _load(CrossTaskProcessor, name, "model")
+            for key in self.given & {"prompt", "max_source_length"}:
+                setattr(processor, key, getattr(self.run, key))
+            return self.tuned(self.further(**self.quantized())), processor
+        summarizer, answerer = self.parts()
+        model = self.composed()
+        if self.arguments.quantization:  # which transformers does as it loads
+            with tempfile.TemporaryDirectory() as folder:
+                model.save_pretrained(folder)
+                model = CrossTaskForConditionalGeneration.from_pretrained(folder, **self.quantized())
         tokenizer = _load_tokenizer(summarizer, "summarizer")
         question_tokenizer = _load_tokenizer(answerer, "question_answerer")
         if question_tokenizer.get_vocab() == tokenizer.get_vocab():
             question_tokenizer = None
         return self.tuned(model, new_fusion=True), self.processor(tokenizer, question_tokenizer)
 
-    def build_further(self):
+    def parts(self):
+        """Where the summarizer and the question answerer are that the last stage joins."""
+        return (
+            self.root / FOLDERS[stage] if stage in self.run.stages else getattr(self.run, side)
+            for stage, side in (("summarize", "summarizer"), ("answer", "question_answerer"))
+        )
+
+    def composed(self):
+        """A model of both parts, with a new fusion."""
+        try:
+            return CrossTaskForConditionalGeneration.from_tasks(
+                *self.parts(), **{name: getattr(self.run, name) for name in MODEL_KEYS}
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"fuse: {str(error).splitlines()[0]}") from error
+
+    def further(self, **kwargs):
         """A whole model to train on, as it is but for what the recipe gives."""
         name = self.run.model
         kind = _load(AutoConfig, name, "model").model_type
         if kind != CrossTaskConfig.model_type:
             raise ConfigError(f"model: {name} is a {kind}, expected a cross-task model")
-        model = _load(CrossTaskForConditionalGeneration, name, "model", use_safetensors=True)
-        processor = _load(CrossTaskProcessor, name, "model")
+        model = _load(CrossTaskForConditionalGeneration, name, "model", **{"use_safetensors": True} | kwargs)
         for key in self.given & set(MODEL_KEYS):
             setattr(model.config, key, getattr(self.run, key))
-        for key in self.given & {"prompt", "max_source_length"}:
-            setattr(processor, key, getattr(self.run, key))
         if self.training.generation_max_length:
             model.generation_config.max_new_tokens = self.training.generation_max_length
-        return self.tuned(model), processor
+        return model
+
+    def quantized(self):
+        """Arguments for loading what is trained on."""
+        config = quantization_config(self.arguments)
+        return {"use_safetensors": True} | ({} if config is None else {"quantization_config": config})
 
     def tokenizer(self, model_name, side):
         """Of the checkpoint, or one trained on the run's own texts, once for both models."""
@@ -378,6 +397,9 @@ class Stage:
             adapter = self.root / "adapter"  # alone as well, to be shared by those who have the base
             shutil.rmtree(adapter, ignore_errors=True)  # of a run that was killed between the two
             save_whole(adapter, model.save_pretrained)
+            if self.arguments.quantization:  # the weights as they were before
+                base = self.composed() if self.run.model is None else self.further()
+                model = PeftModel.from_pretrained(base, adapter)
             model = merged(model)
 
         def write(folder):

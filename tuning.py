@@ -1,12 +1,16 @@
 """What of a model a stage trains: all of it, an adapter of peft's on top of it, or its last layers."""
 
+from importlib.util import find_spec
+
 from peft import get_peft_config, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
+from transformers import BitsAndBytesConfig
 
 from crosstask.recipes import ConfigError
 
+QUANTIZATIONS = ("int8", "nf4")
 FUSION = ("fusion", "gate")  # the modules of a cross-task model that neither of its parts has
 _TASK = "SEQ_2_SEQ_LM"
 
@@ -42,6 +46,24 @@ def adapter_config(stage):
     if not getattr(config, "target_modules", None):
         raise ConfigError(f"peft: target_modules: expected the names of the layers that {kind} adapts")
     return config
+
+
+def quantization_config(stage):
+    """
+    How a stage quantizes the weights under its adapter, for `from_pretrained`; None where it does not. int8
+    is that of LLM.int8() (Dettmers et al., 2022, https://arxiv.org/abs/2208.07339), nf4 the four bits of
+    QLoRA (Dettmers et al., 2023, https://arxiv.org/abs/2305.14314).
+    """
+    if stage.quantization is None:
+        return None
+    if stage.quantization not in QUANTIZATIONS:
+        expected = " or ".join(QUANTIZATIONS)
+        raise ConfigError(f"quantization: expected {expected}, got {stage.quantization!r}")
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError('quantization: needs bitsandbytes: pip install "crosstask[quantization]"')
+    if stage.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
 
 
 def with_adapter(model, config, new_fusion):

@@ -68,13 +68,15 @@ def assert_same(found, expected, inputs, **settings):
         for model in (found, expected)
     )
     for name in ("logits", "answerability_logits", "loss"):
-        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(
+            one[name], other[name], rtol=1e-3, atol=5e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
     one, other = (
         model.generate(**inputs, max_new_tokens=6, num_beams=2, return_dict_in_generate=True)
         for model in (found, expected)
     )
     assert torch.equal(one.sequences, other.sequences)
-    torch.testing.assert_close(one.answerability, other.answerability, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.answerability, other.answerability, rtol=1e-3, atol=5e-5)
 
 
 def given(make_inputs, model):
@@ -193,9 +195,10 @@ def test_an_adapter_of_the_whole(pair, parts, make_inputs, tmp_path):
     shared.save_pretrained(tmp_path / "base")
     inputs = given(make_inputs, pair[1])
     config = adapter_config(StageArguments(data="briefs", lora_r=2, lora_target_modules=LAYERS[parts[0]]))
+    torch.manual_seed(6)
     adapted = with_adapter(shared, config, new_fusion=False)
     random = torch.Generator().manual_seed(0)
-    trained = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
+    trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
     assert any("question_encoder" in name for name in trained)
     for name in trained:
         weight = adapted.get_parameter(name)

@@ -10,7 +10,7 @@ from transformers import T5Config
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, train
 from crosstask.arguments import StageArguments
 from crosstask.recipes import ConfigError
-from crosstask.tuning import adapter_config, merged, train_last, with_adapter
+from crosstask.tuning import adapter_config, merged, quantization_config, train_last, with_adapter
 
 LAYERS = {"t5": ["q", "v"], "bart": ["q_proj", "v_proj"]}
 FEED_FORWARD = {"t5": ["wo"], "bart": ["fc2"]}
@@ -190,6 +190,8 @@ def test_a_recipe_says_what_is_trained(method, trained_run, tmp_path):
         ({"trainable": {"decoder_layers": 1}, "lora_r": 2}, "trainable: expected none beside lora_r"),
         ({"trainable": {"decoder_layers": 9}}, "fuse.trainable.decoder_layers: expected 0 to 1"),
         ({"peft": {"peft_type": "nope"}}, "fuse: peft: unknown peft_type 'NOPE'"),
+        ({"quantization": "int8"}, "fuse: quantization: expected lora_r or peft beside it"),
+        ({"quantization": "int3", "lora_r": 2}, "fuse: quantization: expected int8 or nf4, got 'int3'"),
         (
             {"peft": {"peft_type": "IA3", "target_modules": ["nope"], "feedforward_modules": []}},
             r"fuse.peft.target_modules: none of \['nope'\] is a layer",
@@ -236,3 +238,85 @@ def test_adapters_are_switched_and_stacked_by_name(make_model, make_inputs, tmp_
     torch.testing.assert_close(model(**inputs).logits, base()(**inputs).logits)
     with pytest.raises(ValueError, match="nope"):
         model.set_adapter("nope")
+
+
+def test_quantized_weights_leave_the_fusion_and_the_head(make_part, make_inputs, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    part = make_part("bart", d_model=64, encoder_ffn_dim=64, decoder_ffn_dim=64)
+    model = CrossTaskForConditionalGeneration(
+        CrossTaskConfig(part, make_part("t5", d_model=64, d_ff=64), fusion="gated", fusion_num_heads=4)
+    ).eval()
+    model.gate.gates.data.fill_(0.3)
+    model.save_pretrained(tmp_path)
+    inputs = make_inputs(model)
+    expected = model(**inputs).logits
+    for kind, error in (("int8", 0.05), ("nf4", 0.3)):
+        config = quantization_config(stage(quantization=kind))
+        found = CrossTaskForConditionalGeneration.from_pretrained(tmp_path, quantization_config=config)
+        # Not the caller's own.
+        assert config.llm_int8_skip_modules is None
+        linear = {
+            name: type(module) is torch.nn.Linear
+            for name, module in found.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+        whole = {name for name, is_whole in linear.items() if is_whole}
+        assert {name.split(".")[0] for name in whole - {"summarizer.lm_head"}} <= {
+            "fusion",
+            "gate",
+            "question_encoder",
+        }
+        assert {name for name in linear if name.startswith(("fusion", "gate"))} | {
+            "summarizer.lm_head"
+        } <= whole
+        # Of the question encoder T5's `wo`, which transformers keeps in float32.
+        assert all(name.endswith("wo") for name in whole if name.startswith("question_encoder"))
+        difference = (found(**inputs).logits - expected).abs().max() / expected.abs().max()
+        assert 0 < difference < error
+        assert found.get_memory_footprint() < model.get_memory_footprint()
+        adapted = with_adapter(
+            found, adapter_config(stage(lora_r=2, lora_target_modules=["q", "q_proj"])), True
+        )
+        adapted.train()(**inputs, answerable=torch.tensor([1, 0])).loss.backward()
+        gradients = {name for name, weight in adapted.named_parameters() if weight.grad is not None}
+        assert {"lora", "fusion", "gate"} == {
+            part for name in gradients for part in ("lora", "fusion", "gate") if part in name
+        }
+        assert all(weight.grad is None or weight.is_floating_point() for weight in adapted.parameters())
+
+
+def test_parts_are_composed_in_full_precision(make_part, tmp_path):
+    config = quantization_config(stage(quantization="int8"))
+    with pytest.raises(ValueError, match="`model_kwargs`: parts are composed in full precision"):
+        CrossTaskForConditionalGeneration.from_tasks("a", "b", model_kwargs={"quantization_config": config})
+
+
+def test_without_bitsandbytes(monkeypatch):
+    monkeypatch.setattr("crosstask.tuning.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'needs bitsandbytes: pip install "crosstask\[quantization\]"'):
+        quantization_config(stage(quantization="int8"))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_recipe_quantizes_what_is_under_an_adapter(whole, trained_run, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    base = trained_run[1]
+    settings = {"lora_r": 2, "learning_rate": 0.1, "quantization": "int8"}
+    if whole:
+        settings |= WHOLE | {"model": str(base / "crosstask")}
+    else:
+        settings |= {side: str(base / side) for side in ("summarizer", "question_answerer")}
+        settings |= {"summarizer_config": None, "question_answerer_config": None}
+    train.main([str(write(tmp_path, **settings))])
+    final = load_file(tmp_path / "run" / "crosstask" / "model.safetensors")
+    start = load_file(base / "crosstask" / "model.safetensors")
+    assert {name: weight.dtype for name, weight in final.items()} == {
+        name: weight.dtype for name, weight in start.items()
+    }
+    # What no adapter changed is as it was, to the last bit.
+    original = start if whole else load_file(base / "summarizer" / "model.safetensors")
+    prefix = "" if whole else "summarizer."
+    name = "summarizer.decoder.block.0.layer.0.SelfAttention.{}.weight"
+    for layer, changed in (("q", True), ("k", False)):
+        same = torch.equal(final[name.format(layer)], original[name.format(layer).removeprefix(prefix)])
+        assert same != changed
