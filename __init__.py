@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 # What is dear to import comes when it is asked for.
 _LAZY = {
+    "AdapterRouter": "crosstask.routing",
     "CrossTaskTrainer": "crosstask.trainer",
     "CrossTaskCollator": "crosstask.data.collator",
     "read_rows": "crosstask.data.readers",

@@ -4,6 +4,7 @@ import difflib
 import types
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
 
 from transformers import GenerationConfig, Pipeline
 
@@ -11,6 +12,7 @@ from .masks_crosstask import summary_mask
 from .sentences_crosstask import evidence, merged, sentence_spans, sentences_of
 
 TASK = "question-summarization"
+AUTO, BASE = "auto", "base"  # beside the names of adapters: what the router says, and none of them
 _COLUMNS = ("question", "passage")
 
 
@@ -28,6 +30,9 @@ class QuestionSummarizationPipeline(Pipeline):
     ...     print(result["answerability"])
     ```
 
+    Adapters that were loaded into the model are picked by `adapter`, a name, or `"auto"` with a `router` (an
+    `AdapterRouter` of the package, or anything whose `route` takes passages and returns names).
+
     Settings of generation (`max_new_tokens`, `num_beams`, ..., or `generate_kwargs`) and the options below
     may be given here, for every call, and to a call.
 
@@ -44,7 +49,8 @@ class QuestionSummarizationPipeline(Pipeline):
     _load_image_processor = False
     _load_processor = True
 
-    def __init__(self, model, **kwargs):
+    def __init__(self, model, router=None, **kwargs):
+        self.router = router
         if kwargs.get("processor") is None:
             raise ValueError("`processor` is needed beside a loaded `model`: its CrossTaskProcessor.")
         super().__init__(model, **kwargs)
@@ -66,6 +72,10 @@ class QuestionSummarizationPipeline(Pipeline):
             merge (`bool`, defaults to `False`):
                 One summary for all questions on a passage: what the summaries say, in the passage's order,
                 each thing once. With `min_answerability`, of the answered questions.
+            adapter (`str`, *optional*):
+                The name of a loaded adapter, `"base"` for the model without any, `"auto"` for the one that
+                the router picks for the passage. Without it the model writes as it stands. (It is switched
+                for the call: no other thread may use the model meanwhile.)
             kwargs:
                 Settings of generation. With `answerability_rerank` and `num_return_sequences` the summary is
                 the best by likelihood and answerability of so many candidates.
@@ -104,7 +114,13 @@ class QuestionSummarizationPipeline(Pipeline):
         return self.processor.push_to_hub(repo_id, **kwargs)
 
     def _sanitize_parameters(
-        self, return_evidence=None, min_answerability=None, merge=None, generate_kwargs=None, **kwargs
+        self,
+        return_evidence=None,
+        min_answerability=None,
+        merge=None,
+        adapter=None,
+        generate_kwargs=None,
+        **kwargs,
     ):
         generation = {**(generate_kwargs or {}), **kwargs}
         known = {*vars(GenerationConfig()), "generation_config", "logits_processor", "stopping_criteria"}
@@ -113,6 +129,7 @@ class QuestionSummarizationPipeline(Pipeline):
         for name in generation:
             if name not in known:
                 options = [*sorted(known), "return_evidence", "min_answerability", "merge", "batch_size"]
+                options.append("adapter")
                 near = difflib.get_close_matches(name, options, n=1)
                 hint = f"; did you mean `{near[0]}`?" if near else ""
                 raise TypeError(f"`{name}` is no option and no setting of generation{hint}")
@@ -129,7 +146,12 @@ class QuestionSummarizationPipeline(Pipeline):
         }
         if return_evidence is not None and getattr(self.model, "gate", None) is not None:
             generation["output_fusion_attentions"] = return_evidence
-        return {}, generation, {name: value for name, value in options.items() if value is not None}
+        if adapter == AUTO and self.router is None:
+            raise ValueError('`adapter="auto"` needs a `router`, as an argument of the pipeline.')
+        if adapter is not None and adapter != AUTO:
+            self._check_adapter(adapter)
+        preprocess = {} if adapter is None else {"adapter": adapter}
+        return preprocess, generation, {name: value for name, value in options.items() if value is not None}
 
     def run_single(self, inputs, *parameters):
         return next(self.get_iterator([inputs], None, 1, *parameters))
@@ -140,18 +162,25 @@ class QuestionSummarizationPipeline(Pipeline):
         several = not isinstance(inputs, list) or len(inputs) > 1
 
         def written(items):
-            rows = [row for item in items for row in item["rows"]]
-            outputs = self.forward(self.processor.pad(rows), **forward_params)
-            start = 0
-            for item in items:
-                own = slice(start, start + len(item["rows"]))
-                start = own.stop
-                part = {name: value[own] for name, value in outputs.items()}
+            self._route(items)
+            parts = [None] * len(items)
+            for adapter in dict.fromkeys(item["adapter"] for item in items):
+                places = [place for place, item in enumerate(items) if item["adapter"] == adapter]
+                rows = [row for place in places for row in items[place]["rows"]]
+                with self._switched(adapter):
+                    outputs = self.forward(self.processor.pad(rows), **forward_params)
+                start = 0
+                for place in places:
+                    own = slice(start, start + len(items[place]["rows"]))
+                    start = own.stop
+                    parts[place] = {name: value[own] for name, value in outputs.items()}
+            for item, part in zip(items, parts, strict=True):
                 yield self.postprocess(item | part, **postprocess_params)
 
         waiting = []
         for index, item in enumerate(inputs):
-            waiting.append(self.preprocess(item, f"input {index}: " if several else ""))
+            where = f"input {index}: " if several else ""
+            waiting.append(self.preprocess(item, where, **preprocess_params))
             # Questions on one passage stay together.
             if sum(len(item["rows"]) for item in waiting) >= batch_size:
                 yield from written(waiting)
@@ -159,12 +188,57 @@ class QuestionSummarizationPipeline(Pipeline):
         if waiting:
             yield from written(waiting)
 
-    def preprocess(self, inputs, where=""):
+    def _route(self, items):
+        """Put a name for "auto"."""
+        routed = [item for item in items if item["adapter"] == AUTO]
+        names = self.router.route([item["passage"] for item in routed]) if routed else []
+        for item, name in zip(routed, names, strict=True):
+            self._check_adapter(name)
+            item["adapter"] = name
+
+    def _check_adapter(self, name):
+        loaded = getattr(self.model, "peft_config", {})
+        if name != BASE and name not in loaded:
+            raise ValueError(
+                f"adapter {name!r} is not loaded; expected one of {', '.join([*loaded, BASE, AUTO])} "
+                "(`model.load_adapter` loads one)."
+            )
+
+    @contextmanager
+    def _switched(self, name):
+        """The model with this adapter, and afterwards as it was."""
+        loaded = getattr(self.model, "peft_config", {})
+        if name is None or not loaded:
+            yield
+            return
+        # Of an adapter's layer this is a state; of a transformers model, a method.
+        states = ((module, getattr(module, "disable_adapters", None)) for module in self.model.modules())
+        before = [(layer, disabled) for layer, disabled in states if isinstance(disabled, bool)]
+        active = self.model.active_adapters()
+        try:
+            if name in loaded:
+                self.model.set_adapter(name)
+                self.model.enable_adapters()
+            else:
+                self.model.disable_adapters()
+            yield
+        finally:
+            self.model.set_adapter(active)
+            for layer, disabled in before:
+                layer.enable_adapters(not disabled)
+
+    def preprocess(self, inputs, where="", adapter=None):
         questions, passage = _checked(inputs, where)
         encoded = self.processor(question=questions, passage=passage)
         rows = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
         several = not isinstance(inputs["question"], str)
-        return {"questions": questions, "passage": passage, "several": several, "rows": rows}
+        return {
+            "questions": questions,
+            "passage": passage,
+            "several": several,
+            "rows": rows,
+            "adapter": adapter,
+        }
 
     def _forward(self, model_inputs, **generation):
         own = {"return_dict_in_generate": True}

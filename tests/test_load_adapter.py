@@ -5,24 +5,12 @@ import shutil
 import pytest
 import torch
 from peft import AutoPeftModelForSeq2SeqLM, IA3Config, LoraConfig, PeftModel, get_peft_model
+from tiny_adapter import adapted
 from transformers import AutoModelForSeq2SeqLM
 
 from crosstask import CrossTaskForConditionalGeneration
 
 LABELLED = {"answerable": torch.tensor([1, 0])}
-
-
-def adapted(base, seed, **settings):
-    """LoRA with a fusion of its own, as a training run makes it, with random weights."""
-    model = CrossTaskForConditionalGeneration.from_pretrained(base)
-    settings = {"r": 2, "target_modules": ["q", "v"], "modules_to_save": ["fusion"]} | settings
-    config = LoraConfig(task_type="SEQ_2_SEQ_LM", exclude_modules=r"fusion\..*", **settings)
-    model = get_peft_model(model, config).eval()
-    random = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = torch.randn(parameter.shape, generator=random) * 0.3
-    return model
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from datasets import Dataset
+from tiny_adapter import adapted
 from transformers import pipeline
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, QuestionSummarizationPipeline
@@ -329,3 +330,55 @@ def test_evidence_may_be_asked_for_and_not(gated):
     assert "evidence" in always(ROWS[0], **SHORT)
     assert "evidence" not in always(ROWS[0], return_evidence=False, **SHORT)
     assert "evidence" not in gated(ROWS[0], **SHORT)
+
+
+class ByWord:
+    """A router that sends passages with "Rain" to "b"."""
+
+    def route(self, passages):
+        return ["b" if "Rain" in passage else "base" for passage in passages]
+
+
+@pytest.fixture(scope="module")
+def routed(folder, tmp_path_factory):
+    """With two adapters, the second of which is active."""
+    adapters = tmp_path_factory.mktemp("adapters")
+    pipe = pipeline(TASK, model=str(folder), device="cpu", router=ByWord())
+    targets = {"target_modules": r"summarizer\..*\.(q|v)"}
+    for seed, name in enumerate("ab"):
+        adapted(folder, seed, **targets).save_pretrained(adapters / name)
+        pipe.model.load_adapter(adapters / name, adapter_name=name)
+    return pipe
+
+
+def test_an_adapter_by_name(routed, pipe):
+    row = ROWS[1]
+    assert alike(routed(row, adapter="base"), pipe(row))
+    a, b = (routed(row, adapter=name) for name in "ab")
+    assert not alike(a, b) and not alike(a, pipe(row)) and not alike(b, pipe(row))
+    # As it was before, active or disabled.
+    assert routed.model.active_adapters() == ["b"] and alike(routed(row), b)
+    routed.model.disable_adapters()
+    assert alike(routed(row, adapter="a"), a) and alike(routed(row), pipe(row))
+    routed.model.enable_adapters()
+    assert alike(routed(row), b)
+
+
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_auto_is_what_the_router_says_whatever_the_batch(routed, size):
+    expected = [routed(row, adapter="b" if "Rain" in row["passage"] else "base") for row in ROWS]
+    assert alike(routed(ROWS, adapter="auto", batch_size=size), expected)
+    assert alike(list(routed((row for row in ROWS), adapter="auto", batch_size=size)), expected)
+    assert routed.model.active_adapters() == ["b"]
+
+
+def test_an_adapter_that_cannot_be_had(routed, pipe, monkeypatch):
+    with pytest.raises(ValueError, match="^adapter 'law' is not loaded; expected one of a, b, base, auto "):
+        routed(ROWS[0], adapter="law")
+    with pytest.raises(ValueError, match="^adapter 'a' is not loaded; expected one of base, auto "):
+        pipe(ROWS[0], adapter="a")
+    with pytest.raises(ValueError, match='^`adapter="auto"` needs a `router`'):
+        pipe(ROWS[0], adapter="auto")
+    monkeypatch.setattr(routed.router, "route", lambda passages: ["law"] * len(passages), raising=False)
+    with pytest.raises(ValueError, match="^adapter 'law' is not loaded"):
+        routed(ROWS[0], adapter="auto")

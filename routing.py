@@ -1,0 +1,149 @@
+"""Which adapter a passage is for: the domain whose passages are nearest to it."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import cached_file
+
+from crosstask.parts_crosstask import encoder_of, hub_kwargs
+
+CENTROID = "adapter_centroid.safetensors"  # beside an adapter's weights
+# What every text encoder turns into an embedding of its own, by which centroids of another one are told.
+_PROBE = "A question, a passage, and a summary that carries the answer."
+
+
+class AdapterRouter:
+    """
+    Picks the adapter for a passage by the nearest centroid: each domain is the mean of its passages'
+    embeddings, and a passage is for the domain with the highest cosine similarity.
+
+    ```python
+    >>> router = AdapterRouter("sentence-transformers/all-MiniLM-L6-v2")
+    >>> router.fit("news", news_passages)
+    >>> router.fit("law", law_passages).save("law", "runs/law/adapter")
+    >>> router.load("medicine", "user/medicine-adapter")
+    >>> router.route(["The court ruled ..."])
+    ['law']
+    >>> summarize = pipeline("question-summarization", model=model, processor=processor, router=router)
+    >>> summarize(question="Who won?", passage="The court ruled ...", adapter="auto")
+    ```
+
+    An embedding is the mean of the encoder's states over a text's tokens, of unit length (Reimers & Gurevych,
+    2019, "Sentence-BERT", https://arxiv.org/abs/1908.10084). Texts beyond `max_length` tokens are cut.
+
+    Args:
+        text_encoder (`str` or `Path`): Hub id or folder of any text encoder that `AutoModel` loads, with its
+            tokenizer; of a sequence-to-sequence model the encoder is taken.
+        max_length (`int`, defaults to 256): Tokens.
+        kwargs: Arguments of `from_pretrained`, such as `revision`.
+    """
+
+    def __init__(self, text_encoder: str | Path, max_length: int = 256, **kwargs):
+        self.name = str(text_encoder)
+        self.max_length = max_length
+        self.tokenizer = AutoTokenizer.from_pretrained(text_encoder, **hub_kwargs(kwargs))
+        # A pickle could run code of whoever made it.
+        kwargs = {"use_safetensors": True, **kwargs}
+        self.text_encoder = encoder_of(AutoModel.from_pretrained(text_encoder, **kwargs)).eval()
+        self.centroids: dict[str, torch.Tensor] = {}
+
+    def fit(self, name: str, passages: Iterable[str]) -> "AdapterRouter":
+        """
+        Make the centroid of a domain, from a few hundred of its passages; more are no better.
+
+        Args:
+            name (`str`): The adapter's name on the model; `"base"` is the model without an adapter.
+            passages (`Iterable[str]`): Of the domain.
+
+        Returns:
+            The router itself.
+        """
+        passages = list(dict.fromkeys(passages))
+        if not passages:
+            raise ValueError(f"adapter {name}: expected passages to make its centroid of, got none")
+        self.centroids[name] = _unit(self.embed(passages).mean(0))
+        return self
+
+    def save(self, name: str, folder: str | Path) -> None:
+        """Write a centroid beside an adapter's weights; see `load`. Raises KeyError for an unknown name."""
+        # Ids say which encoder it was; a folder's name says nothing to others.
+        told = {} if Path(self.name).exists() else {"text_encoder": self.name}
+        tensors = {"centroid": self.centroids[name], "probe": self.embed([_PROBE])[0]}
+        save_file(tensors, Path(folder) / CENTROID, {"format": "pt", **told})
+
+    def load(self, name: str, adapter: str | Path, **kwargs) -> "AdapterRouter":
+        """
+        Take over the centroid that lies beside an adapter.
+
+        Args:
+            name (`str`): The adapter's name on the model.
+            adapter (`str` or `Path`): Folder or Hub id.
+            kwargs: `revision`, `token` and what else says where on the Hub.
+
+        Returns:
+            The router itself.
+
+        Raises:
+            OSError: where there is none, or it cannot be read.
+            ValueError: where it was made with another text encoder.
+        """
+        missing = f"adapter {adapter}: has no {CENTROID}; make one with `fit` and `save`"
+        try:
+            path = cached_file(str(adapter), CENTROID, **hub_kwargs(kwargs))
+        except OSError as error:
+            raise OSError(missing) from error
+        try:
+            with safe_open(path, "pt") as file:
+                told = (file.metadata() or {}).get("text_encoder", "one that its file does not name")
+                centroid, probe = file.get_tensor("centroid"), file.get_tensor("probe")
+        except SafetensorError as error:
+            raise OSError(f"adapter {adapter}: its {CENTROID} cannot be read ({error})") from error
+        own = self.embed([_PROBE])[0]
+        # Below 1 by the rounding of other devices and precisions.
+        if probe.shape != own.shape or probe @ own < 0.99:
+            raise ValueError(
+                f"adapter {adapter}: its centroid was made with another text encoder ({told}), "
+                f"expected that of this router, {self.name}"
+            )
+        self.centroids[name] = centroid
+        return self
+
+    def route(self, passages: Sequence[str]) -> list[str]:
+        """The name of the adapter for each passage."""
+        if not self.centroids:
+            raise ValueError("expected centroids of some adapters (`fit` or `load`), the router has none")
+        if isinstance(passages, str):
+            raise TypeError("expected a list of passages, got one text")
+        names = list(self.centroids)
+        if not passages:
+            return []
+        nearest = self.embed(passages) @ torch.stack([self.centroids[name] for name in names]).T
+        return [names[index] for index in nearest.argmax(1).tolist()]
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str], batch_size: int = 32) -> torch.Tensor:
+        """Embeddings of shape `(len(texts), hidden_size)`, float32, of unit length, on the CPU."""
+        # Of like length together, so that little is padding.
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        device = self.text_encoder.device
+        limit = min(self.max_length, self.tokenizer.model_max_length)
+        found = []
+        for start in range(0, len(order), batch_size):
+            batch = [texts[index] for index in order[start : start + batch_size]]
+            inputs = self.tokenizer(
+                batch, truncation=True, max_length=limit, padding=True, return_tensors="pt"
+            ).to(device)
+            states = self.text_encoder(**inputs).last_hidden_state.float()
+            mask = inputs["attention_mask"][..., None]
+            found.append(((states * mask).sum(1) / mask.sum(1)).cpu())
+        embeddings = torch.empty(len(texts), found[0].shape[1])
+        embeddings[order] = torch.cat(found)
+        return _unit(embeddings)
+
+
+def _unit(vectors):
+    return torch.nn.functional.normalize(vectors, dim=-1)

@@ -1,0 +1,137 @@
+"""The router: passages of a domain go to its adapter, by centroids that lie beside the adapters."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, T5EncoderModel
+
+from crosstask import AdapterRouter
+from crosstask.data.briefs import generate
+from crosstask.routing import CENTROID
+
+TEXTS = ["the river rose", "rain fell for two days and the bridge was closed", "a cup final"]
+
+
+@pytest.fixture(scope="module")
+def encoders(make_part, tokenizer, tmp_path_factory):
+    """Text encoders with random weights: two alike in shape, and one of another kind."""
+    folder = tmp_path_factory.mktemp("encoders")
+    for name, kind in (("one", "bert"), ("two", "bert"), ("t5", "t5")):
+        torch.manual_seed(len(name) + ord(name[0]))
+        config = make_part(kind)
+        config.vocab_size = len(tokenizer)
+        AutoModel.from_config(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture
+def router(encoders):
+    return AdapterRouter(encoders / "one")
+
+
+@pytest.mark.parametrize("name", ["one", "t5"])
+def test_an_embedding_is_the_unit_mean_of_a_text_s_states(encoders, tokenizer, name):
+    router = AdapterRouter(encoders / name)
+    found = router.embed(TEXTS)
+    model = (AutoModel if name == "one" else T5EncoderModel).from_pretrained(encoders / name).eval()
+    for text, embedding in zip(TEXTS, found, strict=True):
+        ids = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            states = model(input_ids=ids["input_ids"]).last_hidden_state[0].mean(0)
+        torch.testing.assert_close(embedding, states / states.norm(), atol=1e-5, rtol=1e-4)
+    for size in (1, 2):
+        torch.testing.assert_close(router.embed(TEXTS, batch_size=size), found)
+
+
+def test_long_and_empty_texts(encoders):
+    router = AdapterRouter(encoders / "one", max_length=8)
+    long = router.embed(["rain fell " * 1000, "rain fell " * 9, ""])
+    torch.testing.assert_close(long[0], long[1])
+    assert long.isfinite().all()
+
+
+def test_the_nearest_centroid(router):
+    for name, text in zip("abc", TEXTS, strict=True):
+        router.fit(name, [text])
+    assert router.route(TEXTS[::-1]) == ["c", "b", "a"]
+    assert router.route([]) == []
+
+
+def test_what_is_saved_is_loaded(router, encoders, tmp_path):
+    router.fit("a", TEXTS[:2]).fit("b", TEXTS[2:])
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        router.save(name, tmp_path / name)
+    again = AdapterRouter(str(encoders / "one"))
+    for name in "ab":
+        again.load(name, tmp_path / name)
+        torch.testing.assert_close(again.centroids[name], router.centroids[name])
+    assert again.route(TEXTS) == router.route(TEXTS)
+    assert str(tmp_path).encode() not in (tmp_path / "a" / CENTROID).read_bytes()
+    assert load_file(tmp_path / "a" / CENTROID)["centroid"].norm() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("other", ["two", "t5"])
+def test_a_centroid_of_another_encoder_is_refused(router, encoders, tmp_path, other):
+    router.fit("a", TEXTS).save("a", tmp_path)
+    with pytest.raises(ValueError, match="its centroid was made with another text encoder .*, expected that"):
+        AdapterRouter(encoders / other).load("a", tmp_path)
+
+
+def test_the_same_encoder_from_elsewhere_is_not_another_one(router, encoders, tmp_path):
+    router.fit("a", TEXTS).save("a", tmp_path)
+    shutil.copytree(encoders / "one", tmp_path / "copy")
+    assert AdapterRouter(tmp_path / "copy").load("a", tmp_path).centroids.keys() == {"a"}
+
+
+def test_from_the_hub(hub, alice, router, encoders, tmp_path):
+    from huggingface_hub import HfApi
+
+    AutoModel.from_pretrained(encoders / "one").push_to_hub("alice/encoder")
+    router.tokenizer.push_to_hub("alice/encoder")
+    AdapterRouter("alice/encoder").fit("a", TEXTS).save("a", tmp_path)
+    HfApi().create_repo("alice/adapter")
+    HfApi().upload_folder(repo_id="alice/adapter", folder_path=tmp_path)
+    router.load("a", "alice/adapter")
+    assert router.route(TEXTS) == ["a"] * 3
+    with pytest.raises(
+        OSError, match="^adapter alice/encoder: has no adapter_centroid.safetensors; make one"
+    ):
+        router.load("b", "alice/encoder")
+    other = AdapterRouter(encoders / "two")
+    with pytest.raises(ValueError, match=r"with another text encoder \(alice/encoder\), expected"):
+        other.load("a", "alice/adapter")
+
+
+def test_mistakes(router, tmp_path):
+    with pytest.raises(ValueError, match="^expected centroids of some adapters"):
+        router.route(TEXTS)
+    with pytest.raises(ValueError, match="^adapter a: expected passages to make its centroid of, got none"):
+        router.fit("a", [])
+    with pytest.raises(TypeError, match="^expected a list of passages, got one text"):
+        router.fit("a", TEXTS).route("the river rose")
+    with pytest.raises(OSError, match="has no adapter_centroid.safetensors"):
+        router.load("b", tmp_path)
+    (tmp_path / CENTROID).write_bytes(json.dumps({}).encode())
+    with pytest.raises(OSError, match="its adapter_centroid.safetensors cannot be read"):
+        router.load("b", tmp_path)
+
+
+def test_briefs_go_to_their_domain(minilm, tmp_path):
+    router = AdapterRouter(minilm)
+    passages = {
+        split: {
+            domain: [row["passage"] for row in generate("summarize", split, 150, domain=domain)]
+            for domain in ("news", "farm")
+        }
+        for split in ("train", "test")
+    }
+    for domain, texts in passages["train"].items():
+        router.fit(domain, texts)
+    for domain, texts in passages["test"].items():
+        found = router.route(texts)
+        assert found.count(domain) >= 0.95 * len(found)
