@@ -6,7 +6,8 @@ question-prompted summaries: the head of the story and the fact that was asked f
 
 The splits differ by construction. Every value is a pair of words ("March" + "12", "Dorn" +
 "Harbor"), and a rule on the pair gives it to one split: validation and test consist of values that
-training never shows, made of words that it does. The words are in `crosstask.data.briefs_lexicon`.
+training never shows, made of words that it does. The words are in `crosstask.data.briefs_lexicon`, and those
+of a second domain, to adapt a model to, in `crosstask.data.briefs_farm`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from crosstask.data import briefs_farm
 from crosstask.data import briefs_lexicon as lexicon
 
 TASKS = ("summarize", "answer", "fuse")
 MATCHINGS = ("type", "name")
+EVENTS = {"news": lexicon.EVENTS, "farm": briefs_farm.EVENTS}  # by domain
+DOMAINS = tuple(EVENTS)
 TYPES = tuple(lexicon.CLAUSES)
 
 # A pair of words belongs to the split that has the sum of their positions modulo `_CELLS`. Most are for
@@ -67,6 +71,7 @@ def generate(
     seed: int = 0,
     questions: int = 4,
     matching: str = "type",
+    domain: str = "news",
 ) -> Iterator[dict[str, Any]]:
     """Generate the rows of a task. The same arguments always give the same rows.
 
@@ -86,6 +91,7 @@ def generate(
         matching: What the question selects its fact by. "type": each passage has one fact of a type
             at most. "name", the harder one: three people with facts of the same types; the question
             names the person.
+        domain: What the stories are about: events in towns ("news") or on farms ("farm").
 
     Returns:
         An iterator of dicts with the strings `id`, `source`, `passage`, `question`, `answer` and
@@ -98,6 +104,7 @@ def generate(
         ("task", task, TASKS),
         ("split", split, SPLITS),
         ("matching", matching, MATCHINGS),
+        ("domain", domain, DOMAINS),
     ):
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
@@ -109,18 +116,19 @@ def generate(
         if type(value) is not int or least is not None and value < least:
             expected = "a whole number" if least is None else f"a whole number from {least}"
             raise ValueError(f"{name} is {value!r}, expected {expected}")
-    return _generate(task, split, passages, seed, questions, matching)
+    return _generate(task, split, passages, seed, questions, matching, domain)
 
 
 def _generate(
-    task: str, split: str, passages: int, seed: int, questions: int, matching: str
+    task: str, split: str, passages: int, seed: int, questions: int, matching: str, domain: str
 ) -> Iterator[dict[str, Any]]:
+    source = "briefs" if domain == "news" else f"briefs-{domain}"
     for index in range(passages):
         # A generator for each passage makes fewer passages a prefix of more; a string seeds it
         # independently of PYTHONHASHSEED.
-        key = f"{matching} {split} {seed} {index}"
-        story = _STORIES[matching](Random(key), split)
-        name = f"briefs-{split}-{index:06d}"
+        key = f"{matching} {split} {seed} {index}" + ("" if domain == "news" else f" {domain}")
+        story = _STORIES[matching](Random(key), split, EVENTS[domain])
+        name = f"{source}-{split}-{index:06d}"
         for number, columns in enumerate(_TASKS[task](Random(f"{key} {task}"), story, questions)):
             yield {
                 "id": name if task == "summarize" else f"{name}-q{number}",
@@ -217,8 +225,8 @@ def _summary(rng: Random, story: Story, facts: Sequence[Fact]) -> str:
 # --- Stories --------------------------------------------------------------------------------------
 
 
-def _type_story(rng: Random, split: str) -> Story:
-    event = lexicon.EVENTS[rng.choice(tuple(lexicon.EVENTS))]
+def _type_story(rng: Random, split: str, events: dict[str, Any]) -> Story:
+    event = events[rng.choice(tuple(events))]
     count = rng.randint(4, 6)
     facts: list[Fact] = []
     for kind in rng.sample(TYPES, count + _UNTOLD):
@@ -237,8 +245,8 @@ def _type_story(rng: Random, split: str) -> Story:
     return _story(rng, split, event, facts, count, lead)
 
 
-def _name_story(rng: Random, split: str) -> Story:
-    event = lexicon.EVENTS[rng.choice(tuple(lexicon.EVENTS))]
+def _name_story(rng: Random, split: str, events: dict[str, Any]) -> Story:
+    event = events[rng.choice(tuple(events))]
     # People stay as long as they like: what fits the event alone has too few values for three of
     # them in validation and test.
     event = {**event, "words": {k: v for k, v in event["words"].items() if k != "duration"}}
@@ -265,7 +273,10 @@ def _name_story(rng: Random, split: str) -> Story:
     return _story(rng, split, event, facts, rng.randint(4, 5), facts[:2], introduction)
 
 
-_STORIES: dict[str, Callable[[Random, str], Story]] = {"type": _type_story, "name": _name_story}
+_STORIES: dict[str, Callable[[Random, str, dict[str, Any]], Story]] = {
+    "type": _type_story,
+    "name": _name_story,
+}
 
 
 def _story(
@@ -368,7 +379,7 @@ def _draw(rng: Random, split: str, kind: str, event: dict[str, Any]) -> str:
 
 def _rights(kind: str) -> list[str]:
     """The right words of all events, each once: their positions must not depend on the event."""
-    every = (word for event in lexicon.EVENTS.values() for word in event["words"][kind])
+    every = (word for events in EVENTS.values() for event in events.values() for word in event["words"][kind])
     return list(dict.fromkeys(every))
 
 

@@ -26,7 +26,7 @@ from crosstask.data.splits import SPLITS, split_by_passage, split_of
 logger = logging.getLogger(__name__)
 
 BRIEFS_PASSAGES = {"train": 4000, "validation": 200, "test": 300}
-BRIEFS_OPTIONS = ("passages", "seed", "questions", "matching")
+BRIEFS_OPTIONS = ("passages", "seed", "questions", "matching", "domain")
 
 
 def read_rows(
@@ -67,7 +67,7 @@ def read_rows(
         columns: Names in the schema to names in the file, e.g. `{"passage": "article"}`; columns
             that are not named keep their names, and those outside the schema are dropped.
         options: For "briefs" only: `passages` (a split to its number; 4000, 200 and 300), and
-            `seed`, `questions` and `matching` as `crosstask.data.briefs.generate` takes them.
+            `seed`, `questions`, `matching` and `domain` as `crosstask.data.briefs.generate` takes them.
         rejects: A list to which rejected rows are appended as dicts of `source`, `line` or `index`
             (the line from 1 in JSONL and CSV, elsewhere the position from 0), `id` and `reason`.
             Where it is None a warning tells their number.

@@ -125,7 +125,7 @@ def test_briefs_go_to_their_domain(minilm, tmp_path):
     router = AdapterRouter(minilm)
     passages = {
         split: {
-            domain: [row["passage"] for row in generate("summarize", split, 150, domain=domain)]
+            domain: [row["passage"] for row in generate("summarize", split, 300, domain=domain)]
             for domain in ("news", "farm")
         }
         for split in ("train", "test")

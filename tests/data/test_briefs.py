@@ -14,6 +14,8 @@ import pytest
 from crosstask.data import briefs
 from crosstask.data.briefs import MATCHINGS, SPLITS, TASKS, generate
 
+# Kinds of stories: what tells them apart.
+KINDS = {"type": {"matching": "type"}, "name": {"matching": "name"}, "farm": {"domain": "farm"}}
 COLUMNS = ["id", "source", "passage", "question", "answer", "summary", "answerable"]
 
 
@@ -35,14 +37,15 @@ def plain(text):
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_rows_have_the_schema(task, split, matching):
-    made = rows(task, split, matching=matching)
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_have_the_schema(task, split, kind):
+    made = rows(task, split, **KINDS[kind])
     assert len({row["id"] for row in made}) == len(made)
     for row in made:
         assert list(row) == COLUMNS
         assert all(isinstance(row[column], str) for column in COLUMNS[:-1])
-        assert row["source"] == "briefs" and row["id"].startswith(f"briefs-{split}-")
+        name = "briefs-farm" if kind == "farm" else "briefs"
+        assert row["source"] == "briefs" and row["id"].startswith(f"{name}-{split}-")
         assert row["passage"].isascii() and row["summary"].isascii()
         assert "{" not in "".join(row[column] for column in COLUMNS[:-1])
         assert bool(row["question"]) == (task != "summarize")
@@ -67,9 +70,9 @@ def test_generic_summaries_carry_two_facts():
         assert sum(answer in summary for answer in answers[passage]) == 2
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_answers_are_copied_or_absent(matching):
-    made = rows("answer", passages=1000, matching=matching)
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_copied_or_absent(kind):
+    made = rows("answer", passages=1000, **KINDS[kind])
     absent = [row for row in made if not row["answer"]]
     assert 1 / 7 < len(absent) / len(made) < 1 / 5
     for row in made:
@@ -85,9 +88,9 @@ def test_questions_are_limited(questions):
     assert len(counts) == 300
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_lengths(matching):
-    for row in rows("fuse", passages=1000, matching=matching):
+@pytest.mark.parametrize("kind", KINDS)
+def test_lengths(kind):
+    for row in rows("fuse", passages=1000, **KINDS[kind]):
         assert 35 <= len(row["passage"].split()) <= 90
         assert 9 <= len(row["summary"].split()) <= 28
 
@@ -112,10 +115,10 @@ def test_same_arguments_give_the_same_rows(task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_fewer_passages_are_a_prefix(task, matching):
-    fewer = list(generate(task, passages=20, matching=matching))
-    assert fewer == rows(task, matching=matching)[: len(fewer)]
+@pytest.mark.parametrize("kind", KINDS)
+def test_fewer_passages_are_a_prefix(task, kind):
+    fewer = list(generate(task, passages=20, **KINDS[kind]))
+    assert fewer == rows(task, **KINDS[kind])[: len(fewer)]
     assert list(generate(task, passages=0)) == []
 
 
@@ -163,28 +166,28 @@ def test_splits_share_no_value(kind):
     assert sum(len(values) for values in pairs.values()) == len(set.union(*pairs.values()))
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_every_answer_belongs_to_its_split(matching):
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_answer_belongs_to_its_split(kind):
     for split in SPLITS:
         allowed = set().union(*(split_pairs(kind)[split] for kind in briefs._PAIRS))
         for seed in (0, 5):
-            made = rows("answer", split, matching=matching, seed=seed)
+            made = rows("answer", split, **KINDS[kind], seed=seed)
             assert {row["answer"] for row in made} - {""} <= allowed
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_splits_share_no_passage(matching):
+@pytest.mark.parametrize("kind", KINDS)
+def test_splits_share_no_passage(kind):
     passages = []
     for split in SPLITS:
         for seed in (0, 1):
-            passages += {row["passage"] for row in rows("summarize", split, matching=matching, seed=seed)}
+            passages += {row["passage"] for row in rows("summarize", split, **KINDS[kind], seed=seed)}
     assert len(set(passages)) == len(passages) == 6 * 300
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_training_has_every_word(matching):
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_has_every_word(kind):
     def vocabulary(split, passages):
-        made = rows("fuse", split, passages=passages, matching=matching)
+        made = rows("fuse", split, passages=passages, **KINDS[kind])
         texts = (row[column] for row in made for column in ("passage", "question", "summary"))
         return {word for text in texts for word in words(text)}
 
@@ -198,27 +201,27 @@ def test_training_has_every_word(matching):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_labels_are_true(split, matching):
-    for row in rows("fuse", split, passages=1000, matching=matching):
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_are_true(split, kind):
+    for row in rows("fuse", split, passages=1000, **KINDS[kind]):
         if row["answerable"]:
             assert row["answer"] and row["answer"] in row["summary"]
         elif row["answer"]:
             assert plain(row["answer"]) not in plain(row["summary"])
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_absent_answers_are_not_in_the_passage(matching):
+@pytest.mark.parametrize("kind", KINDS)
+def test_absent_answers_are_not_in_the_passage(kind):
     """No question is without answer in one row and has one in another row of the same passage."""
     answers = defaultdict(set)
-    for row in rows("answer", passages=500, questions=40, matching=matching):
+    for row in rows("answer", passages=500, questions=40, **KINDS[kind]):
         answers[row["passage"], row["question"]].add(bool(row["answer"]))
     assert all(len(kinds) == 1 for kinds in answers.values())
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_labels_are_balanced(matching):
-    made = rows("fuse", passages=2000, matching=matching)
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_are_balanced(kind):
+    made = rows("fuse", passages=2000, **KINDS[kind])
     shares = Counter((row["answerable"], bool(row["answer"])) for row in made)
     assert 0.57 < shares[1, True] / len(made) < 0.64
     assert 0.22 < shares[0, True] / len(made) < 0.29
@@ -247,13 +250,13 @@ def asked(row):
     return re.sub(r"\b[A-Z][a-z]+ [A-Z][a-z]+\b", "", row["question"])
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("surface", [opening, length, punctuation, clause, asked])
-def test_surfaces_do_not_give_the_label_away(surface, matching):
+def test_surfaces_do_not_give_the_label_away(surface, kind):
     votes = defaultdict(Counter)
-    for row in rows("fuse", passages=4000, matching=matching):
+    for row in rows("fuse", passages=4000, **KINDS[kind]):
         votes[str(surface(row))][row["answerable"]] += 1
-    test = rows("fuse", "test", passages=1500, matching=matching)
+    test = rows("fuse", "test", passages=1500, **KINDS[kind])
     base = sum(row["answerable"] for row in test) / len(test)
     hits = 0
     for row in test:
@@ -262,13 +265,11 @@ def test_surfaces_do_not_give_the_label_away(surface, matching):
     assert hits / len(test) < base + 0.02
 
 
-@pytest.mark.parametrize("matching", MATCHINGS)
-def test_generic_summaries_are_as_common_under_either_label(matching):
-    summaries = {
-        row["passage"]: row["summary"] for row in rows("summarize", passages=4000, matching=matching)
-    }
+@pytest.mark.parametrize("kind", KINDS)
+def test_generic_summaries_are_as_common_under_either_label(kind):
+    summaries = {row["passage"]: row["summary"] for row in rows("summarize", passages=4000, **KINDS[kind])}
     generic = {0: [], 1: []}
-    for row in rows("fuse", passages=4000, matching=matching):
+    for row in rows("fuse", passages=4000, **KINDS[kind]):
         # How its clauses are linked is drawn anew in every row: about half of them differ by it.
         generic[row["answerable"]].append(row["summary"] == summaries[row["passage"]])
     shares = [sum(same) / len(same) for same in generic.values()]
@@ -285,6 +286,7 @@ def test_generic_summaries_are_as_common_under_either_label(matching):
         ({"task": "translate"}, "task is 'translate', expected one of summarize, answer, fuse"),
         ({"split": "dev"}, "split is 'dev', expected one of train, validation, test"),
         ({"matching": "place"}, "matching is 'place', expected one of type, name"),
+        ({"domain": "sea"}, "domain is 'sea', expected one of news, farm"),
         ({"passages": -1}, "passages is -1, expected a whole number from 0"),
         ({"passages": 2.5}, "passages is 2.5, expected a whole number from 0"),
         ({"questions": 0}, "questions is 0, expected a whole number from 1"),
@@ -304,6 +306,16 @@ def test_errors_come_at_the_call(arguments, message):
 def test_three_people_find_different_values(split, kind):
     """Values are drawn until one is new: where a split had fewer than three, that would never end."""
     pairs = split_pairs("date" if kind == "when" else kind)[split]
-    for event in briefs.lexicon.EVENTS.values():
+    for event in (event for events in briefs.EVENTS.values() for event in events.values()):
         fitting = event["words"].get(kind, ()) if kind != "duration" else ()
         assert sum(not fitting or value.split()[-1] in fitting for value in pairs) >= 3
+
+
+def test_the_second_domain_reads_otherwise_and_writes_with_the_words_of_the_first():
+    def vocabulary(column, **kind):
+        return {word for row in rows("fuse", passages=1000, **kind) for word in words(row[column])}
+
+    known = set().union(*(vocabulary(column) for column in ("passage", "question", "summary")))
+    assert vocabulary("summary", domain="farm") <= known
+    assert len(vocabulary("passage", domain="farm") - known) > 50
+    assert len(vocabulary("question", domain="farm") - known) > 5
