@@ -19,6 +19,7 @@ Row = dict[str, Any]
 
 # SQuALITY asks this of every story, and has other questions that are about one story.
 PLOT = "What is the plot of the story?"
+ABOUT = "What is the article about?"  # which XSum's summaries answer (Narayan et al. 2018, abstract)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Corpus:
 
     Attributes:
         columns: What all of its records have.
-        stages: The stages of the training that it serves; all but "summarize" serve "build" too.
+        stages: The stages of the training that it serves; with "answer" it serves "build" too.
         expected: What an error says that a record should have been.
         rows: Gives the rows of a record, a stage, the name of rows that have no id and the place that an
             error names. A row has the columns that it knows; what a stage does not read is ignored.
@@ -179,7 +180,9 @@ def _cnn_dailymail(record: Record, stage: str, name: str, where: str) -> Iterato
 
 
 def _xsum(record: Record, stage: str, name: str, where: str) -> Iterator[Row]:
-    yield {"id": record.get("id"), "passage": record["document"], "summary": record["summary"]}
+    """For "fuse" with a question that every summary answers, and no label: nothing is to be judged."""
+    row = {"id": record.get("id"), "passage": record["document"], "summary": record["summary"]}
+    yield row if stage == "summarize" else row | {"question": ABOUT, "answer": "", "answerable": None}
 
 
 def _qmsum(record: Record, stage: str, name: str, where: str) -> Iterator[Row]:
@@ -230,7 +233,7 @@ _ALL = ("summarize", "answer", "fuse")
 CORPORA = {
     "squad_v2": Corpus(squad.COLUMNS, ("answer",), "a question of SQuAD", _squad),
     "cnn_dailymail": Corpus(("article", "highlights"), ("summarize",), "an article", _cnn_dailymail),
-    "xsum": Corpus(("document", "summary"), ("summarize",), "a document", _xsum),
+    "xsum": Corpus(("document", "summary"), ("summarize", "fuse"), "a document", _xsum),
     "qmsum": Corpus(
         ("meeting_transcripts", "general_query_list", "specific_query_list"),
         _ALL,

@@ -143,7 +143,7 @@ def _maker(part: Part, stage: str, columns: Mapping[str, str], first: Record) ->
     if key is None:
         return _own(part, stage, columns), None
     served = corpora.CORPORA[key].stages
-    if stage not in served and (stage != "build" or served == ("summarize",)):
+    if ("answer" if stage == "build" else stage) not in served:
         raise _Misfit(
             f"{part.name}: rows with the columns of {corpora.SOURCES[key].title} serve stage "
             f"{' and '.join(served)} only, and stage {stage} needs the columns {_listed(stage)}; there are "

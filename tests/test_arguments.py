@@ -323,7 +323,8 @@ TRAINING = [path for path in sorted(CONFIGS.glob("*.yaml")) if not path.stem.sta
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_every_recipe_of_the_library_parses(path):
     recipe = on_any_machine(path)
-    assert list(recipe.stages) == ["summarize", "answer", "fuse"]
+    whole = recipe.run.model is not None
+    assert list(recipe.stages) == (["fuse"] if whole else ["summarize", "answer", "fuse"])
     assert recipe.output_dir == Path("runs", path.stem)
 
 

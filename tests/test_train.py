@@ -18,6 +18,7 @@ from crosstask import train
 from crosstask.arguments import FOLDERS
 from crosstask.train import last_checkpoint
 
+CONFIGS = Path(train.__file__).parent / "configs"
 SQUAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "squad_v2" / "sample-v2.0.json"
 
 
@@ -100,6 +101,23 @@ def test_a_finished_model_is_trained_further(trained_run, tmp_path):
     assert AutoProcessor.from_pretrained(final).max_source_length == 200
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics["systems"]) == ["lead-3", "before training", "cross-task"]
+
+
+def test_the_recipe_for_xsum_runs_on_files_of_its_columns(trained_run, tmp_path):
+    _, base = trained_run
+    records = [{"document": f"The mayor won {n} times.", "summary": f"Won {n}.", "id": n} for n in range(40)]
+    data = tmp_path / "xsum.jsonl"
+    data.write_text("".join(json.dumps(record) + "\n" for record in records))
+    flags = {"data": data, "output_dir": tmp_path / "run", "model": base / "crosstask", "max_steps": 2}
+    flags |= {"eval_steps": 1, "save_steps": 2, "bf16": "false", "use_cpu": "true"}
+    train.main([str(CONFIGS / "xsum_lora.yaml"), *(str(x) for k, v in flags.items() for x in (f"--{k}", v))])
+    folder = tmp_path / "run"
+    assert (folder / "adapter" / "adapter_model.safetensors").exists()
+    metrics = json.loads((folder / "metrics.json").read_text())["systems"]["cross-task"]
+    assert metrics["rougeL"] >= 0 and metrics["answerability auroc"] is None
+    log = json.loads((folder / "history.json").read_text())["fuse"]["log"]
+    assert all(line["answerability_loss"] == 0 for line in log if "loss" in line)
+    assert all(line["summary_loss"] > 0 for line in log if "loss" in line)
 
 
 def test_only_a_cross_task_model_is_trained_further(trained_run, tmp_path):
