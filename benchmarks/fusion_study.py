@@ -1,24 +1,23 @@
 """What each fusion brings, on briefs: answer recall and more after few and many joint rows.
 
-    python benchmarks/fusion_study.py --parts runs/quickstart --output benchmarks/results/fusion_study.jsonl
+    python benchmarks/fusion_study.py --parts runs/quickstart --models runs/study \\
+        --output benchmarks/results/fusion_study.jsonl
+    python benchmarks/fusion_report.py
 
 The parts are those of the quickstart (`python train.py configs/quickstart.yaml`): a summarizer that was
-trained on generic summaries only, and a question answerer. Each is trained further on N joint rows, as
+trained on generic summaries only, and a question answerer. Each system of `SYSTEMS` is trained further on N
+joint rows, with the learning rate of `RATES` that is best for it at that N on validation rows with the
+first seed; variants of one system have its rate. Test rows are the same for all.
 
-    fine-tuned   the summarizer alone, with the question in its prompt
-    classifier   the cross-task model whose question encoder only judges
-    gated        the one whose question encoder takes part in writing
-    gated-random the same, with a question encoder that was not trained
-
-and each with its own best of a few learning rates on validation rows. The test rows are the same for all.
-A line of the output is one system, N and seed; what is there already is not done again, so that a killed
-study goes on where it was. `--rows`, `--seeds` and `--systems` choose a part of it.
+Models are kept in `--models`, and a line of the output is what one system, N and seed measured. What is
+there already is not done again, so that a killed study goes on where it was, and several processes may
+share the work by `--rows`, `--seeds` and `--systems`.
 """
 
 import argparse
-import copy
 import json
 import platform
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -29,53 +28,68 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainingAr
 from transformers.utils import logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer, read_rows
-from crosstask.data.collator import CrossTaskCollator
+from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator
 from crosstask.eval.calibration import answerability_figures
 from crosstask.eval.rows import answer_recall_rows, mean, rouge_rows
 
-# Of the parts, and of the fusion where there is one.
-RATES = {
-    "fine-tuned": [(1e-4, None), (3e-4, None), (1e-3, None)],
-    "classifier": [(1e-4, 3e-3), (3e-4, 3e-3), (1e-3, 3e-3)],
-    "gated": [(1e-4, 3e-3), (3e-4, 3e-3), (1e-3, 3e-3)],
-    "gated-random": [(1e-4, 3e-3), (3e-4, 3e-3), (1e-3, 3e-3)],
+SYSTEMS = {
+    "summarizer": {"untrained": True},
+    # The fair opponent: the same rows, the question in its prompt.
+    "fine-tuned": {},
+    "classifier": {"fusion": "classifier"},
+    "gated": {"fusion": "gated"},
+    "gated, random question encoder": {"fusion": "gated", "random": True},
+    # Variants, for N = 200.
+    "gated, alpha 0": {"fusion": "gated", "answerability_weight": 0.0},
+    "gated, alpha 0.1": {"fusion": "gated", "answerability_weight": 0.1},
+    "gated, alpha 0.3": {"fusion": "gated", "answerability_weight": 0.3},
+    "gated, alpha 3": {"fusion": "gated", "answerability_weight": 3.0},
+    "classifier, alpha 0.1": {"fusion": "classifier", "answerability_weight": 0.1},
+    "classifier, alpha 0.3": {"fusion": "classifier", "answerability_weight": 0.3},
+    "classifier, alpha 3": {"fusion": "classifier", "answerability_weight": 3.0},
+    "gated, warm start": {"fusion": "gated", "warm_start": 1 / 3},
+    "gated, contrastive 0.1": {"fusion": "gated", "contrast": 0.1},
+    "gated, contrastive 0.3": {"fusion": "gated", "contrast": 0.3},
+    "gated, contrastive 1": {"fusion": "gated", "contrast": 1.0},
+    "classifier, contrastive 0.3": {"fusion": "classifier", "contrast": 0.3},
+    "fine-tuned, contrastive 0.3": {"contrast": 0.3},
 }
-STEPS = {50: 200, 200: 300, 1000: 600, 5000: 1500}
-RERANK = {"num_beams": 4, "num_return_sequences": 4, "answerability_rerank": 1.0}
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+FUSION_RATE = 3e-3  # of what is new
+STEPS = {50: 200, 200: 300, 1000: 500, 5000: 1000}
+BATCH_SIZE = 32
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--parts", type=Path, required=True, help="a finished quickstart run")
+    parser.add_argument("--models", type=Path, required=True, help="folder for the trained models")
     parser.add_argument("--output", type=Path, required=True, help="JSON lines, which are added to")
-    parser.add_argument(
-        "--rows", type=int, nargs="+", default=list(STEPS), help="N, each of " + str(list(STEPS))
-    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[200], choices=list(STEPS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--systems", nargs="+", default=list(RATES), choices=list(RATES))
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS), metavar="NAME")
     parser.add_argument("--test", type=int, default=400, help="test rows (default 400)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--train-only", action="store_true", help="measure later")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    known = set()
-    if arguments.output.exists():
-        lines = map(json.loads, arguments.output.read_text(encoding="utf-8").splitlines())
-        known = {(line["system"], line["rows"], line["seed"]) for line in lines}
-    data = read_rows(
-        "briefs", "fuse", options={"passages": {"train": 3000, "validation": 50, "test": 200}, "seed": 11}
-    )
-    test = data["test"].to_list()[: arguments.test]
+    rows_of = data()
+    study = Study(arguments.parts, arguments.models, rows_of)
+    test = rows_of["test"].to_list()[: arguments.test]
     for seed in arguments.seeds:
         for rows in arguments.rows:
-            train = data["train"].shuffle(seed=seed).select(range(rows)).to_list()
             for system in arguments.systems:
-                if (system, rows, seed) in known:
-                    continue
+                key = {"system": system, "rows": rows, "seed": seed}
+                if SYSTEMS[system].get("untrained"):
+                    key |= {"rows": 0, "seed": 0}
                 start = time.monotonic()
-                found = study(system, arguments.parts, train, data["validation"].to_list(), test, seed)
-                found |= {"system": system, "rows": rows, "seed": seed}
+                folder = study.trained(**key)
+                if arguments.train_only or key in known(arguments.output):
+                    continue
+                found = key | json.loads((folder / "training.json").read_text(encoding="utf-8"))
+                found |= measured(*loaded(folder), test)
                 found["seconds"] = round(time.monotonic() - start)
                 found["machine"] = (
                     f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}, "
@@ -86,112 +100,208 @@ def main():
                 print(json.dumps(found), flush=True)
 
 
-def study(system, parts, train, validation, test, seed):
-    """Train with each learning rate, choose by validation, and measure on the test rows."""
-    best = None
-    for rates in RATES[system]:
-        model, processor = trained(system, parts, train, rates, seed)
-        recall = measure(model, processor, validation)["answer recall"]
-        if best is None or recall > best[0]:
-            best = recall, rates, copy.deepcopy(model)
-    recall, rates, model = best
-    found = {
-        "learning rates": rates,
-        "validation answer recall": recall,
-        "test": measure(model, processor, test),
-    }
-    if getattr(model, "gate", None) is not None:
-        found["gates"] = model.gate.gates.tanh().tolist()
-        found["zeroed"] = measure(model, processor, test, zeroed=True)
+def data():
+    return read_rows(
+        "briefs", "fuse", options={"passages": {"train": 3000, "validation": 50, "test": 200}, "seed": 11}
+    )
+
+
+def known(output):
+    """The keys of the lines that are there."""
+    lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
+    return [{name: json.loads(line)[name] for name in ("system", "rows", "seed")} for line in lines]
+
+
+class Study:
+    """Trains the systems from two parts on rows of the data, and keeps them in a folder."""
+
+    def __init__(self, parts, models, data):
+        self.parts = parts
+        self.models = models
+        self.data = data
+        tokenizer = AutoTokenizer.from_pretrained(parts / "summarizer")
+        self.processor = CrossTaskProcessor(tokenizer, max_source_length=256)
+
+    def trained(self, system, rows, seed):
+        """The folder of a trained model; trained if it is not there."""
+        folder = self.models / f"{system} {rows} {seed}".replace(", ", "-").replace(" ", "-")
+        if folder.exists():
+            return folder
+        rates = [None] if SYSTEMS[system].get("untrained") else self.rates(system, rows, seed)
+        best, tried = None, {}
+        for rate in rates:
+            model, gates = self.train(SYSTEMS[system], rows, seed, rate)
+            tried[str(rate)] = None
+            if len(rates) > 1:
+                tried[str(rate)] = written(model, self.processor, self.data["validation"].to_list())[1][
+                    "answer recall"
+                ]
+            if best is None or tried[str(rate)] > tried[str(best[0])]:
+                best = rate, model, gates
+        rate, model, gates = best
+        self.models.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=self.models))
+        model.save_pretrained(made)
+        self.processor.save_pretrained(made)
+        facts = {"learning rate": rate} | ({"gates": gates} if gates else {})
+        facts |= {"validation answer recall": tried} if len(rates) > 1 else {}
+        (made / "training.json").write_text(json.dumps(facts), encoding="utf-8")
+        try:
+            made.rename(folder)
+        except OSError:  # another process was faster
+            shutil.rmtree(made)
+        return folder
+
+    def rates(self, system, rows, seed):
+        """Those to try: all with the first seed, then the best of them, which variants take over."""
+        base = system.split(",")[0]
+        if system == base and seed == 0:
+            return RATES
+        chosen = self.trained(base, rows, 0) / "training.json"
+        return [json.loads(chosen.read_text(encoding="utf-8"))["learning rate"]]
+
+    def train(self, options, rows, seed, rate):
+        """A model, and how far its gates have opened."""
+        set_seed(seed)
+        if "fusion" in options:
+            answerer = AutoModelForSeq2SeqLM.from_pretrained(self.parts / "question_answerer")
+            if options.get("random"):
+                answerer = AutoModelForSeq2SeqLM.from_config(answerer.config)
+            model = CrossTaskForConditionalGeneration.from_tasks(
+                self.parts / "summarizer",
+                answerer,
+                fusion=options["fusion"],
+                answerability_weight=options.get("answerability_weight", 1.0),
+                fusion_num_heads=4,
+                fusion_dropout=0.0,
+                summary_loss_on="answerable",
+            )
+        else:
+            model = AutoModelForSeq2SeqLM.from_pretrained(self.parts / "summarizer")
+        if options.get("untrained"):
+            return model.eval(), None
+        train = self.data["train"].shuffle(seed=seed).select(range(rows)).to_list()
+        if "fusion" not in options:  # a summary that leaves the answer out is no target for it either
+            train = [row for row in train if row["answerable"] == 1]
+        encoded = [self.encoded(row, options) for row in train]
+        contrasts = self.contrasts(train, encoded) if options.get("contrast") else None
+        warm = round(STEPS[rows] * options.get("warm_start", 0))
+        if warm:
+            self.fit(model, encoded, warm, seed, rate, options, contrasts, only={"fusion", "gate"})
+        self.fit(model, encoded, STEPS[rows] - warm, seed, rate, options, contrasts)
+        gates = model.gate.gates.detach().tanh().tolist() if options.get("fusion") == "gated" else None
+        return model.eval(), gates
+
+    def encoded(self, row, options):
+        columns = ("question", "passage", "summary") + (("answerable",) if "fusion" in options else ())
+        return dict(self.processor(**{name: row[name] for name in columns}))
+
+    def contrasts(self, train, encoded):
+        """Of the training rows, all other questions on their passages, be they among the N or not."""
+        own = {row["id"] for row in train}
+        passages = {row["passage"] for row in train}
+        others = [row for row in self.data["train"] if row["passage"] in passages and row["id"] not in own]
+        encoded = [*encoded, *(self.encoded(row, {}) for row in others)]
+        for index, row in enumerate(encoded):
+            row[ROW] = index
+        rows = {name: [row[name] for row in (*train, *others)] for name in ("passage", "question", "summary")}
+        return Contrasts(rows, encoded)
+
+    def fit(self, model, encoded, steps, seed, rate, options, contrasts, only=None):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(only is None or bool(set(name.split(".")) & only))
+        with tempfile.TemporaryDirectory() as folder:
+            settings = Seq2SeqTrainingArguments(
+                folder,
+                per_device_train_batch_size=BATCH_SIZE,
+                max_steps=steps,
+                learning_rate=rate,
+                warmup_steps=20,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                logging_strategy="no",
+                use_cpu=not torch.cuda.is_available(),
+                dataloader_pin_memory=False,
+                remove_unused_columns=False,
+                seed=seed,
+            )
+            CrossTaskTrainer(
+                model=model,
+                args=settings,
+                train_dataset=encoded,
+                data_collator=CrossTaskCollator(self.processor, contrasts=contrasts),
+                processing_class=self.processor,
+                fusion_learning_rate=FUSION_RATE if "fusion" in options else None,
+                contrastive_weight=options.get("contrast", 0.0),
+            ).train()
+
+
+def loaded(folder):
+    processor = CrossTaskProcessor.from_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    fused = config["model_type"] == "crosstask"
+    model = CrossTaskForConditionalGeneration if fused else AutoModelForSeq2SeqLM
+    return model.from_pretrained(folder).eval(), processor
+
+
+def measured(model, processor, rows):
+    """Figures of greedy decoding, of beams, of ranked beams, and of the judgement of the references."""
+    found = {"test": written(model, processor, rows)[1]}
+    found["beams"] = written(model, processor, rows, num_beams=4)[1]
     if hasattr(model, "fusion"):
-        found["reranked"] = measure(model, processor, test, **RERANK)
-        found["beams"] = measure(model, processor, test, num_beams=RERANK["num_beams"])
+        found["judgement"] = judged(model, processor, rows)
+        found["reranked"] = written(
+            model, processor, rows, num_beams=4, num_return_sequences=4, answerability_rerank=1.0
+        )[1]
+    if getattr(model, "gate", None) is not None:
+        found["zeroed"] = written(model, processor, rows, zeroed=True)[1]
     return found
 
 
-def trained(system, parts, train, rates, seed):
-    set_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(parts / "summarizer")
-    processor = CrossTaskProcessor(tokenizer, max_source_length=256)
-    if system == "fine-tuned":
-        model = AutoModelForSeq2SeqLM.from_pretrained(parts / "summarizer")
-    else:
-        answerer = AutoModelForSeq2SeqLM.from_pretrained(parts / "question_answerer")
-        if system == "gated-random":
-            answerer = AutoModelForSeq2SeqLM.from_config(answerer.config)
-        model = CrossTaskForConditionalGeneration.from_tasks(
-            parts / "summarizer",
-            answerer,
-            fusion=system.split("-")[0],
-            fusion_num_heads=4,
-            fusion_dropout=0.0,
-            summary_loss_on="answerable",
-        )
-    steps = STEPS[len(train)]
-    columns = ("question", "passage", "summary", "answerable")
-    if system == "fine-tuned":  # a summary that leaves the answer out is no target for it either
-        train, columns = [row for row in train if row["answerable"] == 1], columns[:3]
-    encoded = [dict(processor(**{name: row[name] for name in columns})) for row in train]
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Seq2SeqTrainingArguments(
-            folder,
-            per_device_train_batch_size=32,
-            max_steps=steps,
-            learning_rate=rates[0],
-            warmup_steps=20,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            logging_strategy="no",
-            use_cpu=not torch.cuda.is_available(),
-            dataloader_pin_memory=False,
-            seed=seed,
-        )
-        trainer = CrossTaskTrainer(
-            model=model,
-            args=settings,
-            train_dataset=encoded,
-            data_collator=CrossTaskCollator(processor),
-            processing_class=processor,
-            fusion_learning_rate=rates[1],
-        )
-        trainer.train()
-    return model.eval(), processor
+def batches(model, processor, rows, size=50, **more):
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        texts = {name: [row[name] for row in part] for name in ("question", "passage", *more)}
+        yield dict(processor(**texts, return_tensors="pt").to(model.device))
 
 
 @torch.inference_mode()
-def measure(model, processor, rows, batch_size=50, zeroed=False, **settings):
-    """Answer recall and ROUGE-L of what is written; AUROC and ECE of the judgement of the references."""
-    summaries, probabilities = [], []
-    kept = settings.get("num_return_sequences", 1)
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
-        texts = {name: [row[name] for row in part] for name in ("question", "passage")}
-        inputs = dict(processor(**texts, return_tensors="pt").to(model.device))
+def written(model, processor, rows, zeroed=False, **settings):
+    """Summaries, and their figures."""
+    summaries = []
+    for inputs in batches(model, processor, rows):
         if zeroed:
             size = (*inputs["input_ids"].shape, model.question_encoder.config.hidden_size)
             inputs["question_encoder_outputs"] = (torch.zeros(size, device=model.device),)
-        ids = model.generate(**inputs, max_new_tokens=48, **settings)[::kept]
+        ids = model.generate(**inputs, max_new_tokens=48, **settings)
+        ids = ids[:: settings.get("num_return_sequences", 1)]
         summaries += processor.batch_decode(ids, skip_special_tokens=True)
-        if hasattr(model, "fusion"):
-            given = processor(**texts, summary=[row["summary"] for row in part], return_tensors="pt")
-            extra = {"question_encoder_outputs": inputs["question_encoder_outputs"]} if zeroed else {}
-            logits = model(**given.to(model.device), **extra).answerability_logits
-            probabilities += logits.float().softmax(-1)[:, 1].tolist()
+    return summaries, figures(summaries, rows)
+
+
+def figures(summaries, rows):
+    """Answer recall, ROUGE-L and mean length in words."""
     answered = [index for index, row in enumerate(rows) if row["answer"]]
     wanted = [index for index, row in enumerate(rows) if row["answerable"] == 1]
-    found = {
-        "answer recall": mean(
-            answer_recall_rows([summaries[i] for i in answered], [rows[i]["answer"] for i in answered])
-        ),
-        "rougeL": mean(
-            rouge_rows([summaries[i] for i in wanted], [rows[i]["summary"] for i in wanted])["rougeL"]
-        ),
+    recalls = answer_recall_rows([summaries[i] for i in answered], [rows[i]["answer"] for i in answered])
+    rouge = rouge_rows([summaries[i] for i in wanted], [rows[i]["summary"] for i in wanted])
+    return {
+        "answer recall": round(mean(recalls), 4),
+        "rougeL": round(mean(rouge["rougeL"]), 4),
+        "words": round(mean([len(summary.split()) for summary in summaries]), 2),
     }
-    if probabilities:
-        figures = answerability_figures(probabilities, [row["answerable"] for row in rows])
-        found |= {"auroc": figures["auroc"], "ece": figures["ece"]}
-    return {name: value if value is None else round(value, 4) for name, value in found.items()}
+
+
+@torch.inference_mode()
+def judged(model, processor, rows):
+    """AUROC and expected calibration error of the judgement of the references."""
+    probabilities = []
+    for inputs in batches(model, processor, rows, summary=True):
+        logits = model(**inputs).answerability_logits
+        probabilities += logits.float().softmax(-1)[:, 1].tolist()
+    figures = answerability_figures(probabilities, [row["answerable"] for row in rows])
+    return {name: round(figures[name], 4) for name in ("auroc", "ece")}
 
 
 if __name__ == "__main__":
