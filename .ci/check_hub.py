@@ -80,11 +80,24 @@ with LoopbackHub() as hub:
         command(bob, str(HERE.parent / "train.py"), f"{name}.yaml", python=sys.executable)
     publish(bob, "adapter", work / "lora", "bob/adapter")
 
+    # And two adapters of one base, fused, which is kept once.
+    part = shutil.copytree(run / "summarizer", work / "part", dirs_exist_ok=True)
+    recipe = recipe.replace("model: alice/quickstart\n", "").replace("max_steps: 20", "max_steps: 4")
+    recipe += f"summarizer: {part}\nquestion_answerer: {part}\nshare_base: true\nfusion_num_heads: 4\n"
+    (work / "shared.yaml").write_text(recipe + "output_dir: shared\nlora_r: 4\n")
+    shutil.rmtree(work / "shared", ignore_errors=True)
+    command(bob, str(HERE.parent / "train.py"), "shared.yaml", python=sys.executable)
+    publish(bob, "model", work / "shared", "bob/shared", "--license", "apache-2.0", "--language", "en")
+    save = [str(HERE / "load_check.py"), "save", str(work / "shared" / "crosstask")]
+    command("", *save, str(work / "shared.safetensors"), python=sys.executable)
+
     for number, python in enumerate(pythons):
         reader = {"python": python, "HF_HOME": str(work / f"reader_{number}")}
         print(
             command("", str(HERE / "load_check.py"), "load", "alice/quickstart", expected, **reader).strip()
         )
+        shared = [str(HERE / "load_check.py"), "load", "bob/shared", str(work / "shared.safetensors")]
+        print(command("", *shared, **reader).strip())
         print(command("", str(HERE / "read_hub.py"), str(work / "lora" / "crosstask"), **reader).strip())
         # What is in the cache needs no Hub.
         offline = reader | {"HF_HUB_OFFLINE": "1"}
