@@ -14,7 +14,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
 from transformers.utils.hub import PushInProgress
 
-from crosstask.data.collator import CONTRAST
+from crosstask.data.collator import CONTRAST, ROW
 from crosstask.eval.scores import answerability
 from crosstask.loss_crosstask import log_likelihood
 from crosstask.masks_crosstask import IGNORED
@@ -38,7 +38,9 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     - `contrastive_weight` (`float`, defaults to 0): the weight of a loss that wants each summary to be more
       likely under its own question than under another one, -log sigmoid(log p(summary | question) - log
       p(summary | other question)), a mean over the rows that a summary loss is taken of and that the
-      collator has another question for ([`Contrasts`]). A step takes about twice as long with it.
+      collator has another question for. A step takes about twice as long with it. It needs a
+      [`CrossTaskCollator`] with `contrasts`, training rows that have `row`, their place in these, and
+      `remove_unused_columns=False`.
 
     Beyond it:
 
@@ -63,6 +65,11 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         super().__init__(*args, **kwargs)
         self.fusion_learning_rate = fusion_learning_rate
         self.contrastive_weight = contrastive_weight
+        if contrastive_weight and not self._is_contrasted():
+            raise ValueError(
+                f"contrastive_weight: expected a CrossTaskCollator with `contrasts`, rows with {ROW!r} "
+                "and remove_unused_columns=False"
+            )
         # The loss below is scaled for gradient accumulation already; `Trainer` must not divide again.
         self.model_accepts_loss_kwargs = True
         self.is_fused = hasattr(self.model.config, "answerability_weight")
@@ -107,8 +114,13 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     def _count(self, batch):
         kept = self._summary_labels(batch) != IGNORED
         rows = (batch["answerable"] != IGNORED).sum() if "answerable" in batch else kept.sum() * 0
-        contrasted = kept.any(1)[batch[f"{CONTRAST}rows"]].sum() if self._contrasts(batch) else rows * 0
+        contrasted = (kept.any(1) & batch[f"{CONTRAST}rows"]).sum() if self._contrasts(batch) else rows * 0
         return torch.stack([kept.sum(), rows, contrasted]).to("cpu", torch.float)
+
+    def _is_contrasted(self):
+        rows = self.train_dataset is None or ROW in next(iter(self.train_dataset), {})
+        collated = getattr(self.data_collator, "contrasts", None) is not None
+        return rows and collated and not self.args.remove_unused_columns
 
     def _contrasts(self, batch):
         return self.contrastive_weight > 0 and f"{CONTRAST}rows" in batch
@@ -152,17 +164,15 @@ class CrossTaskTrainer(Seq2SeqTrainer):
 
     def _contrast(self, model, inputs, outputs):
         """The mean contrastive loss of this batch."""
-        rows = inputs[f"{CONTRAST}rows"]
         others = {
             name.removeprefix(CONTRAST): value
             for name, value in inputs.items()
             if name.startswith(CONTRAST) and name != f"{CONTRAST}rows"
         }
-        labels = self._summary_labels(inputs)[rows]
-        other = model(**others, labels=inputs["labels"][rows])
-        logits = outputs["logits"][rows], other["logits"]
+        labels = self._summary_labels(inputs)
+        logits = outputs["logits"], model(**others, labels=inputs["labels"])["logits"]
         own, other = (log_likelihood(each, labels) for each in logits)
-        kept = (labels != IGNORED).any(1)
+        kept = (labels != IGNORED).any(1) & inputs[f"{CONTRAST}rows"]
         return (softplus(other - own) * kept).sum() / kept.sum().clamp(min=1)
 
     def _weights(self, device):
@@ -271,6 +281,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return output
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
+        inputs = {name: value for name, value in inputs.items() if not name.startswith(CONTRAST)}
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)

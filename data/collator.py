@@ -21,9 +21,10 @@ class CrossTaskCollator:
     Args:
         processor: The processor that encoded the rows.
         pad_to_multiple_of: The multiple.
-        contrasts: Rows for the contrastive loss; each batch then also has the inputs of one of them, drawn
-            by torch's random numbers, for each of its rows that has any, under names that begin with
-            `contrast_`, with `contrast_rows`, which rows these are.
+        contrasts: Rows for the contrastive loss, of which encoded rows name theirs as `row`. Each batch
+            then has second inputs, under names that begin with `contrast_`: for each row those of one of its
+            contrasts, drawn by torch's random numbers, and its own again where it has none, which
+            `contrast_rows` tells, a bool a row.
     """
 
     processor: CrossTaskProcessor
@@ -34,20 +35,39 @@ class CrossTaskCollator:
         batch = self._padded(rows)
         if self.contrasts is None or ROW not in rows[0]:
             return batch
+        # Of every batch, for processes that take a step together have to run the model equally often.
         drawn = [self.contrasts.draw(row[ROW]) for row in rows]
-        if any(drawn):
-            batch[f"{CONTRAST}rows"] = torch.tensor([at for at, other in enumerate(drawn) if other])
-            others = self._padded([other for other in drawn if other])
-            batch |= {f"{CONTRAST}{name}": value for name, value in others.items()}
+        others = self._padded([self.contrasts.encoded[index] for index in drawn])
+        batch |= {f"{CONTRAST}{name}": value for name, value in others.items()}
+        batch[f"{CONTRAST}rows"] = torch.tensor(
+            [index != row[ROW] for index, row in zip(drawn, rows, strict=True)]
+        )
         return batch
 
     def _padded(self, rows):
         return dict(self.processor.pad(rows, pad_to_multiple_of=self.pad_to_multiple_of))
 
 
+def contrasts_of(rows: Mapping[str, Sequence[str]]) -> list[list[int]]:
+    """
+    For each row of a set the places of those on the same passage with another question and another summary.
+
+    Args:
+        rows: The set, with the columns `passage`, `question` and `summary`.
+    """
+    texts = list(zip(rows["passage"], rows["question"], rows["summary"], strict=True))
+    by_passage: dict[str, list[int]] = {}
+    for index, (passage, _, _) in enumerate(texts):
+        by_passage.setdefault(passage, []).append(index)
+    return [
+        [other for other in by_passage[passage] if texts[other][1] != question and texts[other][2] != summary]
+        for passage, question, summary in texts
+    ]
+
+
 class Contrasts:
     """
-    For each row of a set those on the same passage with another question and another summary.
+    The inputs of other questions on the passages of a set's rows, as of [`contrasts_of`].
 
     Args:
         rows: The set, with the columns `passage`, `question` and `summary`.
@@ -55,24 +75,13 @@ class Contrasts:
     """
 
     def __init__(self, rows, encoded):
-        self.encoded = encoded
-        texts = list(zip(rows["passage"], rows["question"], rows["summary"], strict=True))
-        by_passage: dict[str, list[int]] = {}
-        for index, (passage, _, _) in enumerate(texts):
-            by_passage.setdefault(passage, []).append(index)
-        self.others = [
-            [
-                other
-                for other in by_passage[passage]
-                if texts[other][1] != question and texts[other][2] != summary
-            ]
-            for passage, question, summary in texts
+        self.others = contrasts_of(rows)
+        self.encoded = [
+            {name: value for name, value in row.items() if name.endswith(("input_ids", "attention_mask"))}
+            for row in encoded
         ]
 
-    def draw(self, index: int) -> dict[str, Any] | None:
-        """The inputs of one of a row's contrasts; None where it has none."""
+    def draw(self, index: int) -> int:
+        """The place of one of a row's contrasts; its own where it has none."""
         others = self.others[index]
-        if not others:
-            return None
-        row = self.encoded[others[int(torch.randint(len(others), ()))]]
-        return {name: value for name, value in row.items() if name.endswith(("input_ids", "attention_mask"))}
+        return others[int(torch.randint(len(others), ()))] if others else index

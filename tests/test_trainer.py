@@ -398,6 +398,27 @@ def test_the_contrastive_loss_is_that_of_its_definition(processor, tmp_path, sum
         torch.testing.assert_close(value, weights[1][name], rtol=1e-4, atol=1e-6)
 
 
+def test_what_is_evaluated_is_not_contrasted(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    for generate in (False, True):
+        trainer = trainer_of(
+            fused(processor), processor, tmp_path, train=data, predict_with_generate=generate, **settings
+        )
+        found = trainer.evaluate()
+        parts = found["eval_summary_loss"] + found["eval_answerability_loss"]
+        assert found["eval_loss"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_a_weight_without_contrasts_is_refused(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    right = {"train": data, "contrasts": contrasts, "remove_unused_columns": False}
+    wrong = ({"train": data.remove_columns(ROW)}, {"contrasts": None}, {"remove_unused_columns": True})
+    for settings in wrong:
+        with pytest.raises(ValueError, match="^contrastive_weight: expected a CrossTaskCollator with "):
+            trainer_of(fused(processor), processor, tmp_path, contrastive_weight=0.3, **right | settings)
+
+
 def test_without_a_weight_nothing_is_contrasted(processor, tmp_path):
     data, contrasts, _, _ = contrasted(processor)
     trainer = trainer_of(

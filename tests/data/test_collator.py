@@ -143,7 +143,8 @@ def test_contrasts_are_other_questions_with_other_summaries_on_the_passage(proce
     assert contrasts.others == [[1], [0, 2, 3], [1, 3], [1, 2], [], [], []]
     collate = CrossTaskCollator(processor, contrasts=contrasts)
     batch = collate([row | {ROW: index} for index, row in enumerate(encoded)])
-    assert batch["contrast_rows"].tolist() == [0, 1, 2, 3]
+    assert batch["contrast_rows"].tolist() == [True] * 4 + [False] * 3
+    assert len(batch["contrast_input_ids"]) == 7
     assert batch["contrast_input_ids"].shape == batch["contrast_attention_mask"].shape
     seen = set()
     for _ in range(50):
@@ -152,7 +153,10 @@ def test_contrasts_are_other_questions_with_other_summaries_on_the_passage(proce
         seen |= {index for index in (0, 2, 3) if ids[mask].tolist() == encoded[index]["input_ids"]}
     assert seen == {0, 2, 3}
     # Nothing to contrast with, and rows of another set.
-    assert collate([encoded[4] | {ROW: 4}]).keys() == collate(encoded).keys() == NAMES
+    alone = collate([encoded[4] | {ROW: 4}])
+    assert alone["contrast_rows"].tolist() == [False]
+    assert torch.equal(alone["contrast_input_ids"], alone["input_ids"])
+    assert collate(encoded).keys() == NAMES
 
 
 def test_contrasts_have_the_question_encoders_inputs_too(with_question_tokenizer):
