@@ -131,10 +131,15 @@ class CheckpointMixin:
             reason = f"{len(unknown)} of its weights are for layers that this one lacks"
             raise ValueError(self._misfit(peft_model_id, reason, kwargs))
         try:
-            return super().load_adapter(peft_model_id, *args, **kwargs)
+            info = super().load_adapter(peft_model_id, *args, **kwargs)
         except RuntimeError as error:  # weights of other shapes
             reason = str(error).strip().splitlines()[-1].strip()
             raise ValueError(self._misfit(peft_model_id, reason, kwargs)) from error
+        trained = [(parameter, parameter.requires_grad) for parameter in self.parameters()]
+        self.set_adapter(self.active_adapters())
+        for parameter, value in trained:  # which switching changes
+            parameter.requires_grad_(value)
+        return info
 
     def _misfit(self, adapter, reason, kwargs):
         path = _adapter_file(adapter, "adapter_config.json", kwargs)
@@ -148,14 +153,37 @@ class CheckpointMixin:
             f"trained on, {trained_on or 'which its adapter_config.json does not name'}."
         )
 
+    def set_adapter(self, adapter_name):
+        """
+        As of any model. Of a module that one adapter has trained as a whole and another one has not, the
+        latter goes with the model's own.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
+        if set(names) - getattr(self, "peft_config", {}).keys():
+            return super().set_adapter(adapter_name)  # says what is wrong
+        layers = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
+        for layer in layers:
+            layer.set_adapter(adapter_name)
+        self._switch_modules(names, enabled=not any(layer.disable_adapters for layer in layers))
+
     def enable_adapters(self):
         """As of any model."""
+        super().enable_adapters()
+        # transformers switches a whole module off, but not on again
+        self._switch_modules(self.active_adapters(), enabled=True)
+
+    def _switch_modules(self, names, enabled):
+        """Modules that adapters have trained as a whole."""
         from peft.utils import ModulesToSaveWrapper
 
-        super().enable_adapters()
-        for module in self.modules():  # transformers switches a whole layer off, but not on again
+        for module in self.modules():
             if isinstance(module, ModulesToSaveWrapper):
-                module.enable_adapters(True)
+                own = [name for name in names if name in module.modules_to_save]
+                if own:
+                    module.set_adapter(own if len(own) > 1 else own[0])
+                module.enable_adapters(enabled and bool(own))
 
     def _own_card(self, repo_id):
         data = ModelCardData(

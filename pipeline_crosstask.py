@@ -198,6 +198,12 @@ class QuestionSummarizationPipeline(Pipeline):
 
     def _check_adapter(self, name):
         loaded = getattr(self.model, "peft_config", {})
+        if hasattr(self.model, "get_base_model"):
+            raise ValueError("`adapter` is for adapters that `model.load_adapter` loaded, got a PeftModel.")
+        if taken := loaded.keys() & {AUTO, BASE}:
+            raise ValueError(
+                f"adapter {taken.pop()!r}: load it by another name, this one has a meaning here."
+            )
         if name != BASE and name not in loaded:
             raise ValueError(
                 f"adapter {name!r} is not loaded; expected one of {', '.join([*loaded, BASE, AUTO])} "
@@ -214,18 +220,21 @@ class QuestionSummarizationPipeline(Pipeline):
         # Of an adapter's layer this is a state; of a transformers model, a method.
         states = ((module, getattr(module, "disable_adapters", None)) for module in self.model.modules())
         before = [(layer, disabled) for layer, disabled in states if isinstance(disabled, bool)]
+        trained = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         active = self.model.active_adapters()
         try:
-            if name in loaded:
+            if name == BASE:
+                self.model.disable_adapters()
+            else:
                 self.model.set_adapter(name)
                 self.model.enable_adapters()
-            else:
-                self.model.disable_adapters()
             yield
         finally:
             self.model.set_adapter(active)
             for layer, disabled in before:
                 layer.enable_adapters(not disabled)
+            for parameter, value in trained:
+                parameter.requires_grad_(value)
 
     def preprocess(self, inputs, where="", adapter=None):
         questions, passage = _checked(inputs, where)

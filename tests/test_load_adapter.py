@@ -71,6 +71,29 @@ def test_adapters_are_switched_by_name(folders, base, expected):
         assert_same(numbers(base, inputs), wanted[name])
 
 
+def test_an_adapter_with_a_fusion_of_its_own_beside_one_without(folders, base, expected, tmp_path):
+    inputs, _ = expected
+    adapted(folders / "base", 5, modules_to_save=None).save_pretrained(tmp_path / "plain")
+    alone = adapted(folders / "base", 5, modules_to_save=None).merge_and_unload().eval()
+    wanted = {"plain": numbers(alone, inputs), "a": expected[1]["a"]}
+    for order in (("a", "plain"), ("plain", "a")):
+        model = CrossTaskForConditionalGeneration.from_pretrained(folders / "base")
+        for name in order:
+            model.load_adapter((tmp_path if name == "plain" else folders) / name, adapter_name=name)
+            assert_same(numbers(model, inputs), wanted[name])
+        assert not any(
+            parameter.requires_grad for name, parameter in model.named_parameters() if "lora" in name
+        )
+        for name in ("a", "plain", "a"):
+            model.set_adapter(name)
+            assert_same(numbers(model, inputs), wanted[name])
+        model.disable_adapters()
+        model.set_adapter("plain")
+        assert_same(numbers(model, inputs), expected[1]["base"])
+        model.enable_adapters()
+        assert_same(numbers(model, inputs), wanted["plain"])
+
+
 def test_disabled_is_as_before_and_enabled_is_as_with_it(folders, base, expected):
     inputs, wanted = expected
     base.load_adapter(folders / "a")

@@ -362,6 +362,29 @@ def test_an_adapter_by_name(routed, pipe):
     assert alike(routed(row, adapter="a"), a) and alike(routed(row), pipe(row))
     routed.model.enable_adapters()
     assert alike(routed(row), b)
+    # And no weight is trained that was not.
+    flags = [parameter.requires_grad for parameter in routed.model.parameters()]
+    for name in ("a", "base"):
+        routed(row, adapter=name)
+        assert [parameter.requires_grad for parameter in routed.model.parameters()] == flags
+
+
+def test_adapters_of_several_shapes_by_name(folder, pipe, tmp_path):
+    """One with a fusion of its own, and one without."""
+    targets = {"target_modules": r"summarizer\..*\.(q|v)"}
+    own = pipeline(TASK, model=str(folder), device="cpu")
+    expected = {"base": pipe(ROWS[1])}
+    for seed, (name, more) in enumerate({"a": {}, "b": {"modules_to_save": None}}.items()):
+        model = adapted(folder, seed, **targets, **more)
+        model.save_pretrained(tmp_path / name)
+        own.model.load_adapter(tmp_path / name, adapter_name=name)
+        expected[name] = own(ROWS[1])
+    assert not alike(expected["a"], expected["b"])
+    for active in "ab":
+        own.model.set_adapter(active)
+        for name, wanted in expected.items():
+            assert alike(own(ROWS[1], adapter=name), wanted)
+            assert alike(own(ROWS[1]), expected[active])
 
 
 @pytest.mark.parametrize("size", [1, 3, 16])
@@ -379,6 +402,10 @@ def test_an_adapter_that_cannot_be_had(routed, pipe, monkeypatch):
         pipe(ROWS[0], adapter="a")
     with pytest.raises(ValueError, match='^`adapter="auto"` needs a `router`'):
         pipe(ROWS[0], adapter="auto")
+    with monkeypatch.context() as patch:
+        patch.setitem(routed.model.peft_config, "base", None)
+        with pytest.raises(ValueError, match="^adapter 'base': load it by another name"):
+            routed(ROWS[0], adapter="base")
     monkeypatch.setattr(routed.router, "route", lambda passages: ["law"] * len(passages), raising=False)
     with pytest.raises(ValueError, match="^adapter 'law' is not loaded"):
         routed(ROWS[0], adapter="auto")
