@@ -62,7 +62,9 @@ class AdapterRouter:
         Returns:
             The router itself.
         """
-        passages = list(dict.fromkeys(passages))
+        if isinstance(passages, str):
+            raise TypeError(f"adapter {name}: expected a list of passages, got one text")
+        passages = [passage for passage in dict.fromkeys(passages) if passage.strip()]
         if not passages:
             raise ValueError(f"adapter {name}: expected passages to make its centroid of, got none")
         self.centroids[name] = _unit(self.embed(passages).mean(0))
@@ -91,11 +93,16 @@ class AdapterRouter:
             OSError: where there is none, or it cannot be read.
             ValueError: where it was made with another text encoder.
         """
-        missing = f"adapter {adapter}: has no {CENTROID}; make one with `fit` and `save`"
-        try:
-            path = cached_file(str(adapter), CENTROID, **hub_kwargs(kwargs))
-        except OSError as error:
-            raise OSError(missing) from error
+        if Path(adapter).exists():
+            path, found = Path(adapter, CENTROID), Path(adapter, CENTROID).exists()
+        else:
+            # None where there is a repository without it; what else is amiss is said.
+            path = cached_file(
+                str(adapter), CENTROID, _raise_exceptions_for_missing_entries=False, **hub_kwargs(kwargs)
+            )
+            found = path is not None
+        if not found:
+            raise OSError(f"adapter {adapter}: has no {CENTROID}; make one with `fit` and `save`")
         try:
             with safe_open(path, "pt") as file:
                 told = (file.metadata() or {}).get("text_encoder", "one that its file does not name")
@@ -130,16 +137,19 @@ class AdapterRouter:
         # Of like length together, so that little is padding.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         device = self.text_encoder.device
-        limit = min(self.max_length, self.tokenizer.model_max_length)
-        found = []
+        positions = getattr(self.text_encoder.config, "max_position_embeddings", None) or self.max_length
+        limit = min(self.max_length, self.tokenizer.model_max_length, positions)
+        found = [torch.empty(0, self.text_encoder.config.hidden_size)]
         for start in range(0, len(order), batch_size):
             batch = [texts[index] for index in order[start : start + batch_size]]
             inputs = self.tokenizer(
                 batch, truncation=True, max_length=limit, padding=True, return_tensors="pt"
             ).to(device)
-            states = self.text_encoder(**inputs).last_hidden_state.float()
-            mask = inputs["attention_mask"][..., None]
-            found.append(((states * mask).sum(1) / mask.sum(1)).cpu())
+            ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+            mask = mask[..., None]
+            # A text without any token, as a blank one may be, is like none.
+            found.append(((states * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu())
         embeddings = torch.empty(len(texts), found[0].shape[1])
         embeddings[order] = torch.cat(found)
         return _unit(embeddings)

@@ -52,6 +52,22 @@ def test_long_and_empty_texts(encoders):
     long = router.embed(["rain fell " * 1000, "rain fell " * 9, ""])
     torch.testing.assert_close(long[0], long[1])
     assert long.isfinite().all()
+    assert router.embed([]).shape == (0, long.shape[1])
+
+
+def test_a_text_without_tokens_is_nowhere_near(router, monkeypatch):
+    monkeypatch.setattr(router.tokenizer.backend_tokenizer, "post_processor", None)
+    assert router.embed(["", TEXTS[0]])[0].norm() == 0
+    router.fit("a", TEXTS[:1]).fit("b", ["", *TEXTS[2:]])
+    assert router.route([TEXTS[0], TEXTS[2]]) == ["a", "b"]
+
+
+def test_an_encoder_with_fewer_positions(make_part, tokenizer, tmp_path):
+    config = make_part("bert")
+    config.vocab_size, config.max_position_embeddings = len(tokenizer), 16
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert AdapterRouter(tmp_path).embed(["rain fell " * 1000]).isfinite().all()
 
 
 def test_the_nearest_centroid(router):
@@ -112,6 +128,12 @@ def test_mistakes(router, tmp_path):
         router.route(TEXTS)
     with pytest.raises(ValueError, match="^adapter a: expected passages to make its centroid of, got none"):
         router.fit("a", [])
+    with pytest.raises(ValueError, match="^adapter a: expected passages to make its centroid of, got none"):
+        router.fit("a", [" "])
+    with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got one text"):
+        router.fit("a", "the river rose")
+    with pytest.raises(OSError, match="nobody/nothing is not a local folder|nobody/nothing"):
+        router.load("b", "nobody/nothing")
     with pytest.raises(TypeError, match="^expected a list of passages, got one text"):
         router.fit("a", TEXTS).route("the river rose")
     with pytest.raises(OSError, match="has no adapter_centroid.safetensors"):
