@@ -115,6 +115,7 @@ class Corpus:
 
     Attributes:
         columns: What all of its records have.
+        without: What none of them has.
         stages: The stages of the training that it serves; with "answer" it serves "build" too.
         expected: What an error says that a record should have been.
         rows: Gives the rows of a record, a stage, the name of rows that have no id and the place that an
@@ -125,6 +126,11 @@ class Corpus:
     stages: tuple[str, ...]
     expected: str
     rows: Callable[[Record, str, str, str], Iterable[Row]]
+    without: tuple[str, ...] = ()
+
+    def has(self, columns: set[str]) -> bool:
+        """Whether records of these columns may be its own."""
+        return columns.issuperset(self.columns) and columns.isdisjoint(self.without)
 
 
 def recognize(columns: Iterable[str]) -> str | None:
@@ -132,7 +138,7 @@ def recognize(columns: Iterable[str]) -> str | None:
     columns = set(columns)
     if "passage" in columns:
         return None
-    return next((key for key, corpus in CORPORA.items() if columns.issuperset(corpus.columns)), None)
+    return next((key for key, corpus in CORPORA.items() if corpus.has(columns)), None)
 
 
 def source_of(name: str) -> str | None:
@@ -233,7 +239,14 @@ _ALL = ("summarize", "answer", "fuse")
 CORPORA = {
     "squad_v2": Corpus(squad.COLUMNS, ("answer",), "a question of SQuAD", _squad),
     "cnn_dailymail": Corpus(("article", "highlights"), ("summarize",), "an article", _cnn_dailymail),
-    "xsum": Corpus(("document", "summary"), ("summarize", "fuse"), "a document", _xsum),
+    # Questions of somebody's own are not to be lost to the one that it has for all.
+    "xsum": Corpus(
+        ("document", "summary"),
+        ("summarize", "fuse"),
+        "a document",
+        _xsum,
+        without=("question", "answer", "answerable"),
+    ),
     "qmsum": Corpus(
         ("meeting_transcripts", "general_query_list", "specific_query_list"),
         _ALL,

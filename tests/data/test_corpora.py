@@ -95,6 +95,10 @@ def test_xsum_s_summaries_say_what_an_article_is_about(tmp_path):
     kept = {name: rows[0][name] for name in ("passage", "question", "answer", "summary", "answerable")}
     assert not rejects and len(rows) == 1
     assert kept == {"passage": "d", "question": ABOUT, "answer": "", "summary": "s", "answerable": None}
+    # Questions of one's own are not overwritten: the column of passages is to be named.
+    own = {"document": "d", "summary": "s", "question": "q", "answer": "a", "answerable": 1}
+    with pytest.raises(DataError, match="passage"):
+        read(write_jsonl(tmp_path / "own.jsonl", [own]), "fuse")
 
 
 def test_the_hub_is_streamed_where_rows_are_iterated(tmp_path, monkeypatch):
