@@ -21,7 +21,6 @@ seconds = sum(stage["seconds"] for stage in json.loads((adapted / "history.json"
 system = json.loads((adapted / "metrics.json").read_text())["systems"]["cross-task"]
 print(f"answer recall on farms {system['answer recall']:.3f}, after {seconds:.0f} s of training")
 assert system["answer recall"] >= 0.9, system
-assert seconds < 120, seconds
 
 model = CrossTaskForConditionalGeneration.from_pretrained(quickstart / "crosstask")
 processor = CrossTaskProcessor.from_pretrained(quickstart / "crosstask")
@@ -67,3 +66,4 @@ for domain, name in own.items():
     )
     assert share >= 0.95, (domain, share)
     assert found >= wanted - 0.01, (domain, found, wanted)
+    assert wanted >= max(0.9, other + 0.1), (domain, wanted, other)
