@@ -37,7 +37,7 @@ class CrossTaskCollator:
             return batch
         # Of every batch, for processes that take a step together have to run the model equally often.
         drawn = [self.contrasts.draw(row[ROW]) for row in rows]
-        others = self._padded([self.contrasts.encoded[index] for index in drawn])
+        others = self._padded([self.contrasts.inputs(index) for index in drawn])
         batch |= {f"{CONTRAST}{name}": value for name, value in others.items()}
         batch[f"{CONTRAST}rows"] = torch.tensor(
             [index != row[ROW] for index, row in zip(drawn, rows, strict=True)]
@@ -76,12 +76,14 @@ class Contrasts:
 
     def __init__(self, rows, encoded):
         self.others = contrasts_of(rows)
-        self.encoded = [
-            {name: value for name, value in row.items() if name.endswith(("input_ids", "attention_mask"))}
-            for row in encoded
-        ]
+        self.encoded = encoded
 
     def draw(self, index: int) -> int:
         """The place of one of a row's contrasts; its own where it has none."""
         others = self.others[index]
         return others[int(torch.randint(len(others), ()))] if others else index
+
+    def inputs(self, index: int) -> dict[str, Any]:
+        """What a model reads of a row."""
+        row = self.encoded[index]
+        return {name: value for name, value in row.items() if name.endswith(("input_ids", "attention_mask"))}
