@@ -47,12 +47,18 @@ SYSTEMS = {
     "classifier, alpha 0.1": {"fusion": "classifier", "answerability_weight": 0.1},
     "classifier, alpha 0.3": {"fusion": "classifier", "answerability_weight": 0.3},
     "classifier, alpha 3": {"fusion": "classifier", "answerability_weight": 3.0},
+    "gated, alpha 0.1, rate 3e-3": {"fusion": "gated", "answerability_weight": 0.1, "rate": 3e-3},
     "gated, warm start": {"fusion": "gated", "warm_start": 1 / 3},
     "gated, contrastive 0.1": {"fusion": "gated", "contrast": 0.1},
     "gated, contrastive 0.3": {"fusion": "gated", "contrast": 0.3},
     "gated, contrastive 1": {"fusion": "gated", "contrast": 1.0},
     "classifier, contrastive 0.3": {"fusion": "classifier", "contrast": 0.3},
     "fine-tuned, contrastive 0.3": {"contrast": 0.3},
+    # As many rows of fewer passages, each with all its questions: contrasts are among the N rows then.
+    "gated, whole passages": {"fusion": "gated", "whole": True},
+    "gated, whole passages, contrastive 0.3": {"fusion": "gated", "whole": True, "contrast": 0.3},
+    "fine-tuned, whole passages": {"whole": True},
+    "fine-tuned, whole passages, contrastive 0.3": {"whole": True, "contrast": 0.3},
 }
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 FUSION_RATE = 3e-3  # of what is new
@@ -154,6 +160,8 @@ class Study:
 
     def rates(self, system, rows, seed):
         """Those to try: all with the first seed, then the best of them, which variants take over."""
+        if "rate" in SYSTEMS[system]:
+            return [SYSTEMS[system]["rate"]]
         base = system.split(",")[0]
         if system == base and seed == 0:
             return RATES
@@ -180,11 +188,12 @@ class Study:
             model = AutoModelForSeq2SeqLM.from_pretrained(self.parts / "summarizer")
         if options.get("untrained"):
             return model.eval(), None
-        train = self.data["train"].shuffle(seed=seed).select(range(rows)).to_list()
+        train = self.drawn(rows, seed, options.get("whole", False))
         if "fusion" not in options:  # a summary that leaves the answer out is no target for it either
             train = [row for row in train if row["answerable"] == 1]
         encoded = [self.encoded(row, options) for row in train]
-        contrasts = self.contrasts(train, encoded) if options.get("contrast") else None
+        others = [] if options.get("whole") else self.others(train)
+        contrasts = self.contrasts(train, encoded, others) if options.get("contrast") else None
         warm = round(STEPS[rows] * options.get("warm_start", 0))
         if warm:
             self.fit(model, encoded, warm, seed, rate, options, contrasts, only={"fusion", "gate"})
@@ -192,15 +201,27 @@ class Study:
         gates = model.gate.gates.detach().tanh().tolist() if options.get("fusion") == "gated" else None
         return model.eval(), gates
 
+    def drawn(self, rows, seed, whole):
+        """Training rows: any, or all of some passages."""
+        if not whole:
+            return self.data["train"].shuffle(seed=seed).select(range(rows)).to_list()
+        passages = dict.fromkeys(self.data["train"].shuffle(seed=seed)["passage"])
+        of = {}
+        for row in self.data["train"]:
+            of.setdefault(row["passage"], []).append(row)
+        return [row for passage in passages for row in of[passage]][:rows]
+
+    def others(self, train):
+        """All questions on the passages of these rows that are not among them."""
+        own = {row["id"] for row in train}
+        passages = {row["passage"] for row in train}
+        return [row for row in self.data["train"] if row["passage"] in passages and row["id"] not in own]
+
     def encoded(self, row, options):
         columns = ("question", "passage", "summary") + (("answerable",) if "fusion" in options else ())
         return dict(self.processor(**{name: row[name] for name in columns}))
 
-    def contrasts(self, train, encoded):
-        """Of the training rows, all other questions on their passages, be they among the N or not."""
-        own = {row["id"] for row in train}
-        passages = {row["passage"] for row in train}
-        others = [row for row in self.data["train"] if row["passage"] in passages and row["id"] not in own]
+    def contrasts(self, train, encoded, others):
         encoded = [*encoded, *(self.encoded(row, {}) for row in others)]
         for index, row in enumerate(encoded):
             row[ROW] = index
