@@ -10,8 +10,9 @@ parts; a process for each way of tuning, which takes optimizer steps of AdamW on
 in and 48 out, in full precision but for int8. `inference`: loading the model and generating 48 tokens for 4
 such rows, beside the plain T5. `quality`: the quickstart's model, adapted to the farms' briefs as
 configs/briefs_lora.yaml does but with this way of tuning, at the learning rate of two that gives the least
-loss of the validation rows. (A shared base starts from the quickstart's summarizer on both sides instead: its
-trained model has two bases.) All lines go to benchmarks/results/tuning.jsonl; `table` prints the newest.
+loss of the validation rows (int8: at that of LoRA). A shared base starts from the quickstart's summarizer on
+both sides instead, since its trained model has two bases. All lines go to benchmarks/results/tuning.jsonl;
+`table` prints the newest.
 
 Memory is what the process has in use (VmRSS, sampled every 10 ms), less what it had with all libraries
 loaded. On a CPU a model of int8 is loaded in full precision and quantized then, so that its loading takes
@@ -54,7 +55,7 @@ METHODS = {
     "last 2 layers": ({"trainable": {"decoder_layers": 2}}, "whole"),
 }
 RATES = {"full": (3e-4, 1e-3), "last 2 layers": (1e-3, 3e-3)}
-RATES |= dict.fromkeys([name for name in METHODS if "LoRA" in name], (3e-3, 6e-3))
+RATES |= {"LoRA": (3e-3, 6e-3), "LoRA, int8 base": (3e-3,), "LoRA, shared base": (3e-3, 6e-3)}
 BATCH, SOURCE, TARGET = 2, 256, 48
 
 
