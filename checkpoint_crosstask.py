@@ -130,11 +130,14 @@ class CheckpointMixin:
         if unknown:
             reason = f"{len(unknown)} of its weights are for layers that this one lacks"
             raise ValueError(self._misfit(peft_model_id, reason, kwargs))
+        renamings = getattr(self, "_weight_conversions", None)
         try:
             info = super().load_adapter(peft_model_id, *args, **kwargs)
         except RuntimeError as error:  # weights of other shapes
             reason = str(error).strip().splitlines()[-1].strip()
             raise ValueError(self._misfit(peft_model_id, reason, kwargs)) from error
+        # Of names in the checkpoint, by which the model is saved; transformers 5 leaves the adapter's there.
+        self._weight_conversions = renamings
         trained = [(parameter, parameter.requires_grad) for parameter in self.parameters()]
         self.set_adapter(self.active_adapters())
         for parameter, value in trained:  # which switching changes
@@ -173,6 +176,21 @@ class CheckpointMixin:
         super().enable_adapters()
         # transformers switches a whole module off, but not on again
         self._switch_modules(self.active_adapters(), enabled=True)
+
+    def delete_adapter(self, adapter_names):
+        """As of any model; without its last adapter it has its own layers again, and is saved as a whole."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils import ModulesToSaveWrapper
+
+        super().delete_adapter(adapter_names)
+        if getattr(self, "peft_config", None):
+            self.set_adapter(self.active_adapters())
+            return
+        for name, module in list(self.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                self.set_submodule(name, module.get_base_layer())
+            elif isinstance(module, ModulesToSaveWrapper):
+                self.set_submodule(name, module.original_module)
 
     def _switch_modules(self, names, enabled):
         """Modules that adapters have trained as a whole."""

@@ -114,6 +114,40 @@ def test_a_deleted_adapter_leaves_the_other(folders, base, expected):
     assert_same(numbers(base, inputs), wanted["b"])
 
 
+@pytest.mark.parametrize("deleted", ["plain", "whole"])
+def test_a_deleted_adapter_leaves_the_other_with_the_fusion_it_was_trained_with(
+    folders, base, expected, tmp_path, deleted
+):
+    adapted(folders / "base", 5, modules_to_save=None).save_pretrained(tmp_path / "plain")
+    base.load_adapter(folders / "a", adapter_name="whole")
+    base.load_adapter(tmp_path / "plain", adapter_name="plain")
+    left = {"plain": "whole", "whole": "plain"}[deleted]
+    base.set_adapter(left)
+    wanted = numbers(base, expected[0])
+    base.set_adapter(deleted)
+    base.delete_adapter(deleted)
+    assert base.active_adapters() == [left]
+    assert_same(numbers(base, expected[0]), wanted)
+
+
+def test_without_its_last_adapter_a_model_is_as_before_and_is_saved_whole(folders, base, expected, tmp_path):
+    inputs, wanted = expected
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    for name in "ab":
+        base.load_adapter(folders / name, adapter_name=name)
+    base.delete_adapter(["a", "b"])
+    base.save_pretrained(tmp_path)
+    again = CrossTaskForConditionalGeneration.from_pretrained(tmp_path)
+    for model in (base, again):
+        found = model.state_dict()
+        assert found.keys() == before.keys()
+        assert all(torch.equal(found[name], value) for name, value in before.items())
+        found = numbers(model, inputs)
+        assert all(torch.equal(found[name], value) for name, value in wanted["base"].items())
+    base.load_adapter(folders / "a")
+    assert_same(numbers(base, inputs), wanted["a"])
+
+
 def test_peft_loads_them_too(hub, alice, folders, base, expected):
     inputs, wanted = expected
     assert_same(numbers(PeftModel.from_pretrained(base, folders / "a"), inputs), wanted["a"])
