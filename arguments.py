@@ -191,6 +191,13 @@ class StageArguments:
         default=None,
         metadata={"help": "Of the joint stage's fusion, which is new; learning_rate where not given."},
     )
+    contrastive_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Of the joint stage's loss that wants a summary to be more likely under its question "
+            "than under another one on the passage; with 0 a step takes half the time."
+        },
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Evaluations without a better metric after which a stage ends."}
     )
@@ -202,7 +209,7 @@ class StageArguments:
         self.data_options = mapping(self.data_options, "data_options")
         self.peft = mapping(self.peft, "peft")
         self.trainable = mapping(self.trainable, "trainable")
-        at_least(0, self, "lora_r")
+        at_least(0, self, "lora_r", "contrastive_weight")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout: expected at least 0 and below 1, got {self.lora_dropout}")
 

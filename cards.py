@@ -31,7 +31,7 @@ _PICTURES = {"classifier": PICTURE, "gated": "architecture_gated.svg"}
 STAGES = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "cross-task model"}
 # What of a stage's settings a reader asks for first; the others stand in the recipe.
 SETTINGS = ("learning_rate", "lr_scheduler_type", "optim", "per_device_train_batch_size")
-SETTINGS += ("lora_r", "peft", "trainable", "seed")
+SETTINGS += ("contrastive_weight", "lora_r", "peft", "trainable", "seed")
 _NAMES = ("model", "summarizer", "question_answerer", "data")  # keys whose values may be folders
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual")
 _CITATION = """```bibtex

@@ -3,7 +3,8 @@
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
-from .masks_crosstask import attention_mask_of, summary_mask
+from .loss_crosstask import log_likelihood
+from .masks_crosstask import IGNORED, attention_mask_of, summary_mask
 from .parts_crosstask import output_of
 
 _QUESTION = ("question_input_ids", "question_attention_mask", "question_encoder_outputs")
@@ -227,6 +228,6 @@ question_encoder_outputs:
         if output_attentions:
             scores["fusion_attentions"] = gate_attentions[0] if gate_attentions else attentions
         if likelihood:
-            chosen = summary.logits.float().log_softmax(-1).gather(-1, summary_ids[:, 1:, None]).squeeze(-1)
-            scores["summary_log_probs"] = (chosen * kept).sum(1) / kept.sum(1)
+            labels = summary_ids[:, 1:].masked_fill(~kept, IGNORED)
+            scores["summary_log_probs"] = log_likelihood(summary.logits, labels) / kept.sum(1)
         return scores

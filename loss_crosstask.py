@@ -1,4 +1,4 @@
-"""The joint loss: of the summary's tokens, and of whether it carries the answer."""
+"""The joint loss: of the summary's tokens, and of whether it carries the answer; and likelihoods."""
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,16 @@ def joint_loss(config, logits, labels, answerability_logits, answerable):
     if summary_loss is not None:
         loss = summary_loss + loss.to(summary_loss.device)
     return loss, summary_loss, answerability_loss
+
+
+def log_likelihood(logits, labels):
+    """
+    Log-probabilities of whole summaries, in nats, of shape `(batch_size,)`: sums over the labels that are not
+    -100, of `(batch_size, summary_length, vocab_size)` logits and `(batch_size, summary_length)` labels.
+    """
+    labels = labels.to(logits.device)
+    chosen = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
+    return (chosen * (labels != IGNORED)).sum(1)
 
 
 def _cross_entropy(logits, labels):

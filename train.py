@@ -35,7 +35,7 @@ from transformers import (
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor
 from crosstask.arguments import FOLDERS, MODEL_KEYS, STAGES, RunArguments, StageArguments, read_recipe
-from crosstask.data.collator import CrossTaskCollator
+from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, contrasts_of
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.schema import NO_ANSWER, DataError
 from crosstask.data.tokenizer import train_tokenizer
@@ -186,6 +186,16 @@ class Stage:
             raise DataError(f"{data}: expected validation rows, as eval_strategy is not no")
         if self.name == "fuse" and not rows.keys() & {"validation", "test"}:
             raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
+        if self.name == "fuse" and self.arguments.contrastive_weight:
+            learned = rows["train"]["answerable"] if self.run.summary_loss_on == "answerable" else None
+            contrasts = contrasts_of(rows["train"])
+            if not any(
+                others and (learned is None or learned[row] == 1) for row, others in enumerate(contrasts)
+            ):
+                raise DataError(
+                    f"{data}: expected training passages with several questions and summaries, for "
+                    "contrastive_weight, found none"
+                )
 
     @cached_property
     def rows(self):
@@ -336,16 +346,22 @@ class Stage:
         if self.training.device.type == "cpu":
             self.training.dataloader_pin_memory = False  # nothing to pin for, as torch would say often
         validation = rows.get("validation")
+        train, contrasts, weight = self.encode(rows["train"], processor), None, 0.0
+        if self.name == "fuse" and (weight := self.arguments.contrastive_weight):
+            contrasts = Contrasts(rows["train"], train)
+            train = train.add_column(ROW, range(len(train)))
+            self.training.remove_unused_columns = False
         return CrossTaskTrainer(
             model=model,
             args=self.training,
-            train_dataset=self.encode(rows["train"], processor),
+            train_dataset=train,
             eval_dataset=None if validation is None else self.encode(validation, processor),
-            data_collator=CrossTaskCollator(processor),
+            data_collator=CrossTaskCollator(processor, contrasts=contrasts),
             processing_class=processor,
             compute_metrics=self.text_metrics(processor, validation),
             callbacks=callbacks,
             fusion_learning_rate=self.arguments.fusion_learning_rate if self.name == "fuse" else None,
+            contrastive_weight=weight,
         )
 
     def encode(self, rows, processor):

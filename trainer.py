@@ -7,17 +7,20 @@ from pathlib import Path
 import torch
 import yaml
 from huggingface_hub import HfApi
+from torch.nn.functional import softplus
 from transformers import EvalPrediction, Seq2SeqTrainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
 from transformers.utils.hub import PushInProgress
 
+from crosstask.data.collator import CONTRAST, ROW
 from crosstask.eval.scores import answerability
+from crosstask.loss_crosstask import log_likelihood
 from crosstask.masks_crosstask import IGNORED
 from crosstask.upload import model_files
 
-PARTS = ("summary_loss", "answerability_loss")
+PARTS = ("summary_loss", "answerability_loss", "contrastive_loss")
 GATES = ("gate_attention", "gate_feed_forward")
 
 
@@ -28,14 +31,24 @@ class NonFiniteLossError(RuntimeError):
 class CrossTaskTrainer(Seq2SeqTrainer):
     """
     A `Seq2SeqTrainer` for [`CrossTaskForConditionalGeneration`], which also trains any plain
-    sequence-to-sequence model. Arguments are those of `Seq2SeqTrainer`, and `fusion_learning_rate`
-    (`float`, *optional*), that of the fusion, which is new where its parts have been trained before. Beyond
-    it:
+    sequence-to-sequence model. Arguments are those of `Seq2SeqTrainer`, and
+
+    - `fusion_learning_rate` (`float`, *optional*): that of the fusion, which is new where its parts have been
+      trained before.
+    - `contrastive_weight` (`float`, defaults to 0): the weight of a loss that wants each summary to be more
+      likely under its own question than under another one, -log sigmoid(log p(summary | question) - log
+      p(summary | other question)), a mean over the rows that a summary loss is taken of and that the
+      collator has another question for. A step takes about twice as long with it. It needs a
+      [`CrossTaskCollator`] with `contrasts`, training rows that have `row`, their place in these, and
+      `remove_unused_columns=False`.
+
+    Beyond it:
 
     - The loss of a step is the same however its rows are spread over processes and accumulated
       micro-batches: the summary loss is a mean over the step's summary tokens, the answerability loss
       over its labelled rows.
-    - `summary_loss` and `answerability_loss` are logged beside `loss` (in nats).
+    - `summary_loss` and `answerability_loss` are logged beside `loss` (in nats), and `contrastive_loss` where
+      it has a weight.
     - With `fusion="gated"` also `gate_attention` and `gate_feed_forward`, how far the gates are open (the
       `tanh` of each, 0 where closed).
     - Evaluation reports `eval_answerability_accuracy` and `eval_answerability_auroc` of the rows' own
@@ -46,9 +59,17 @@ class CrossTaskTrainer(Seq2SeqTrainer):
       folder holds and whatever `hub_strategy` says of checkpoints.
     """
 
-    def __init__(self, *args, compute_metrics=None, fusion_learning_rate=None, **kwargs):
+    def __init__(
+        self, *args, compute_metrics=None, fusion_learning_rate=None, contrastive_weight=0.0, **kwargs
+    ):
         super().__init__(*args, **kwargs)
         self.fusion_learning_rate = fusion_learning_rate
+        self.contrastive_weight = contrastive_weight
+        if contrastive_weight and not self._is_contrasted():
+            raise ValueError(
+                f"contrastive_weight: expected a CrossTaskCollator with `contrasts`, rows with {ROW!r} "
+                "and remove_unused_columns=False"
+            )
         # The loss below is scaled for gradient accumulation already; `Trainer` must not divide again.
         self.model_accepts_loss_kwargs = True
         self.is_fused = hasattr(self.model.config, "answerability_weight")
@@ -84,16 +105,25 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return optimizer
 
     def _get_num_items_in_batch(self, batch_samples, device):
-        """Summary tokens and labelled rows of a whole step, over all its micro-batches and processes."""
-        counts = sum((self._count(batch) for batch in batch_samples), torch.zeros(2)).to(device)
+        """Summary tokens, labelled and contrasted rows of a step, over its micro-batches and processes."""
+        counts = sum((self._count(batch) for batch in batch_samples), torch.zeros(3)).to(device)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
         return counts
 
     def _count(self, batch):
-        tokens = (self._summary_labels(batch) != IGNORED).sum()
-        rows = (batch["answerable"] != IGNORED).sum() if "answerable" in batch else tokens * 0
-        return torch.stack([tokens, rows]).to("cpu", torch.float)
+        kept = self._summary_labels(batch) != IGNORED
+        rows = (batch["answerable"] != IGNORED).sum() if "answerable" in batch else kept.sum() * 0
+        contrasted = (kept.any(1) & batch[f"{CONTRAST}rows"]).sum() if self._contrasts(batch) else rows * 0
+        return torch.stack([kept.sum(), rows, contrasted]).to("cpu", torch.float)
+
+    def _is_contrasted(self):
+        rows = self.train_dataset is None or ROW in next(iter(self.train_dataset), {})
+        collated = getattr(self.data_collator, "contrasts", None) is not None
+        return rows and collated and not self.args.remove_unused_columns
+
+    def _contrasts(self, batch):
+        return self.contrastive_weight > 0 and f"{CONTRAST}rows" in batch
 
     def _summary_labels(self, batch):
         """The labels that the model's summary loss takes."""
@@ -103,8 +133,11 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return labels
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        outputs = model(**inputs)
-        means = self._means(inputs, outputs)
+        own = {name: value for name, value in inputs.items() if not name.startswith(CONTRAST)}
+        outputs = model(**own)
+        means = self._means(own, outputs)
+        contrast = self._contrast(model, inputs, outputs) if self._contrasts(inputs) else means[:1] * 0
+        means = torch.cat([means, contrast.reshape(1)])
         counts = self._count(inputs).to(means.device)
         if model.training and num_items_in_batch is not None:
             # Processes average their gradients, so each gives its share of the sum times their number.
@@ -129,8 +162,22 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         # `mean` joins the replicas of `DataParallel`.
         return torch.stack([summary_loss.mean(), answerability_loss.mean()]).float()
 
+    def _contrast(self, model, inputs, outputs):
+        """The mean contrastive loss of this batch."""
+        others = {
+            name.removeprefix(CONTRAST): value
+            for name, value in inputs.items()
+            if name.startswith(CONTRAST) and name != f"{CONTRAST}rows"
+        }
+        labels = self._summary_labels(inputs)
+        logits = outputs["logits"], model(**others, labels=inputs["labels"])["logits"]
+        own, other = (log_likelihood(each, labels) for each in logits)
+        kept = (labels != IGNORED).any(1) & inputs[f"{CONTRAST}rows"]
+        return (softplus(other - own) * kept).sum() / kept.sum().clamp(min=1)
+
     def _weights(self, device):
-        return torch.tensor([1.0, getattr(self.model.config, "answerability_weight", 0.0)], device=device)
+        weight = getattr(self.model.config, "answerability_weight", 0.0)
+        return torch.tensor([1.0, weight, self.contrastive_weight], device=device)
 
     def training_step(self, *args, **kwargs):
         loss = super().training_step(*args, **kwargs)
@@ -211,7 +258,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         if "loss" in logs and self._train_sums and self.is_fused:
             steps = max(self.state.global_step - self._summed_from_step, 1)
             sums = self._train_sums.over_processes(self.accelerator)
-            logs.update({name: (value / steps).item() for name, value in zip(PARTS, sums, strict=True)})
+            parts = PARTS if self.contrastive_weight else PARTS[:2]
+            logs.update({name: (value / steps).item() for name, value in zip(parts, sums, strict=False)})
         if "loss" in logs and (gate := getattr(self.model, "gate", None)) is not None:
             logs.update(zip(GATES, gate.gates.detach().tanh().tolist(), strict=True))
         if "loss" in logs:
@@ -227,12 +275,13 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             sums, counts = self._eval_sums.over_processes(self.accelerator)
             means = sums / counts.clamp(min=1)
             if self.is_fused:
-                named = zip(PARTS, means.tolist(), strict=True)
+                named = zip(PARTS[:2], means.tolist(), strict=False)  # only training's rows are contrasted
                 output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in named})
             output.metrics[f"{metric_key_prefix}_loss"] = (means @ self._weights(means.device)).item()
         return output
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
+        inputs = {name: value for name, value in inputs.items() if not name.startswith(CONTRAST)}
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)

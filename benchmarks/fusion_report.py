@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 # Two-sided, 95%, by degrees of freedom.
-STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}
 ALONE, RANDOM = "summarizer", "gated, random question encoder"
 LIGHT = "gated, alpha 0.1, rate 3e-3"
 MAIN = ("fine-tuned", "classifier", "gated", RANDOM, LIGHT)
@@ -81,7 +81,7 @@ def main():
         "of the steps. Contrastive: the loss has -log sigmoid(log p(summary | question) - log p(summary | "
         "another question on the passage)) too, times the weight; the other questions, not their summaries, "
         "are all that the generator has on these passages, with whole passages those of the N rows alone. "
-        "The difference is to the system without the last variation, seed by seed.",
+        "The difference is to the system without the last variation, seed by seed, over the seeds of both.",
     ]
     if guided := list(read("guided_decoding.jsonl")):
         parts += ["## Guided decoding, step by step", guidance(guided)]
@@ -154,7 +154,7 @@ def variants(runs):
             [
                 line[kind]["answer recall"] - base[seed][kind]["answer recall"]
                 for seed, line in seeds.items()
-                if kind in line
+                if kind in line and seed in base
             ]
             for kind in ("test", "reranked")
         ]

@@ -24,15 +24,13 @@ from pathlib import Path
 
 import torch
 import transformers
-from torch.nn.functional import softplus
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainingArguments, set_seed
 from transformers.utils import logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer, read_rows
-from crosstask.data.collator import CrossTaskCollator
+from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator
 from crosstask.eval.calibration import answerability_figures
 from crosstask.eval.rows import answer_recall_rows, mean, rouge_rows
-from crosstask.masks_crosstask import IGNORED
 
 SYSTEMS = {
     "summarizer": {"untrained": True},
@@ -127,9 +125,6 @@ class Study:
         self.data = data
         tokenizer = AutoTokenizer.from_pretrained(parts / "summarizer")
         self.processor = CrossTaskProcessor(tokenizer, max_source_length=256)
-        self.questions = {}
-        for row in data["train"]:
-            self.questions.setdefault(row["passage"], []).append(row["question"])
 
     def trained(self, system, rows, seed):
         """The folder of a trained model; trained if it is not there."""
@@ -195,10 +190,12 @@ class Study:
         if "fusion" not in options:  # a summary that leaves the answer out is no target for it either
             train = [row for row in train if row["answerable"] == 1]
         encoded = [self.encoded(row, options) for row in train]
+        others = [] if options.get("whole") else self.others(train)
+        contrasts = self.contrasts(train, encoded, others) if options.get("contrast") else None
         warm = round(STEPS[rows] * options.get("warm_start", 0))
         if warm:
-            self.fit(model, encoded, warm, seed, rate, options, only={"fusion", "gate"})
-        self.fit(model, encoded, STEPS[rows] - warm, seed, rate, options)
+            self.fit(model, encoded, warm, seed, rate, options, contrasts, only={"fusion", "gate"})
+        self.fit(model, encoded, STEPS[rows] - warm, seed, rate, options, contrasts)
         gates = model.gate.gates.detach().tanh().tolist() if options.get("fusion") == "gated" else None
         return model.eval(), gates
 
@@ -212,17 +209,29 @@ class Study:
             of.setdefault(row["passage"], []).append(row)
         return [row for passage in passages for row in of[passage]][:rows]
 
+    def others(self, train):
+        """All questions on the passages of these rows that are not among them, without their summaries."""
+        own = {row["id"] for row in train}
+        passages = {row["passage"] for row in train}
+        return [
+            row | {"summary": ""}
+            for row in self.data["train"]
+            if row["passage"] in passages and row["id"] not in own
+        ]
+
     def encoded(self, row, options):
         columns = ("question", "passage", "summary") + (("answerable",) if "fusion" in options else ())
-        encoded = dict(self.processor(**{name: row[name] for name in columns}))
-        if options.get("contrast"):
-            others = [text for text in self.questions[row["passage"]] if text != row["question"]]
-            encoded["wrong"] = [
-                dict(self.processor(question=text, passage=row["passage"])) for text in others
-            ]
-        return encoded
+        return dict(self.processor(**{name: row[name] for name in columns}))
 
-    def fit(self, model, encoded, steps, seed, rate, options, only=None):
+    def contrasts(self, train, encoded, others):
+        texts = ({name: row[name] for name in ("question", "passage")} for row in others)
+        encoded = [*encoded, *(dict(self.processor(**each)) for each in texts)]
+        for index, row in enumerate(encoded):
+            row[ROW] = index
+        rows = {name: [row[name] for row in (*train, *others)] for name in ("passage", "question", "summary")}
+        return Contrasts(rows, encoded)
+
+    def fit(self, model, encoded, steps, seed, rate, options, contrasts, only=None):
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(only is None or bool(set(name.split(".")) & only))
         with tempfile.TemporaryDirectory() as folder:
@@ -241,50 +250,15 @@ class Study:
                 remove_unused_columns=False,
                 seed=seed,
             )
-            collate = CrossTaskCollator(self.processor)
-            trainer = ContrastiveTrainer if options.get("contrast") else CrossTaskTrainer
-            trainer = trainer(
+            CrossTaskTrainer(
                 model=model,
                 args=settings,
                 train_dataset=encoded,
-                data_collator=WithWrongQuestion(collate) if options.get("contrast") else collate,
+                data_collator=CrossTaskCollator(self.processor, contrasts=contrasts),
                 processing_class=self.processor,
                 fusion_learning_rate=FUSION_RATE if "fusion" in options else None,
-            )
-            trainer.contrast = options.get("contrast")
-            trainer.train()
-
-
-class WithWrongQuestion:
-    """Batches that also have, as `wrong_…`, each passage under another question that was asked of it."""
-
-    def __init__(self, collate):
-        self.collate = collate
-
-    def __call__(self, rows):
-        chosen = [row["wrong"][int(torch.randint(len(row["wrong"]), ()))] for row in rows]
-        batch = self.collate([{k: v for k, v in row.items() if k != "wrong"} for row in rows])
-        return batch | {f"wrong_{name}": value for name, value in self.collate(chosen).items()}
-
-
-class ContrastiveTrainer(CrossTaskTrainer):
-    """Adds `contrast` times -log sigmoid(log p(summary | question) - log p(summary | wrong question))."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        wrong = {name.removeprefix("wrong_"): inputs.pop(name) for name in list(inputs) if "wrong_" in name}
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        labels = self._summary_labels(inputs)
-        rows = (labels != IGNORED).any(-1)
-        other = model(**wrong, labels=inputs["labels"]).logits
-        gain = log_likelihood(outputs.logits, labels) - log_likelihood(other, labels)
-        loss = loss + self.contrast * (softplus(-gain) * rows).sum() / rows.sum().clamp(min=1)
-        return (loss, outputs) if return_outputs else loss
-
-
-def log_likelihood(logits, labels):
-    """Of whole summaries, in nats: sums over the labels that are not -100."""
-    chosen = logits.log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
-    return (chosen * (labels != IGNORED)).sum(-1)
+                contrastive_weight=options.get("contrast", 0.0),
+            ).train()
 
 
 def loaded(folder):

@@ -28,7 +28,6 @@ import time
 from pathlib import Path
 
 import torch
-from fusion_study import log_likelihood
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
@@ -51,6 +50,7 @@ from crosstask.data.collator import CrossTaskCollator
 from crosstask.data.tokenizer import train_tokenizer
 from crosstask.eval.calibration import answerability_figures
 from crosstask.eval.rows import mean, rouge_rows
+from crosstask.loss_crosstask import log_likelihood
 from crosstask.masks_crosstask import IGNORED
 from crosstask.sentences_crosstask import sentences_of
 

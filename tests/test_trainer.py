@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from transformers import Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer
-from crosstask.data.collator import CrossTaskCollator
+from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator
 from crosstask.data.tokenizer import train_tokenizer
 from crosstask.trainer import NonFiniteLossError
 
@@ -58,6 +58,8 @@ def encode(processor, count=16):
 
 def trainer_of(model, processor, folder, train=None, **kwargs):
     own = {name: kwargs.pop(name, None) for name in ("compute_metrics", "fusion_learning_rate")}
+    own["contrastive_weight"] = kwargs.pop("contrastive_weight", 0.0)
+    contrasts = kwargs.pop("contrasts", None)
     arguments = Seq2SeqTrainingArguments(
         **{
             "output_dir": str(folder),
@@ -81,7 +83,7 @@ def trainer_of(model, processor, folder, train=None, **kwargs):
         args=arguments,
         train_dataset=data,
         eval_dataset=data,
-        data_collator=CrossTaskCollator(processor),
+        data_collator=CrossTaskCollator(processor, contrasts=contrasts),
         processing_class=processor,
         **own,
     )
@@ -326,3 +328,101 @@ def test_the_gates_open_and_are_logged(processor, tmp_path):
     plain = trainer_of(fused(processor), processor, tmp_path)
     plain.train()
     assert not logged(plain, "gate_attention")
+
+
+def contrasted(processor):
+    """Eight rows, four of which have one other question each."""
+    rows = {
+        "passage": [TEXTS[0]] * 2 + [TEXTS[1]] * 2 + [f"{TEXTS[0]} {n}" for n in range(4)],
+        "question": ["who ?", "when ?", "how long ?", "what ?", *["who ?"] * 4],
+        "summary": ["bridge", "on May 3", "two days", "rain fell for days", *["bridge"] * 4],
+    }
+    answerable = [1, 1, 1, 0, 1, -100, 0, 1]
+    encoded = processor(**rows, answerable=answerable)
+    rows_ = [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
+    data = Dataset.from_list([row | {ROW: index} for index, row in enumerate(rows_)])
+    return data, Contrasts(rows, rows_), rows, answerable
+
+
+@pytest.mark.parametrize("summary_loss_on", ["all", "answerable"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_contrastive_loss_is_that_of_its_definition(processor, tmp_path, summary_loss_on, plain):
+    data, contrasts, rows, answerable = contrasted(processor)
+
+    def build():
+        if not plain:
+            return fused(processor, summary_loss_on=summary_loss_on, fusion="gated")
+        torch.manual_seed(0)
+        return T5ForConditionalGeneration(shape(processor))
+
+    if plain:
+        data = data.remove_columns("answerable")
+    model, losses = build().eval(), []
+    for index, other in ((0, 1), (1, 0), (2, 3), (3, 2)):
+        if summary_loss_on == "answerable" and not plain and answerable[index] != 1:
+            continue
+        likelihoods = []
+        for question in (rows["question"][index], rows["question"][other]):
+            texts = {
+                "question": question,
+                "passage": rows["passage"][index],
+                "summary": rows["summary"][index],
+            }
+            given = processor(**{name: [text] for name, text in texts.items()}, return_tensors="pt")
+            likelihoods.append(-model(**given).loss * (given["labels"] != -100).sum())
+        losses.append(-torch.nn.functional.logsigmoid(likelihoods[0] - likelihoods[1]).item())
+    expected = np.mean(losses)
+    weights, found = [], []
+    for size, accumulated in ((8, 1), (2, 4)):
+        model = build()
+        trainer = trainer_of(
+            model,
+            processor,
+            tmp_path,
+            train=data,
+            contrasts=contrasts,
+            contrastive_weight=0.3,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulated,
+            remove_unused_columns=False,
+        )
+        trainer.train()
+        weights.append(model.state_dict())
+        found.append(logged(trainer)[0])
+        if not plain:
+            assert logged(trainer, "contrastive_loss")[0] == pytest.approx(expected, rel=1e-4)
+            parts = [logged(trainer, name)[0] for name in ("summary_loss", "answerability_loss")]
+            assert found[-1] == pytest.approx(sum(parts) + 0.3 * expected, rel=1e-4)
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_evaluated_is_not_contrasted(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    for generate in (False, True):
+        trainer = trainer_of(
+            fused(processor), processor, tmp_path, train=data, predict_with_generate=generate, **settings
+        )
+        found = trainer.evaluate()
+        parts = found["eval_summary_loss"] + found["eval_answerability_loss"]
+        assert found["eval_loss"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_a_weight_without_contrasts_is_refused(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    right = {"train": data, "contrasts": contrasts, "remove_unused_columns": False}
+    wrong = ({"train": data.remove_columns(ROW)}, {"contrasts": None}, {"remove_unused_columns": True})
+    for settings in wrong:
+        with pytest.raises(ValueError, match="^contrastive_weight: expected a CrossTaskCollator with "):
+            trainer_of(fused(processor), processor, tmp_path, contrastive_weight=0.3, **right | settings)
+
+
+def test_without_a_weight_nothing_is_contrasted(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    trainer = trainer_of(
+        fused(processor), processor, tmp_path, train=data, contrasts=contrasts, remove_unused_columns=False
+    )
+    trainer.train()
+    assert not logged(trainer, "contrastive_loss")

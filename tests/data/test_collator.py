@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crosstask import CrossTaskProcessor
-from crosstask.data.collator import CrossTaskCollator
+from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, contrasts_of
 from crosstask.data.tokenizer import train_tokenizer
 
 TEXT = "the mayor opened the old bridge on May 3 after two days of rain"
@@ -127,3 +127,56 @@ def test_a_tokenizer_that_pads_on_the_left_keeps_labels_on_the_right(processor):
         processor.tokenizer.padding_side = "right"
     assert batch["attention_mask"][0, 0] == 0 and batch["attention_mask"][0, -1] == 1
     assert batch["labels"][0, 0] != -100 and batch["labels"][0, -1] == -100
+
+
+def test_contrasts_are_other_questions_with_other_summaries_on_the_passage(processor):
+    rows = {
+        "passage": ["a", "a", "a", "a", "b", "c", "c"],
+        "question": ["who ?", "when ?", "who ?", "what ?", "who ?", "who ?", "when ?"],
+        "summary": ["x", "y", "z", "x", "y", "x", "x"],
+    }
+    encoded = [
+        dict(processor(question=question, passage=passage, summary=summary, answerable=1))
+        for passage, question, summary in zip(*rows.values(), strict=True)
+    ]
+    contrasts = Contrasts(rows, encoded)
+    assert contrasts.others == [[1], [0, 2, 3], [1, 3], [1, 2], [], [], []]
+    collate = CrossTaskCollator(processor, contrasts=contrasts)
+    batch = collate([row | {ROW: index} for index, row in enumerate(encoded)])
+    assert batch["contrast_rows"].tolist() == [True] * 4 + [False] * 3
+    assert len(batch["contrast_input_ids"]) == 7
+    assert batch["contrast_input_ids"].shape == batch["contrast_attention_mask"].shape
+    seen = set()
+    for _ in range(50):
+        batch = collate([encoded[1] | {ROW: 1}])
+        ids, mask = batch["contrast_input_ids"][0], batch["contrast_attention_mask"][0].bool()
+        seen |= {index for index in (0, 2, 3) if ids[mask].tolist() == encoded[index]["input_ids"]}
+    assert seen == {0, 2, 3}
+    # Nothing to contrast with, and rows of another set.
+    alone = collate([encoded[4] | {ROW: 4}])
+    assert alone["contrast_rows"].tolist() == [False]
+    assert torch.equal(alone["contrast_input_ids"], alone["input_ids"])
+    assert collate(encoded).keys() == NAMES
+
+
+def test_questions_whose_summaries_nobody_wrote_are_contrasts():
+    rows = {"passage": ["a"] * 3, "question": ["who ?", "when ?", "what ?"], "summary": ["x", "", ""]}
+    assert contrasts_of(rows)[0] == [1, 2]
+
+
+def test_contrasts_have_the_question_encoders_inputs_too(with_question_tokenizer):
+    rows = {"passage": ["a", "a"], "question": ["who ?", "when ?"], "summary": ["x", "y"]}
+    encoded = [
+        dict(with_question_tokenizer(question=question, passage="a", summary="x", answerable=1))
+        for question in rows["question"]
+    ]
+    batch = CrossTaskCollator(with_question_tokenizer, contrasts=Contrasts(rows, encoded))(
+        [row | {ROW: index} for index, row in enumerate(encoded)]
+    )
+    assert {name for name in batch if name.startswith("contrast_")} == {
+        "contrast_rows",
+        "contrast_input_ids",
+        "contrast_attention_mask",
+        "contrast_question_input_ids",
+        "contrast_question_attention_mask",
+    }
