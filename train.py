@@ -348,7 +348,7 @@ class Stage:
         validation = rows.get("validation")
         train, contrasts, weight = self.encode(rows["train"], processor), None, 0.0
         if self.name == "fuse" and (weight := self.arguments.contrastive_weight):
-            contrasts = Contrasts(rows["train"], train)
+            contrasts = Contrasts(rows["train"], train, seed=self.training.seed)
             train = train.add_column(ROW, range(len(train)))
             self.training.remove_unused_columns = False
         return CrossTaskTrainer(

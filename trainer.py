@@ -8,7 +8,7 @@ import torch
 import yaml
 from huggingface_hub import HfApi
 from torch.nn.functional import softplus
-from transformers import EvalPrediction, Seq2SeqTrainer
+from transformers import EvalPrediction, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
@@ -70,6 +70,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
                 f"contrastive_weight: expected a CrossTaskCollator with `contrasts`, rows with {ROW!r} "
                 "and remove_unused_columns=False"
             )
+        if contrastive_weight:
+            self.add_callback(_Epochs(self.data_collator.contrasts))
         # The loss below is scaled for gradient accumulation already; `Trainer` must not divide again.
         self.model_accepts_loss_kwargs = True
         self.is_fused = hasattr(self.model.config, "answerability_weight")
@@ -315,6 +317,16 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         if predictions and self._text_metrics is not None:
             metrics |= self._text_metrics(EvalPrediction(predictions[0], references[0]))
         return metrics
+
+
+class _Epochs(TrainerCallback):
+    """Tells the contrasts which epoch they are drawn for; it begins before its batches are made."""
+
+    def __init__(self, contrasts):
+        self.contrasts = contrasts
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.contrasts.set_epoch(int(state.epoch or 0))
 
 
 class _Sums:

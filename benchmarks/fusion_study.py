@@ -191,7 +191,7 @@ class Study:
             train = [row for row in train if row["answerable"] == 1]
         encoded = [self.encoded(row, options) for row in train]
         others = [] if options.get("whole") else self.others(train)
-        contrasts = self.contrasts(train, encoded, others) if options.get("contrast") else None
+        contrasts = self.contrasts(train, encoded, others, seed) if options.get("contrast") else None
         warm = round(STEPS[rows] * options.get("warm_start", 0))
         if warm:
             self.fit(model, encoded, warm, seed, rate, options, contrasts, only={"fusion", "gate"})
@@ -223,13 +223,13 @@ class Study:
         columns = ("question", "passage", "summary") + (("answerable",) if "fusion" in options else ())
         return dict(self.processor(**{name: row[name] for name in columns}))
 
-    def contrasts(self, train, encoded, others):
+    def contrasts(self, train, encoded, others, seed):
         texts = ({name: row[name] for name in ("question", "passage")} for row in others)
         encoded = [*encoded, *(dict(self.processor(**each)) for each in texts)]
         for index, row in enumerate(encoded):
             row[ROW] = index
         rows = {name: [row[name] for row in (*train, *others)] for name in ("passage", "question", "summary")}
-        return Contrasts(rows, encoded)
+        return Contrasts(rows, encoded, seed)
 
     def fit(self, model, encoded, steps, seed, rate, options, contrasts, only=None):
         for name, parameter in model.named_parameters():

@@ -1,5 +1,6 @@
 """Batches: as long as their longest row, not longer; and rows beside others on the same passage."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,7 @@ class CrossTaskCollator:
         pad_to_multiple_of: The multiple.
         contrasts: Rows for the contrastive loss, of which encoded rows name theirs as `row`. Each batch
             then has second inputs, under names that begin with `contrast_`: for each row those of one of its
-            contrasts, drawn by torch's random numbers, and its own again where it has none, which
-            `contrast_rows` tells, a bool a row.
+            contrasts, and its own again where it has none, which `contrast_rows` tells, a bool a row.
     """
 
     processor: CrossTaskProcessor
@@ -69,20 +69,33 @@ class Contrasts:
     """
     The inputs of other questions on the passages of a set's rows, as of [`contrasts_of`].
 
+    Which of several is drawn for a row depends on the seed and the epoch alone, so that it is the same in
+    any batch and process, and in a run that was killed and resumed.
+
     Args:
         rows: The set, with the columns `passage`, `question` and `summary`. Beyond the rows that are trained
             on it may have further questions on their passages, whose summaries, as nobody wrote them, are "".
         encoded: The same rows, encoded.
+        seed: Of the draws.
     """
 
-    def __init__(self, rows, encoded):
+    def __init__(self, rows, encoded, seed=0):
         self.others = contrasts_of(rows)
         self.encoded = encoded
+        self.seed = seed
+        # Shared with the loader's workers, which may outlive an epoch.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    def set_epoch(self, epoch: int):
+        """Draws from now on are of this epoch; [`CrossTaskTrainer`] calls it."""
+        self._epoch.fill_(epoch)
 
     def draw(self, index: int) -> int:
         """The place of one of a row's contrasts; its own where it has none."""
         others = self.others[index]
-        return others[int(torch.randint(len(others), ()))] if others else index
+        if not others:
+            return index
+        return random.Random(f"{self.seed} {self._epoch.item()} {index}").choice(others)
 
     def inputs(self, index: int) -> dict[str, Any]:
         """What a model reads of a row."""

@@ -212,7 +212,7 @@ def test_question_answering_data_may_be_squad(tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_ends_as_an_unkilled_one(tmp_path):
     finals = []
-    settings = {"max_steps": 8, "dataloader_num_workers": 0, "fusion_dropout": 0.1}
+    settings = {"max_steps": 8, "dataloader_num_workers": 0, "fusion_dropout": 0.1, "contrastive_weight": 0.3}
     for name, killed in (("whole", False), ("killed", True)):
         folder = tmp_path / name
         folder.mkdir()
@@ -259,9 +259,7 @@ def test_two_processes_take_the_same_steps_as_one(trained_run, tmp_path):
             summarizer_config=TINY | {"dropout_rate": 0.0},
             question_answerer_config=TINY | {"dropout_rate": 0.0},
             summary_loss_on="answerable",
-            # With two questions on a passage, the contrast of one is the other, whatever is drawn.
             contrastive_weight=0.3,
-            data_options={"passages": {"train": 24, "validation": 4, "test": 4}, "questions": 2},
             per_device_train_batch_size=8 // processes,
         )
         # `accelerate launch --cpu` starts one process (several only over MPI), so torchrun starts one each.

@@ -410,6 +410,21 @@ def test_what_is_evaluated_is_not_contrasted(processor, tmp_path):
         assert found["eval_loss"] == pytest.approx(parts, rel=1e-5)
 
 
+def test_contrasts_are_told_the_epoch_also_of_a_resumed_run(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    told = []
+    contrasts.set_epoch = told.append
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    settings |= {"per_device_train_batch_size": 2, "max_steps": 10, "save_strategy": "steps", "save_steps": 2}
+    trainer_of(fused(processor), processor, tmp_path, train=data, **settings).train()
+    assert told == [0, 1, 2]
+    for checkpoint, expected in ((2, [0, 1, 2]), (4, [1, 2]), (6, [1, 2])):
+        told.clear()
+        trainer = trainer_of(fused(processor), processor, tmp_path, train=data, **settings)
+        trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{checkpoint}"))
+        assert told == expected, checkpoint
+
+
 def test_a_weight_without_contrasts_is_refused(processor, tmp_path):
     data, contrasts, _, _ = contrasted(processor)
     right = {"train": data, "contrasts": contrasts, "remove_unused_columns": False}

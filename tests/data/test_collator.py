@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from crosstask import CrossTaskProcessor
 from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, contrasts_of
@@ -147,7 +148,8 @@ def test_contrasts_are_other_questions_with_other_summaries_on_the_passage(proce
     assert len(batch["contrast_input_ids"]) == 7
     assert batch["contrast_input_ids"].shape == batch["contrast_attention_mask"].shape
     seen = set()
-    for _ in range(50):
+    for epoch in range(50):
+        contrasts.set_epoch(epoch)
         batch = collate([encoded[1] | {ROW: 1}])
         ids, mask = batch["contrast_input_ids"][0], batch["contrast_attention_mask"][0].bool()
         seen |= {index for index in (0, 2, 3) if ids[mask].tolist() == encoded[index]["input_ids"]}
@@ -157,6 +159,46 @@ def test_contrasts_are_other_questions_with_other_summaries_on_the_passage(proce
     assert alone["contrast_rows"].tolist() == [False]
     assert torch.equal(alone["contrast_input_ids"], alone["input_ids"])
     assert collate(encoded).keys() == NAMES
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_contrasts_are_drawn_by_seed_and_epoch_alone(processor, workers):
+    rows = {
+        "passage": ["a"] * 12,
+        "question": [f"who {n} ?" for n in range(12)],
+        "summary": [f"x {n}" for n in range(12)],
+    }
+    encoded = [
+        dict(processor(question=question, passage="a", summary="x", answerable=1))
+        for question in rows["question"]
+    ]
+    data = [row | {ROW: index} for index, row in enumerate(encoded)]
+
+    def drawn(order, size, seed=3):
+        """By epoch, the inputs that each row is contrasted with."""
+        contrasts = Contrasts(rows, encoded, seed=seed)
+        batches = DataLoader(
+            [data[index] for index in order],
+            batch_size=size,
+            collate_fn=CrossTaskCollator(processor, contrasts=contrasts),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+        for epoch in range(3):
+            contrasts.set_epoch(epoch)
+            ids = [
+                row[mask.bool()].tolist()
+                for batch in batches
+                for row, mask in zip(
+                    batch["contrast_input_ids"], batch["contrast_attention_mask"], strict=True
+                )
+            ]
+            yield dict(zip(order, ids, strict=True))
+
+    expected = list(drawn(range(12), 4))
+    assert list(drawn(list(reversed(range(12))), 3)) == expected
+    assert list(drawn(range(12), 4, seed=4)) != expected
+    assert all(one != other for one, other in zip(expected, expected[1:], strict=False))
 
 
 def test_questions_whose_summaries_nobody_wrote_are_contrasts():
