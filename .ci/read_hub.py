@@ -65,6 +65,8 @@ with torch.no_grad():
         output = other(**labelled)
         for part in ("logits", "answerability_logits"):
             torch.testing.assert_close(output[part], wanted[part], rtol=1e-3, atol=1e-3)
-        assert torch.equal(other.generate(**inputs), merged.generate(**inputs)), name
+        # One length for both: an adapter holds no generation settings, so it writes with its base's.
+        got, expected = (one.generate(**inputs, max_new_tokens=48).tolist() for one in (other, merged))
+        assert got == expected, (name, processor.batch_decode(got + expected))
     assert not torch.allclose(base(**labelled).answerability_logits, wanted.answerability_logits, atol=1e-3)
 print(f"transformers {transformers.__version__}: card, pipeline, data sets, metric, adapter, second model")
