@@ -7,7 +7,7 @@ import os
 import re
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers.utils import cached_file
 
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -107,102 +107,6 @@ class CheckpointMixin:
             _delete_stale(working_dir, repo_id, kwargs.get("token"), kwargs.get("revision"))
         return made
 
-    def load_adapter(self, peft_model_id=None, *args, **kwargs):
-        r"""
-        As of any model: by Hub id or folder, several by `adapter_name`, switched with `set_adapter`. An
-        adapter may have trained the fusion as a whole, and has its own then.
-
-        Raises:
-            ValueError: where the adapter was trained on another model, or its name is taken.
-            OSError: where its weights cannot be read.
-        """
-        given = kwargs.get("adapter_state_dict") is not None
-        try:
-            names = [] if given else _adapter_weights(peft_model_id, kwargs)
-        except SafetensorError as error:
-            raise OSError(
-                f"adapter {peft_model_id}: its weights cannot be read ({error}); download them again, or ask "
-                "who published them."
-            ) from error
-        wrapped = re.compile(r"\.(original_module|base_layer)\b")
-        own = {wrapped.sub("", name) for name, _ in (*self.named_modules(), *self.named_parameters())}
-        unknown = {name for name in names if _layer_of(name) not in own}
-        if unknown:
-            reason = f"{len(unknown)} of its weights are for layers that this one lacks"
-            raise ValueError(self._misfit(peft_model_id, reason, kwargs))
-        renamings = getattr(self, "_weight_conversions", None)
-        try:
-            info = super().load_adapter(peft_model_id, *args, **kwargs)
-        except RuntimeError as error:  # weights of other shapes
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise ValueError(self._misfit(peft_model_id, reason, kwargs)) from error
-        # Of names in the checkpoint, by which the model is saved; transformers 5 leaves the adapter's there.
-        self._weight_conversions = renamings
-        trained = [(parameter, parameter.requires_grad) for parameter in self.parameters()]
-        self.set_adapter(self.active_adapters())
-        for parameter, value in trained:  # which switching changes
-            parameter.requires_grad_(value)
-        return info
-
-    def _misfit(self, adapter, reason, kwargs):
-        path = _adapter_file(adapter, "adapter_config.json", kwargs)
-        trained_on = None
-        if path is not None:
-            with open(path, encoding="utf-8") as file:
-                trained_on = json.load(file).get("base_model_name_or_path")
-        model = self.config._name_or_path or type(self).__name__
-        return (
-            f"adapter {adapter} does not fit the model {model} ({reason}); load it on the model that it was "
-            f"trained on, {trained_on or 'which its adapter_config.json does not name'}."
-        )
-
-    def set_adapter(self, adapter_name):
-        """
-        As of any model. Of a module that one adapter has trained as a whole and another one has not, the
-        latter goes with the model's own.
-        """
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
-        if set(names) - getattr(self, "peft_config", {}).keys():
-            return super().set_adapter(adapter_name)  # says what is wrong
-        layers = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
-        for layer in layers:
-            layer.set_adapter(adapter_name)
-        self._switch_modules(names, enabled=not any(layer.disable_adapters for layer in layers))
-
-    def enable_adapters(self):
-        """As of any model."""
-        super().enable_adapters()
-        # transformers switches a whole module off, but not on again
-        self._switch_modules(self.active_adapters(), enabled=True)
-
-    def delete_adapter(self, adapter_names):
-        """As of any model; without its last adapter it has its own layers again, and is saved as a whole."""
-        from peft.tuners.tuners_utils import BaseTunerLayer
-        from peft.utils import ModulesToSaveWrapper
-
-        super().delete_adapter(adapter_names)
-        if getattr(self, "peft_config", None):
-            self.set_adapter(self.active_adapters())
-            return
-        for name, module in list(self.named_modules()):
-            if isinstance(module, BaseTunerLayer):
-                self.set_submodule(name, module.get_base_layer())
-            elif isinstance(module, ModulesToSaveWrapper):
-                self.set_submodule(name, module.original_module)
-
-    def _switch_modules(self, names, enabled):
-        """Modules that adapters have trained as a whole."""
-        from peft.utils import ModulesToSaveWrapper
-
-        for module in self.modules():
-            if isinstance(module, ModulesToSaveWrapper):
-                own = [name for name in names if name in module.modules_to_save]
-                if own:
-                    module.set_adapter(own if len(own) > 1 else own[0])
-                module.enable_adapters(enabled and bool(own))
-
     def _own_card(self, repo_id):
         data = ModelCardData(
             library_name="transformers", pipeline_tag="summarization", tags=list(self.model_tags)
@@ -292,26 +196,6 @@ def _sparing(quantization):
             setattr(quantization, key, [*own, *(name for name in _UNQUANTIZED if name not in own)])
             break
     return quantization
-
-
-def _adapter_weights(name, kwargs):
-    """Names of the weights of a LoRA adapter in safetensors; none of other kinds, which peft looks after."""
-    path = _adapter_file(name, "adapter_model.safetensors", kwargs)
-    if path is None:
-        return []
-    with safe_open(path, "pt") as file:
-        names = list(file.keys())
-    return names if any(".lora_" in name for name in names) else []
-
-
-def _adapter_file(name, filename, kwargs):
-    hub = kwargs | (kwargs.get("adapter_kwargs") or {})
-    return _file(name, filename, **{key: hub[key] for key in _HUB_KWARGS if hub.get(key)})
-
-
-def _layer_of(name):
-    """The layer that a weight of an adapter belongs to."""
-    return re.sub(r"\.(lora_\w+)?(\.?(weight|bias))?$", "", name.removeprefix("base_model.model."))
 
 
 def _told(names, what):

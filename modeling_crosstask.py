@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForSeq2SeqLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from .adapting_crosstask import AdapterMixin
 from .checkpoint_crosstask import MODEL_TAGS, CheckpointMixin
 from .configuration_crosstask import CrossTaskConfig
 from .decoding_crosstask import DecodingMixin
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from .sentences_crosstask import sentences_of  # noqa: F401
 
 
-class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrainedModel, GenerationMixin):
+class CrossTaskForConditionalGeneration(
+    AdapterMixin, CheckpointMixin, DecodingMixin, PreTrainedModel, GenerationMixin
+):
     """
     A summarizer and a question encoder, joined by cross-attention: it writes the summary of a passage
     under a question, and says how probable it is that the summary carries the answer.

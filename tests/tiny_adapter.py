@@ -10,7 +10,7 @@ def adapted(base, seed, **settings):
     """LoRA with a fusion of its own, as a training run makes it, with random weights."""
     model = CrossTaskForConditionalGeneration.from_pretrained(base)
     settings = {"r": 2, "target_modules": ["q", "v"], "modules_to_save": ["fusion"]} | settings
-    config = LoraConfig(task_type="SEQ_2_SEQ_LM", exclude_modules=r"fusion\..*", **settings)
+    config = LoraConfig(task_type="SEQ_2_SEQ_LM", **{"exclude_modules": r"fusion\..*"} | settings)
     model = get_peft_model(model, config).eval()
     random = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
