@@ -1,5 +1,6 @@
 """One base for both parts: the question encoder as the summarizer's encoder, run with updates of its own."""
 
+import os
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -81,7 +82,7 @@ def load_shared(summarizer, question_answerer, model_kwargs=None):
     Load two LoRA adapters of one base.
 
     Args:
-        summarizer, question_answerer (`str`, `os.PathLike`, `PeftModel`): Adapters; or
+        summarizer, question_answerer (`str`, `os.PathLike`, `PeftModel` or `PreTrainedModel`): Adapters; or
             one and the same checkpoint, which needs no updates.
         model_kwargs (`dict`, *optional*): Arguments of `from_pretrained`.
 
@@ -93,11 +94,7 @@ def load_shared(summarizer, question_answerer, model_kwargs=None):
         ValueError: where the two have different bases, or an adapter does more to an encoder than LoRA on
             its linear layers.
     """
-    bases = [_base_of(part, model_kwargs) for part in (summarizer, question_answerer)]
-    if bases[0] != bases[1]:
-        raise ValueError(
-            f"`share_base` needs two adapters of one base, got one of {bases[0]} and one of {bases[1]}."
-        )
+    _check_one_base(summarizer, question_answerer, model_kwargs)
     merged = load_part(summarizer, model_kwargs)
     encoder = encoder_of(merged)
     layers = dict(encoder.named_modules())
@@ -208,18 +205,40 @@ def _is_of(encoder, name, model):
     return any(id(weight) in own for weight in modules[name].parameters())
 
 
+def _check_one_base(summarizer, question_answerer, model_kwargs):
+    parts = summarizer, question_answerer
+    if any(isinstance(part, nn.Module) for part in parts):
+        # The name that a loaded model has may be empty, or of weights that were changed since.
+        encoders = [encoder_of(load_part(part, model_kwargs, merge=False)).state_dict() for part in parts]
+        if not _same(*encoders):
+            names = " and one of ".join(_called(part) for part in parts)
+            raise ValueError(
+                f"`share_base` needs two adapters of one base, got one of {names}, whose encoders differ in "
+                "weights or dtype."
+            )
+        return
+    bases = [_base_of(part, model_kwargs) for part in parts]
+    if bases[0] != bases[1]:
+        raise ValueError(
+            f"`share_base` needs two adapters of one base, got one of {bases[0]} and one of {bases[1]}."
+        )
+
+
+def _same(weights, others):
+    return weights.keys() == others.keys() and all(
+        weight.dtype == others[name].dtype and torch.equal(weight, others[name].to(weight.device))
+        for name, weight in weights.items()
+    )
+
+
 def _base_of(part, model_kwargs):
-    """The name of the checkpoint that an adapter sits on, or of a checkpoint itself."""
-    if hasattr(part, "peft_config"):
-        return str(part.peft_config[part.active_adapter].base_model_name_or_path)
-    if not isinstance(part, nn.Module):
-        given = hub_kwargs(model_kwargs or {})
-        if find_adapter_config_file(part, **given) is None:
-            return str(part)
+    """The name of the checkpoint that an adapter sits on, or of a checkpoint itself; one for each folder."""
+    given = hub_kwargs(model_kwargs or {})
+    if find_adapter_config_file(part, **given) is not None:
         from peft import PeftConfig
 
-        return str(PeftConfig.from_pretrained(part, **given).base_model_name_or_path)
-    return f"a loaded {type(part).__name__}"
+        part = PeftConfig.from_pretrained(part, **given).base_model_name_or_path
+    return os.path.realpath(part) if part and os.path.isdir(part) else str(part)
 
 
 def _called(part):

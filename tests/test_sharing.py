@@ -1,5 +1,6 @@
 """One base for both parts: what the model with two copies computes, with the base in memory once."""
 
+import copy
 import json
 
 import pytest
@@ -256,6 +257,35 @@ def test_a_loaded_adapter_is_the_active_one(base, make_inputs, tmp_path):
     for sources in ((named, second), (two, both), (both, named)):
         models = shared_and_apart(*sources)
         assert_same(*models, given(make_inputs, models[1]))
+
+
+def test_loaded_models_share_what_has_the_same_weights(base, make_inputs, tmp_path):
+    same, again, other = (AutoModelForSeq2SeqLM.from_pretrained(base("t5", seed)) for seed in (0, 0, 1))
+    for model in (same, other):
+        model.name_or_path = ""  # as of a model that was not loaded
+    one = adapter(base("t5"), tmp_path / "one", "t5", 1)
+    adapted = {model: PeftModel.from_pretrained(copy.deepcopy(model), one) for model in (same, other)}
+    for sources in ((same, again), (same, base("t5")), (adapted[same], again), (one, same)):
+        models = shared_and_apart(*sources)
+        assert_same(*models, given(make_inputs, models[1]))
+    differ = "needs two adapters of one base, got one of .*, whose encoders differ in weights or dtype"
+    for sources in (
+        (same, other),
+        (base("t5"), other),
+        (adapted[same], adapted[other]),
+        (one, adapted[other]),
+        (same, again.to(torch.bfloat16)),
+    ):
+        with pytest.raises(ValueError, match=differ):
+            CrossTaskForConditionalGeneration.from_tasks(*sources, share_base=True)
+
+
+def test_a_folder_has_many_names(base, tmp_path, monkeypatch):
+    one = adapter(base("t5"), tmp_path / "one", "t5", 1)
+    folder = base("t5")
+    monkeypatch.chdir(folder.parent)
+    for name in (f"{folder}/", folder.name, f"../{folder.parent.name}/{folder.name}", folder):
+        assert CrossTaskForConditionalGeneration.from_tasks(one, name, share_base=True).config.share_base
 
 
 def test_embeddings_are_resized_once(pair, parts, make_inputs):
