@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_run import WHOLE, write
@@ -283,6 +284,35 @@ def test_quantized_weights_leave_the_fusion_and_the_head(make_part, make_inputs,
             part for name in gradients for part in ("lora", "fusion", "gate") if part in name
         }
         assert all(weight.grad is None or weight.is_floating_point() for weight in adapted.parameters())
+
+
+@pytest.mark.parametrize(
+    "keys", [{"load_in_8bit": True}, {"load_in_8bit": True, "quant_method": "bitsandbytes"}]
+)
+def test_a_quantization_as_a_dictionary_spares_the_same(keys, make_model, tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    make_model(fusion="gated").save_pretrained(tmp_path)
+    given = keys | {"llm_int8_skip_modules": ["question_encoder"]}
+    model = CrossTaskForConditionalGeneration.from_pretrained(tmp_path, quantization_config=dict(given))
+    quantized = [
+        name for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear8bitLt)
+    ]
+    assert quantized and all(
+        name.startswith(("summarizer.encoder", "summarizer.decoder")) for name in quantized
+    )
+
+
+def test_the_quantization_keywords_of_transformers_4(make_model, tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    if not transformers.__version__.startswith("4."):
+        pytest.skip("transformers 5 has quantization_config alone")
+    make_model(fusion="gated").save_pretrained(tmp_path)
+    model = CrossTaskForConditionalGeneration.from_pretrained(tmp_path, load_in_8bit=True)
+    quantized = [
+        name for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear8bitLt)
+    ]
+    assert {name.split(".")[0] for name in quantized} == {"summarizer", "question_encoder"}
+    assert not any("lm_head" in name for name in quantized)
 
 
 def test_parts_are_composed_in_full_precision(make_part, tmp_path):
