@@ -78,6 +78,7 @@ class CheckpointMixin:
                     "`force_download=True`, or ask who published them."
                 ) from error
             raise
+        keep_unpacked(model)
         if name is not None:
             check_weights(name, variant, **hub | {"force_download": False})
         if output_loading_info:
@@ -303,6 +304,17 @@ def _sparing(quantization):
 def _spared(own):
     own = own or ()
     return [*own, *(name for name in _UNQUANTIZED if name not in own)]
+
+
+def keep_unpacked(model):
+    """
+    Keep bitsandbytes from packing four-bit weights, which it does on CPUs with AVX512_BF16 when a layer in
+    `eval()` reads something without gradients. Packed weights stay so in training, where no gradient passes
+    them and nothing says so; and only widths that are multiples of 64 can be packed.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _adapter_weights(name, kwargs):
