@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from crosstask.sharing_crosstask import ADAPTER_PREFIX, lora_pairs, of_encoder
+from crosstask.sharing_crosstask import ADAPTER_PREFIX, lora_pairs, no_plain_lora, of_encoder
 
 WEIGHTS = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"
@@ -29,16 +29,26 @@ def join_adapters(fused, summarizer, question_answerer, folder):
         folder (`Path`): An existing folder for the result: LoRA weights, and the fusion itself.
 
     Raises:
-        ValueError: where an adapter is no sum of low-rank products (IA3, DoRA), or its ranks or scales differ
-            from layer to layer.
+        ValueError: where an adapter is no sum of low-rank products (IA3, DoRA), its ranks or scales differ
+            from layer to layer, or it changes more than these (biases, embeddings); of the fusion stage's,
+            whose weights are the last word, whole modules and biases are taken as they are.
     """
     found, kept = _pairs(fused)
     pairs = {module: [pair] for module, pair in found.items()}
     for part, source in (("summarizer", summarizer), ("question_encoder", question_answerer)):
-        for module, pair in _pairs(source)[0].items() if source else ():
+        found, others = _pairs(source) if source else ({}, ())
+        for module, pair in found.items():
             name = _in_whole(part, module)
             if name is not None:
                 pairs.setdefault(name, []).append(pair)
+        for name in others:
+            # The answerer's decoder is left out, but not what it shares with the encoder.
+            if part == "summarizer" or ".decoder." not in f".{name}":
+                raise no_plain_lora(source, name)
+    for name in kept:
+        # Beside a pair of an earlier stage, a weight of the same layer would have no layer of that name.
+        if ".lora_" in name or name.rpartition(".")[0] in pairs:
+            raise no_plain_lora(fused, name)
     joined, ranks = {}, {}
     for module, found in pairs.items():
         joined[f"{ADAPTER_PREFIX}{module}.lora_A.weight"] = torch.cat([down for down, _ in found])
@@ -51,9 +61,8 @@ def join_adapters(fused, summarizer, question_answerer, folder):
     settings |= {"r": usual, "lora_alpha": usual, "rank_pattern": others, "alpha_pattern": others}
     settings["target_modules"] = sorted(ranks)
     folder = Path(folder)
-    save_file(
-        {name: w.contiguous() for name, w in (kept | joined).items()}, folder / WEIGHTS, {"format": "pt"}
-    )
+    joined |= {f"{ADAPTER_PREFIX}{name}": weight for name, weight in kept.items()}
+    save_file({name: w.contiguous() for name, w in joined.items()}, folder / WEIGHTS, {"format": "pt"})
     (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 

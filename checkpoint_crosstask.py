@@ -8,6 +8,7 @@ import re
 
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 from safetensors import SafetensorError
+from transformers.quantizers import AutoQuantizationConfig
 from transformers.utils import cached_file
 
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
@@ -54,6 +55,10 @@ class CheckpointMixin:
         name = pretrained_model_name_or_path
         if kwargs.get("quantization_config") is not None:
             kwargs["quantization_config"] = _sparing(kwargs["quantization_config"])
+        elif kwargs.get("load_in_8bit") or kwargs.get(
+            "load_in_4bit"
+        ):  # transformers 4's, with keys beside it
+            kwargs["llm_int8_skip_modules"] = _spared(kwargs.get("llm_int8_skip_modules"))
         hub = {key: kwargs[key] for key in _HUB_KWARGS if kwargs.get(key) is not None}
         variant = kwargs.get("variant")
         try:
@@ -73,6 +78,7 @@ class CheckpointMixin:
                     "`force_download=True`, or ask who published them."
                 ) from error
             raise
+        keep_unpacked(model)
         if name is not None:
             check_weights(name, variant, **hub | {"force_download": False})
         if output_loading_info:
@@ -190,12 +196,29 @@ def check_weights(name, variant=None, **hub):
 def _sparing(quantization):
     """A quantization that leaves alone what is small and new, and the LM head."""
     quantization = copy.deepcopy(quantization)
+    if isinstance(quantization, dict):
+        quantization = AutoQuantizationConfig.from_dict(quantization)
     for key in ("llm_int8_skip_modules", "modules_to_not_convert"):  # bitsandbytes' and all others'
         if hasattr(quantization, key):
-            own = getattr(quantization, key) or ()
-            setattr(quantization, key, [*own, *(name for name in _UNQUANTIZED if name not in own)])
+            setattr(quantization, key, _spared(getattr(quantization, key)))
             break
     return quantization
+
+
+def _spared(own):
+    own = own or ()
+    return [*own, *(name for name in _UNQUANTIZED if name not in own)]
+
+
+def keep_unpacked(model):
+    """
+    Keep bitsandbytes from packing four-bit weights, which it does on CPUs with AVX512_BF16 when a layer in
+    `eval()` reads something without gradients. Packed weights stay so in training, where no gradient passes
+    them and nothing says so; and only widths that are multiples of 64 can be packed.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _told(names, what):

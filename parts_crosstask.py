@@ -9,22 +9,41 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PreTraine
 from transformers.utils import find_adapter_config_file
 
 
-def load_part(model, model_kwargs=None):
-    """A model of its own from an id, a folder or a loaded model, with adapters merged."""
+def load_part(model, model_kwargs=None, merge=True):
+    """
+    A model of its own from an id, a folder or a loaded model, with adapters merged, or without their
+    updates.
+
+    Raises:
+        ValueError: where a loaded model has adapters and is no `PeftModel`, or an adapter names no base.
+    """
     model_kwargs = model_kwargs or {}
     if isinstance(model, PreTrainedModel):
+        if any(hasattr(module, "base_layer") for module in model.modules()):
+            raise ValueError(
+                f"a loaded {type(model).__name__} has layers of an adapter in it, as `load_adapter` puts "
+                "there; expected a `PeftModel`, or the adapter's folder or Hub id, which are merged."
+            )
         return copy.deepcopy(model)
     if hasattr(model, "merge_and_unload"):  # a loaded PeftModel
-        return _merged(copy.deepcopy(model))
+        model = copy.deepcopy(model)
+        return _merged(model) if merge else model.unload()
     if find_adapter_config_file(model, **hub_kwargs(model_kwargs)) is not None:
         try:
             from peft import PeftConfig, PeftModel
         except ImportError as error:
             raise ImportError(f"{model} is a PEFT adapter: `pip install peft` to load it.") from error
         adapter = PeftConfig.from_pretrained(model, **hub_kwargs(model_kwargs))
+        if not adapter.base_model_name_or_path:
+            raise ValueError(
+                f"{model}: its adapter_config.json names no base, expected `base_model_name_or_path`; load "
+                "the adapter on its base yourself, and give the `PeftModel`."
+            )
         # The adapter is what the user named and may have trusted; its base is not.
         others = {name: value for name, value in model_kwargs.items() if name != "trust_remote_code"}
         base = load_part(adapter.base_model_name_or_path, others)
+        if not merge:
+            return base
         return _merged(PeftModel.from_pretrained(base, model, **hub_kwargs(model_kwargs)))
     config = AutoConfig.from_pretrained(model, **hub_kwargs(model_kwargs))
     auto_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel

@@ -1,14 +1,17 @@
 """One base for both parts: the question encoder as the summarizer's encoder, run with updates of its own."""
 
+import os
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 from transformers.utils import find_adapter_config_file
 
-from .parts_crosstask import hub_kwargs, load_part, thread
+from .parts_crosstask import encoder_of, hub_kwargs, load_part, thread
 
 ADAPTER_PREFIX = "base_model.model."  # of the names in an adapter's weights
+# Of LoRA's initializations those that leave the base as it is; PiSSA and others take the updates out of it.
+_ON_THE_BASE = (True, False, "gaussian", "orthogonal", "eva")
 
 
 class SharedEncoder(nn.Module):
@@ -79,8 +82,8 @@ def load_shared(summarizer, question_answerer, model_kwargs=None):
     Load two LoRA adapters of one base.
 
     Args:
-        summarizer, question_answerer (`str`, `os.PathLike` or `PeftModel`): Adapters; or one and the same
-            checkpoint, which needs no updates.
+        summarizer, question_answerer (`str`, `os.PathLike`, `PeftModel` or `PreTrainedModel`): Adapters; or
+            one and the same checkpoint, which needs no updates.
         model_kwargs (`dict`, *optional*): Arguments of `from_pretrained`.
 
     Returns:
@@ -88,24 +91,29 @@ def load_shared(summarizer, question_answerer, model_kwargs=None):
         encoder that an adapter changes the matrices `(D, U)` that make the question answerer's of it.
 
     Raises:
-        ValueError: where the two have different bases, or an adapter is not LoRA.
+        ValueError: where the two have different bases, or an adapter does more to an encoder than LoRA on
+            its linear layers.
     """
-    bases = [_base_of(part, model_kwargs) for part in (summarizer, question_answerer)]
-    if bases[0] != bases[1]:
-        raise ValueError(
-            f"`share_base` needs two adapters of one base, got one of {bases[0]} and one of {bases[1]}."
-        )
+    _check_one_base(summarizer, question_answerer, model_kwargs)
+    merged = load_part(summarizer, model_kwargs)
+    encoder = encoder_of(merged)
+    layers = dict(encoder.named_modules())
     # Back from the summarizer's weights to the base's, and on to the question answerer's.
     updates = {}
     for part, sign in ((question_answerer, 1), (summarizer, -1)):
-        for name, (down, up) in _lora_of(part, model_kwargs).items():
-            updates.setdefault(name, []).append((down, sign * up))
-    merged = load_part(summarizer, model_kwargs)
-    layers = dict(merged.get_encoder().named_modules())
+        pairs, others = _lora_of(part, model_kwargs)
+        for layer, (down, up) in pairs:
+            if (name := of_encoder(layer)) in layers:
+                updates.setdefault(name, []).append((down, sign * up))
+            else:
+                others.append(layer)
+        # The summarizer's decoder is merged, and the question answerer's is not needed.
+        for name in others:
+            if _is_of(encoder, name, merged):
+                raise no_plain_lora(_called(part), name)
     joined = {
         name: (torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], dim=1))
         for name, pairs in updates.items()
-        if name in layers
     }
     return merged, joined
 
@@ -120,25 +128,34 @@ def lora_pairs(settings, weights, name):
         name: What an error calls it.
 
     Returns:
-        `(pairs, kept)`: for the name of each adapted layer `(D, U)` with the scale in U, alpha / r, or
-        alpha / sqrt(r) where it is rank-stabilized; and the other weights, of modules trained whole.
+        `(pairs, others)`: for the name of each adapted linear layer `(D, U)` with the scale in U, alpha / r,
+        or alpha / sqrt(r) where it is rank-stabilized; and by their names, without [`ADAPTER_PREFIX`], the
+        weights that no such pair has: biases, those of embeddings, and of modules trained whole.
 
     Raises:
-        ValueError: where it is no sum of low-rank products, or its ranks or scales differ by layer.
+        ValueError: where it is no sum of low-rank products, its ranks or scales differ by layer, or it
+            changed its base as it began (PiSSA, OLoRA).
     """
-    others = ("use_dora", "rank_pattern", "alpha_pattern")
-    if settings["peft_type"] != "LORA" or any(settings.get(key) for key in others):
-        kind = next((key for key in others if settings.get(key)), settings["peft_type"])
-        raise ValueError(f"{name} is an adapter with {kind}, expected plain LoRA.")
+    kinds = [key for key in ("use_dora", "rank_pattern", "alpha_pattern") if settings.get(key)]
+    if settings.get("init_lora_weights", True) not in _ON_THE_BASE:
+        kinds.append("init_lora_weights")
+    if settings["peft_type"] != "LORA" or kinds:
+        raise no_plain_lora(name, kinds[0] if kinds else settings["peft_type"])
     scale = settings["lora_alpha"] / (settings["r"] ** 0.5 if settings.get("use_rslora") else settings["r"])
-    pairs, kept = {}, {}
+    pairs, others = {}, {}
     for key, weight in weights.items():
-        module, _, matrix = key.removeprefix(ADAPTER_PREFIX).rpartition(".lora_")
+        own = key.removeprefix(ADAPTER_PREFIX)
+        module, _, matrix = own.rpartition(".lora_")
         if matrix == "A.weight":
             pairs[module] = weight, scale * weights[key.replace(".lora_A.", ".lora_B.")]
-        elif not module:
-            kept[key] = weight
-    return pairs, kept
+        elif matrix != "B.weight":
+            others[own] = weight
+    return pairs, others
+
+
+def no_plain_lora(name, what):
+    """The error for an adapter of which something would be lost."""
+    return ValueError(f"{name} is an adapter with {what}, expected plain LoRA.")
 
 
 def of_encoder(layer):
@@ -148,32 +165,81 @@ def of_encoder(layer):
 
 
 def _lora_of(part, model_kwargs):
-    """`{layer of the encoder: (D, U)}` of an adapter; none of a checkpoint without one."""
+    """
+    `(layer, (D, U))` of each layer that the adapters of a part change, and the names of their other weights;
+    none of a checkpoint without one.
+    """
     given = hub_kwargs(model_kwargs or {})
-    if hasattr(part, "peft_config"):
+    if hasattr(part, "merge_and_unload"):
         from peft import get_peft_model_state_dict
 
-        settings, weights = part.peft_config[part.active_adapter], get_peft_model_state_dict(part)
-    elif find_adapter_config_file(part, **given) is not None:
+        adapters = [
+            (
+                part.peft_config[name],
+                # Embeddings that no adapter changed are the base's, which has been compared.
+                get_peft_model_state_dict(part, adapter_name=name, save_embedding_layers=False),
+            )
+            for name in part.active_adapters
+        ]
+    elif not isinstance(part, nn.Module) and find_adapter_config_file(part, **given) is not None:
         from peft import PeftConfig, load_peft_weights
 
-        settings = PeftConfig.from_pretrained(part, **given)
         weights = load_peft_weights(part, device="cpu", **given)
+        adapters = [(PeftConfig.from_pretrained(part, **given), weights)]
     else:
-        return {}
-    pairs, _ = lora_pairs(settings.to_dict(), weights, part if isinstance(part, str) else "one part")
-    return {name: pair for layer, pair in pairs.items() if (name := of_encoder(layer)) is not None}
+        adapters = []
+    layers, names = [], []
+    for settings, weights in adapters:
+        pairs, others = lora_pairs(settings.to_dict(), weights, _called(part))
+        layers += pairs.items()
+        names += others
+    return layers, names
+
+
+def _is_of(encoder, name, model):
+    """Whether the module with that weight has some of the encoder's, as tied embeddings elsewhere do."""
+    modules = dict(model.named_modules())
+    while name not in modules:
+        name = name.rpartition(".")[0]
+    own = {id(weight) for weight in encoder.parameters()}
+    return any(id(weight) in own for weight in modules[name].parameters())
+
+
+def _check_one_base(summarizer, question_answerer, model_kwargs):
+    parts = summarizer, question_answerer
+    if any(isinstance(part, nn.Module) for part in parts):
+        # The name that a loaded model has may be empty, or of weights that were changed since.
+        encoders = [encoder_of(load_part(part, model_kwargs, merge=False)).state_dict() for part in parts]
+        if not _same(*encoders):
+            names = " and one of ".join(_called(part) for part in parts)
+            raise ValueError(
+                f"`share_base` needs two adapters of one base, got one of {names}, whose encoders differ in "
+                "weights or dtype."
+            )
+        return
+    bases = [_base_of(part, model_kwargs) for part in parts]
+    if bases[0] != bases[1]:
+        raise ValueError(
+            f"`share_base` needs two adapters of one base, got one of {bases[0]} and one of {bases[1]}."
+        )
+
+
+def _same(weights, others):
+    return weights.keys() == others.keys() and all(
+        weight.dtype == others[name].dtype and torch.equal(weight, others[name].to(weight.device))
+        for name, weight in weights.items()
+    )
 
 
 def _base_of(part, model_kwargs):
-    """The name of the checkpoint that an adapter sits on, or of a checkpoint itself."""
-    if hasattr(part, "peft_config"):
-        return str(part.peft_config[part.active_adapter].base_model_name_or_path)
-    if not isinstance(part, nn.Module):
-        given = hub_kwargs(model_kwargs or {})
-        if find_adapter_config_file(part, **given) is None:
-            return str(part)
+    """The name of the checkpoint that an adapter sits on, or of a checkpoint itself; one for each folder."""
+    given = hub_kwargs(model_kwargs or {})
+    if find_adapter_config_file(part, **given) is not None:
         from peft import PeftConfig
 
-        return str(PeftConfig.from_pretrained(part, **given).base_model_name_or_path)
-    return f"a loaded {type(part).__name__}"
+        part = PeftConfig.from_pretrained(part, **given).base_model_name_or_path
+    return os.path.realpath(part) if part and os.path.isdir(part) else str(part)
+
+
+def _called(part):
+    return f"a loaded {type(part).__name__}" if isinstance(part, nn.Module) else str(part)

@@ -114,6 +114,32 @@ def test_adapter_folder_is_merged(summarizer, answerer, tmp_path):
     assert not changed(T5ForConditionalGeneration.from_pretrained(tmp_path / "base"), before)
 
 
+def test_an_adapter_inside_a_loaded_model_is_refused(summarizer, tmp_path):
+    """Its layers would be saved under names that no model has."""
+    summarizer.save_pretrained(tmp_path / "base")
+    config = LoraConfig(target_modules=["q"], init_lora_weights=False)
+    base = T5ForConditionalGeneration.from_pretrained(tmp_path / "base")
+    get_peft_model(base, config).save_pretrained(tmp_path / "adapter")
+    inside = T5ForConditionalGeneration.from_pretrained(tmp_path / "base")
+    inside.load_adapter(str(tmp_path / "adapter"))
+    sentence = "a loaded T5ForConditionalGeneration has layers of an adapter in it.* expected a `PeftModel`"
+    for model in (inside, base):
+        for sources in ((model, summarizer), (summarizer, model)):
+            for share_base in (True, False):
+                with pytest.raises(ValueError, match=sentence):
+                    compose(*sources, share_base=share_base)
+    inside.delete_adapter("default")  # transformers leaves its layers
+    with pytest.raises(ValueError, match=sentence):
+        compose(inside, summarizer)
+
+
+def test_an_adapter_that_names_no_base_is_refused(summarizer, tmp_path):
+    get_peft_model(copy.deepcopy(summarizer), LoraConfig(target_modules=["q"])).save_pretrained(tmp_path)
+    for share_base in (True, False):
+        with pytest.raises(ValueError, match="its adapter_config.json names no base, expected `base_model_"):
+            compose(tmp_path, tmp_path, share_base=share_base)
+
+
 def test_the_code_of_an_adapters_base_is_not_trusted(summarizer, answerer, tmp_path):
     """Whoever trusts the adapter that he names has not trusted a repository that the adapter names."""
     summarizer.save_pretrained(tmp_path / "base")
@@ -186,6 +212,8 @@ def test_wrong_parts(summarizer, make_part, tmp_path):
     BertModel(make_part("bert")).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="`summarizer` has to be a sequence-to-sequence model .* 'bert'"):
         compose(tmp_path, summarizer)
+    with pytest.raises(ValueError, match="`summarizer` has to be a sequence-to-sequence model .* 'bert'"):
+        compose(tmp_path, tmp_path, share_base=True)
     with pytest.raises(ValueError, match="with a language-model head, got a T5Model"):
         compose(T5Model(make_part("t5")), summarizer)
     with pytest.raises((OSError, ValueError), match="nowhere"):
@@ -206,6 +234,18 @@ def test_load_part_takes_the_class_that_the_configuration_names(summarizer, make
     BertModel(make_part("bert")).save_pretrained(tmp_path / "b")
     assert type(load_part(tmp_path / "s")) is T5ForConditionalGeneration
     assert type(load_part(str(tmp_path / "b"))) is BertModel
+
+
+def test_load_part_without_the_updates_of_adapters(summarizer, tmp_path):
+    summarizer.save_pretrained(tmp_path / "base")
+    base = T5ForConditionalGeneration.from_pretrained(tmp_path / "base")
+    lora = LoraConfig(target_modules=["q"], init_lora_weights=False)
+    adapted = get_peft_model(base, lora)
+    adapted.save_pretrained(tmp_path / "adapter")
+    before = summarizer.state_dict()
+    for source in (summarizer, tmp_path / "base", adapted, tmp_path / "adapter"):
+        found = load_part(source, merge=False).state_dict()
+        assert found.keys() == before.keys() and all(torch.equal(found[name], before[name]) for name in found)
 
 
 def test_catching_inputs_and_outputs_leaves_no_hook(make_part):

@@ -1,11 +1,12 @@
 """One base for both parts: what the model with two copies computes, with the base in memory once."""
 
+import copy
 import json
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_run import write
 from transformers import AutoModelForSeq2SeqLM
 
@@ -175,6 +176,116 @@ def test_loaded_adapters(parts, make_inputs):
     expected = CrossTaskForConditionalGeneration.from_tasks(*parts[1:], share_base=True, **SETTINGS)
     found.fusion.load_state_dict(expected.fusion.state_dict())
     assert_same(found, expected, given(make_inputs, expected))
+
+
+@pytest.fixture(scope="module")
+def base(make_part, tmp_path_factory):
+    """`base(family, seed=0)`: the folder of a tiny model with random weights."""
+    folder = tmp_path_factory.mktemp("bases")
+
+    def make(family, seed=0):
+        path = folder / f"{family}{seed}"
+        if not path.exists():
+            torch.manual_seed(seed)
+            AutoModelForSeq2SeqLM.from_config(make_part(family)).save_pretrained(path)
+        return path
+
+    return make
+
+
+def shared_and_apart(*sources):
+    models = [
+        CrossTaskForConditionalGeneration.from_tasks(*sources, share_base=share_base, **SETTINGS)
+        for share_base in (True, False)
+    ]
+    models[0].fusion.load_state_dict(models[1].fusion.state_dict())
+    return models
+
+
+@pytest.mark.parametrize(
+    "family, settings, lost",
+    [
+        ("bart", {"bias": "lora_only"}, r"encoder\..*q_proj.base_layer.bias"),
+        ("bart", {"lora_bias": True}, r"encoder\..*q_proj.lora_B.bias"),
+        (
+            "bart",
+            {"target_modules": ["embed_positions", "q_proj"]},
+            "encoder.embed_positions.lora_embedding_A",
+        ),
+        ("t5", {"target_modules": ["shared", "q"]}, "shared.lora_embedding_A"),
+        ("t5", {"target_modules": ["lm_head", "q"]}, "lm_head"),  # which is tied to the encoder's embeddings
+        ("t5", {"modules_to_save": ["layer_norm"]}, r"encoder\..*layer_norm.weight"),
+        ("t5", {"trainable_token_indices": [5]}, "shared.token_adapter.trainable_tokens_delta"),
+        ("t5", {"init_lora_weights": "pissa"}, "init_lora_weights"),
+    ],
+)
+def test_what_would_be_lost_is_refused(family, settings, lost, base, tmp_path):
+    plain = adapter(base(family), tmp_path / "plain", family, 1)
+    more = adapter(base(family), tmp_path / "more", family, 2, **settings)
+    for sources in ((plain, more), (more, plain)):
+        with pytest.raises(ValueError, match=f"more is an adapter with .*{lost}.*, expected plain LoRA"):
+            CrossTaskForConditionalGeneration.from_tasks(*sources, share_base=True)
+
+
+def test_of_the_decoder_alone_nothing_is_lost(base, make_inputs, tmp_path):
+    settings = {"modules_to_save": ["decoder.final_layer_norm"], "target_modules": r".*decoder.*\.(q|v)"}
+    one = adapter(base("t5"), tmp_path / "one", "t5", 1, **settings)
+    two = adapter(base("t5"), tmp_path / "two", "t5", 2, modules_to_save=["decoder.final_layer_norm"])
+    weights = load_file(f"{one}/adapter_model.safetensors")
+    weights["base_model.model.decoder.final_layer_norm.weight"] += 0.5
+    save_file(weights, f"{one}/adapter_model.safetensors", {"format": "pt"})
+    models = shared_and_apart(one, two)
+    assert_same(*models, given(make_inputs, models[1]))
+
+
+def loaded(base, *folders, name="default"):
+    model = AutoModelForSeq2SeqLM.from_pretrained(base)
+    model = PeftModel.from_pretrained(model, folders[0], adapter_name=name)
+    for folder in folders[1:]:
+        model.load_adapter(folder, adapter_name=folder.rpartition("/")[-1])
+    return model
+
+
+def test_a_loaded_adapter_is_the_active_one(base, make_inputs, tmp_path):
+    one = adapter(base("t5"), tmp_path / "one", "t5", 1)
+    two = adapter(base("t5"), tmp_path / "two", "t5", 2, r=3)
+    named = loaded(base("t5"), one, name="named")
+    second = loaded(base("t5"), one, two)
+    second.set_adapter("two")
+    both = loaded(base("t5"), one, two)
+    both.base_model.set_adapter(["default", "two"])
+    for sources in ((named, second), (two, both), (both, named)):
+        models = shared_and_apart(*sources)
+        assert_same(*models, given(make_inputs, models[1]))
+
+
+def test_loaded_models_share_what_has_the_same_weights(base, make_inputs, tmp_path):
+    same, again, other = (AutoModelForSeq2SeqLM.from_pretrained(base("t5", seed)) for seed in (0, 0, 1))
+    for model in (same, other):
+        model.name_or_path = ""  # as of a model that was not loaded
+    one = adapter(base("t5"), tmp_path / "one", "t5", 1)
+    adapted = {model: PeftModel.from_pretrained(copy.deepcopy(model), one) for model in (same, other)}
+    for sources in ((same, again), (same, base("t5")), (adapted[same], again), (one, same)):
+        models = shared_and_apart(*sources)
+        assert_same(*models, given(make_inputs, models[1]))
+    differ = "needs two adapters of one base, got one of .*, whose encoders differ in weights or dtype"
+    for sources in (
+        (same, other),
+        (base("t5"), other),
+        (adapted[same], adapted[other]),
+        (one, adapted[other]),
+        (same, again.to(torch.bfloat16)),
+    ):
+        with pytest.raises(ValueError, match=differ):
+            CrossTaskForConditionalGeneration.from_tasks(*sources, share_base=True)
+
+
+def test_a_folder_has_many_names(base, tmp_path, monkeypatch):
+    one = adapter(base("t5"), tmp_path / "one", "t5", 1)
+    folder = base("t5")
+    monkeypatch.chdir(folder.parent)
+    for name in (f"{folder}/", folder.name, f"../{folder.parent.name}/{folder.name}", folder):
+        assert CrossTaskForConditionalGeneration.from_tasks(one, name, share_base=True).config.share_base
 
 
 def test_embeddings_are_resized_once(pair, parts, make_inputs):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_run import WHOLE, write
@@ -285,6 +286,82 @@ def test_quantized_weights_leave_the_fusion_and_the_head(make_part, make_inputs,
             part for name in gradients for part in ("lora", "fusion", "gate") if part in name
         }
         assert all(weight.grad is None or weight.is_floating_point() for weight in adapted.parameters())
+
+
+@pytest.mark.parametrize("family, width", [("t5", 64), ("bart", 64), ("t5", 96)])
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_quantized_weights_train_and_generate_in_turn(kind, family, width, make_part, make_inputs, tmp_path):
+    """As a run does that evaluates between its steps. The last width is one that not all kernels take."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    widths = {
+        "t5": {"d_kv": width // 4, "d_ff": width},
+        "bart": {"encoder_ffn_dim": width, "decoder_ffn_dim": width},
+    }
+    part = make_part(family, d_model=width, **widths[family])
+    torch.manual_seed(0)
+    CrossTaskForConditionalGeneration(
+        CrossTaskConfig(part, part, fusion="gated", fusion_num_heads=4, fusion_dropout=0.0)
+    ).save_pretrained(tmp_path)
+    config = quantization_config(stage(quantization=kind))
+    model = CrossTaskForConditionalGeneration.from_pretrained(tmp_path, quantization_config=config)
+    layers = bitsandbytes.nn.Linear8bitLt, bitsandbytes.nn.Linear4bit
+    quantized = {name for name, module in model.named_modules() if isinstance(module, layers)}
+    assert {name.split(".")[0] for name in quantized} == {"summarizer", "question_encoder"}
+    assert not any("lm_head" in name for name in quantized)
+    lora = stage(lora_r=2, lora_dropout=0.0, lora_target_modules=LAYERS[family])
+    model = with_adapter(model, adapter_config(lora), new_fusion=True)
+    inputs = make_inputs(model.base_model.model)
+    source = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    random = torch.Generator().manual_seed(0)
+    for name, weight in trained.items():
+        if "lora_B" in name:
+            weight.data = 0.1 * torch.randn(weight.shape, generator=random)
+
+    def gradients():
+        model.zero_grad()
+        model.train()(**inputs, answerable=torch.tensor([1, 0])).loss.backward()
+        return {name: weight.grad.clone() for name, weight in trained.items() if weight.grad is not None}
+
+    before = gradients()
+    assert before.keys() == trained.keys()
+    output = model.eval().generate(**source, max_new_tokens=5, return_dict_in_generate=True)
+    assert output.answerability.isfinite().all()
+    after = gradients()
+    assert after.keys() == before.keys()
+    for name, gradient in before.items():
+        torch.testing.assert_close(after[name], gradient, msg=name)
+    torch.optim.SGD(trained.values(), lr=0.1).step()
+    assert model.eval().generate(**source, max_new_tokens=5).shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    "keys", [{"load_in_8bit": True}, {"load_in_8bit": True, "quant_method": "bitsandbytes"}]
+)
+def test_a_quantization_as_a_dictionary_spares_the_same(keys, make_model, tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    make_model(fusion="gated").save_pretrained(tmp_path)
+    given = keys | {"llm_int8_skip_modules": ["question_encoder"]}
+    model = CrossTaskForConditionalGeneration.from_pretrained(tmp_path, quantization_config=dict(given))
+    quantized = [
+        name for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear8bitLt)
+    ]
+    assert quantized and all(
+        name.startswith(("summarizer.encoder", "summarizer.decoder")) for name in quantized
+    )
+
+
+def test_the_quantization_keywords_of_transformers_4(make_model, tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    if not transformers.__version__.startswith("4."):
+        pytest.skip("transformers 5 has quantization_config alone")
+    make_model(fusion="gated").save_pretrained(tmp_path)
+    model = CrossTaskForConditionalGeneration.from_pretrained(tmp_path, load_in_8bit=True)
+    quantized = [
+        name for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear8bitLt)
+    ]
+    assert {name.split(".")[0] for name in quantized} == {"summarizer", "question_encoder"}
+    assert not any("lm_head" in name for name in quantized)
 
 
 def test_parts_are_composed_in_full_precision(make_part, tmp_path):
