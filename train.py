@@ -35,7 +35,7 @@ from transformers import (
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor
 from crosstask.arguments import FOLDERS, MODEL_KEYS, STAGES, RunArguments, StageArguments, read_recipe
-from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, contrasts_of
+from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, have_contrasts
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.schema import NO_ANSWER, DataError
 from crosstask.data.tokenizer import train_tokenizer
@@ -188,9 +188,9 @@ class Stage:
             raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
         if self.name == "fuse" and self.arguments.contrastive_weight:
             learned = rows["train"]["answerable"] if self.run.summary_loss_on == "answerable" else None
-            contrasts = contrasts_of(rows["train"])
+            contrasted = have_contrasts(rows["train"])
             if not any(
-                others and (learned is None or learned[row] == 1) for row, others in enumerate(contrasts)
+                found and (learned is None or learned[row] == 1) for row, found in enumerate(contrasted)
             ):
                 raise DataError(
                     f"{data}: expected training passages with several questions and summaries, for "
