@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -62,7 +63,15 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     def __init__(
         self, *args, compute_metrics=None, fusion_learning_rate=None, contrastive_weight=0.0, **kwargs
     ):
+        _check_number("contrastive_weight", contrastive_weight)
         super().__init__(*args, **kwargs)
+        if fusion_learning_rate is not None:
+            _check_number("fusion_learning_rate", fusion_learning_rate)
+            if self.optimizer is not None:
+                raise ValueError(
+                    "fusion_learning_rate: expected no optimizer beside it, whose groups have rates of their "
+                    f"own, got {type(self.optimizer).__name__}"
+                )
         self.fusion_learning_rate = fusion_learning_rate
         self.contrastive_weight = contrastive_weight
         if contrastive_weight and not self._is_contrasted():
@@ -92,8 +101,9 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return optimizer_class, kwargs
 
     def create_optimizer(self, *args, **kwargs):
+        made = self.optimizer is None  # and not by an earlier call, as of a second `train`
         optimizer = super().create_optimizer(*args, **kwargs)
-        if self.fusion_learning_rate is not None:
+        if made and self.fusion_learning_rate is not None:
             own = {
                 id(parameter)
                 for name, parameter in self.model.named_parameters()
@@ -104,6 +114,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
                 if fused:
                     optimizer.add_param_group(group | {"params": fused, "lr": self.fusion_learning_rate})
+            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 
     def _get_num_items_in_batch(self, batch_samples, device):
@@ -317,6 +328,12 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         if predictions and self._text_metrics is not None:
             metrics |= self._text_metrics(EvalPrediction(predictions[0], references[0]))
         return metrics
+
+
+def _check_number(name, value):
+    correct = isinstance(value, Real) and not isinstance(value, bool)
+    if not correct or not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a finite number of 0 or more, got {value!r}")
 
 
 class _Epochs(TrainerCallback):

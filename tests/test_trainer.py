@@ -317,6 +317,48 @@ def test_the_fusion_has_a_learning_rate_of_its_own(processor, tmp_path, optim):
         assert faster[part] == pytest.approx(same[part])
 
 
+def test_a_second_training_keeps_the_groups_of_the_first(processor, tmp_path):
+    settings = {"optim": "adamw_torch", "fusion_learning_rate": 1e-1, "learning_rate": 1e-3}
+    trainer = trainer_of(fused(processor, fusion="gated"), processor, tmp_path, **settings)
+    found = []
+    for _ in range(3):
+        trainer.train()
+        found.append([(len(group["params"]), group["lr"]) for group in trainer.optimizer.param_groups])
+    assert found[0] == found[1] == found[2]
+    assert {rate for _, rate in found[0]} == {1e-1, 1e-3} and all(count for count, _ in found[0])
+
+
+def test_a_fusion_that_is_trained_alone_has_no_empty_groups_beside_it(processor, tmp_path):
+    model = fused(processor, fusion="gated").requires_grad_(False)
+    model.fusion.requires_grad_(True), model.gate.requires_grad_(True)
+    trainer = trainer_of(model, processor, tmp_path, optim="adamw_torch", fusion_learning_rate=1e-1)
+    trainer.train()
+    groups = trainer.optimizer.param_groups
+    assert all(group["params"] and group["lr"] == 1e-1 for group in groups)
+    assert logged(trainer, "learning_rate") == [1e-1]
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_the_rates_of_ones_own_optimizer_are_not_overridden(processor, tmp_path, scheduled):
+    model = fused(processor)
+    optimizer = torch.optim.AdamW(model.parameters())
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0) if scheduled else None
+    arguments = Seq2SeqTrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    settings = {"model": model, "args": arguments, "optimizers": (optimizer, scheduler)}
+    with pytest.raises(ValueError, match="^fusion_learning_rate: expected no optimizer .* got AdamW$"):
+        CrossTaskTrainer(**settings, fusion_learning_rate=1e-3)
+    CrossTaskTrainer(**settings)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, "0.3", True, None])
+@pytest.mark.parametrize("name", ["contrastive_weight", "fusion_learning_rate"])
+def test_what_is_no_weight_or_rate_is_refused(processor, tmp_path, name, value):
+    if (name, value) == ("fusion_learning_rate", None):
+        return  # that of the other parts
+    with pytest.raises(ValueError, match=f"^{name}: expected a finite number of 0 or more, got {value!r}$"):
+        trainer_of(fused(processor), processor, tmp_path, **{name: value})
+
+
 def test_the_gates_open_and_are_logged(processor, tmp_path):
     model = fused(processor, fusion="gated")
     trainer = trainer_of(model, processor, tmp_path, optim="adamw_torch", learning_rate=1e-2, max_steps=3)
