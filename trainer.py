@@ -9,6 +9,7 @@ import torch
 import yaml
 from huggingface_hub import HfApi
 from torch.nn.functional import softplus
+from torch.utils.data import IterableDataset
 from transformers import EvalPrediction, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
@@ -48,8 +49,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     - The loss of a step is the same however its rows are spread over processes and accumulated
       micro-batches: the summary loss is a mean over the step's summary tokens, the answerability loss
       over its labelled rows.
-    - `summary_loss` and `answerability_loss` are logged beside `loss` (in nats), and `contrastive_loss` where
-      it has a weight.
+    - `summary_loss` and `answerability_loss` of a cross-task model are logged beside `loss` (in nats), and
+      `contrastive_loss` of any model where it has a weight.
     - With `fusion="gated"` also `gate_attention` and `gate_feed_forward`, how far the gates are open (the
       `tanh` of each, 0 where closed).
     - Evaluation reports `eval_answerability_accuracy` and `eval_answerability_auroc` of the rows' own
@@ -74,12 +75,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
                 )
         self.fusion_learning_rate = fusion_learning_rate
         self.contrastive_weight = contrastive_weight
-        if contrastive_weight and not self._is_contrasted():
-            raise ValueError(
-                f"contrastive_weight: expected a CrossTaskCollator with `contrasts`, rows with {ROW!r} "
-                "and remove_unused_columns=False"
-            )
         if contrastive_weight:
+            self._check_contrasts()
             self.add_callback(_Epochs(self.data_collator.contrasts))
         # The loss below is scaled for gradient accumulation already; `Trainer` must not divide again.
         self.model_accepts_loss_kwargs = True
@@ -119,6 +116,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Summary tokens, labelled and contrasted rows of a step, over its micro-batches and processes."""
+        if self.contrastive_weight and not all(map(self._contrasts, batch_samples)):
+            raise ValueError(f"contrastive_weight: expected training rows with {ROW!r}, got a batch without")
         counts = sum((self._count(batch) for batch in batch_samples), torch.zeros(3)).to(device)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
@@ -130,10 +129,19 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         contrasted = (kept.any(1) & batch[f"{CONTRAST}rows"]).sum() if self._contrasts(batch) else rows * 0
         return torch.stack([kept.sum(), rows, contrasted]).to("cpu", torch.float)
 
-    def _is_contrasted(self):
-        rows = self.train_dataset is None or ROW in next(iter(self.train_dataset), {})
-        collated = getattr(self.data_collator, "contrasts", None) is not None
-        return rows and collated and not self.args.remove_unused_columns
+    def _check_contrasts(self):
+        """Refuse what leaves nothing to contrast; rows that may be read once only are checked in batches."""
+        collator, problem = self.data_collator, None
+        if getattr(collator, "contrasts", None) is None:
+            problem = f"a CrossTaskCollator with `contrasts`, got a {type(collator).__name__} without"
+        elif self.args.remove_unused_columns:
+            problem = f"remove_unused_columns=False, as True leaves no {ROW!r} in the rows"
+        elif self.train_dataset is not None and not isinstance(self.train_dataset, IterableDataset):
+            first = next(iter(self.train_dataset), {})
+            if ROW not in first:
+                problem = f"training rows with {ROW!r}, got {', '.join(first) or 'none'}"
+        if problem:
+            raise ValueError(f"contrastive_weight: expected {problem}")
 
     def _contrasts(self, batch):
         return self.contrastive_weight > 0 and f"{CONTRAST}rows" in batch
@@ -268,11 +276,13 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         )
 
     def log(self, logs, *args, **kwargs):
-        if "loss" in logs and self._train_sums and self.is_fused:
+        names = (PARTS[:2] if self.is_fused else ()) + (PARTS[2:] if self.contrastive_weight else ())
+        if "loss" in logs and self._train_sums and names:
             steps = max(self.state.global_step - self._summed_from_step, 1)
-            sums = self._train_sums.over_processes(self.accelerator)
-            parts = PARTS if self.contrastive_weight else PARTS[:2]
-            logs.update({name: (value / steps).item() for name, value in zip(parts, sums, strict=False)})
+            sums = self._train_sums.over_processes(self.accelerator) / steps
+            logs.update(
+                {name: value for name, value in zip(PARTS, sums.tolist(), strict=True) if name in names}
+            )
         if "loss" in logs and (gate := getattr(self.model, "gate", None)) is not None:
             logs.update(zip(GATES, gate.gates.detach().tanh().tolist(), strict=True))
         if "loss" in logs:
@@ -342,8 +352,13 @@ class _Epochs(TrainerCallback):
     def __init__(self, contrasts):
         self.contrasts = contrasts
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        # Counted from there: of data without a length, the state's epochs are shares of all steps.
+        self.epoch = int(state.epoch or 0)
+
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.contrasts.set_epoch(int(state.epoch or 0))
+        self.contrasts.set_epoch(self.epoch)
+        self.epoch += 1
 
 
 class _Sums:

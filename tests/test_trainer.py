@@ -7,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from sklearn.metrics import roc_auc_score
+from torch.utils.data import IterableDataset
 from transformers import Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer
@@ -431,8 +432,10 @@ def test_the_contrastive_loss_is_that_of_its_definition(processor, tmp_path, sum
         trainer.train()
         weights.append(model.state_dict())
         found.append(logged(trainer)[0])
-        if not plain:
-            assert logged(trainer, "contrastive_loss")[0] == pytest.approx(expected, rel=1e-4)
+        assert logged(trainer, "contrastive_loss")[0] == pytest.approx(expected, rel=1e-4)
+        if plain:
+            assert not logged(trainer, "summary_loss")
+        else:
             parts = [logged(trainer, name)[0] for name in ("summary_loss", "answerability_loss")]
             assert found[-1] == pytest.approx(sum(parts) + 0.3 * expected, rel=1e-4)
     assert found[0] == pytest.approx(found[1], rel=1e-4)
@@ -467,13 +470,73 @@ def test_contrasts_are_told_the_epoch_also_of_a_resumed_run(processor, tmp_path)
         assert told == expected, checkpoint
 
 
-def test_a_weight_without_contrasts_is_refused(processor, tmp_path):
+class Stream(IterableDataset):
+    """Rows that can be read once."""
+
+    def __init__(self, rows):
+        self.rows = iter(list(rows))
+
+    def __iter__(self):
+        return self.rows
+
+
+def test_contrasts_are_told_the_epochs_of_data_without_a_length(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    told = []
+    contrasts.set_epoch = told.append
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    settings |= {"train": data.to_iterable_dataset(), "max_steps": 4}
+    trainer = trainer_of(fused(processor), processor, tmp_path, **settings)
+    trainer.train()
+    assert told == [0, 1, 2, 3]
+    told.clear()
+    trainer.train()
+    assert told == [0, 1, 2, 3]
+
+
+def test_no_row_of_a_stream_is_lost(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    losses = []
+    for rows in (data, Stream(data)):
+        trainer = trainer_of(fused(processor), processor, tmp_path, train=rows, **settings)
+        trainer.train()
+        losses.append(logged(trainer))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    trainer = trainer_of(
+        fused(processor), processor, tmp_path, train=Stream(data.remove_columns(ROW)), **settings
+    )
+    with pytest.raises(
+        ValueError, match="^contrastive_weight: expected training rows with 'row', got a batch"
+    ):
+        trainer.train()
+
+
+UNCONTRASTED = {
+    "collator": (
+        {"contrasts": None},
+        "a CrossTaskCollator with `contrasts`, got a CrossTaskCollator without",
+    ),
+    "columns": ({"remove_unused_columns": True}, "remove_unused_columns=False, as True leaves no 'row'"),
+    "rows": ({"train": []}, "training rows with 'row', got none"),
+}
+
+
+@pytest.mark.parametrize(("settings", "words"), UNCONTRASTED.values(), ids=UNCONTRASTED)
+def test_a_weight_without_contrasts_is_refused(processor, tmp_path, settings, words):
     data, contrasts, _, _ = contrasted(processor)
     right = {"train": data, "contrasts": contrasts, "remove_unused_columns": False}
-    wrong = ({"train": data.remove_columns(ROW)}, {"contrasts": None}, {"remove_unused_columns": True})
-    for settings in wrong:
-        with pytest.raises(ValueError, match="^contrastive_weight: expected a CrossTaskCollator with "):
-            trainer_of(fused(processor), processor, tmp_path, contrastive_weight=0.3, **right | settings)
+    with pytest.raises(ValueError, match=f"^contrastive_weight: expected {words}"):
+        trainer_of(fused(processor), processor, tmp_path, contrastive_weight=0.3, **right | settings)
+
+
+def test_rows_that_do_not_name_their_place_are_refused(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    with pytest.raises(
+        ValueError, match="^contrastive_weight: expected training rows with 'row', got .*labels"
+    ):
+        trainer_of(fused(processor), processor, tmp_path, train=data.remove_columns(ROW), **settings)
 
 
 def test_without_a_weight_nothing_is_contrasted(processor, tmp_path):
