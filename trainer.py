@@ -190,11 +190,26 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             for name, value in inputs.items()
             if name.startswith(CONTRAST) and name != f"{CONTRAST}rows"
         }
+        if self.is_fused and self.model.gate is None:
+            # Only the fusion, which nobody asks here, reads the question encoder's output: that of the own
+            # questions will do. It is given as it is, since DDP takes for unused what has no part in the
+            # last forward pass before the backward pass, and then fails at the gradients of the first.
+            others["question_encoder_outputs"] = (outputs["question_encoder_last_hidden_state"],)
+            others["question_attention_mask"] = inputs.get(
+                "question_attention_mask", inputs["attention_mask"]
+            )
         labels = self._summary_labels(inputs)
-        logits = outputs["logits"], model(**others, labels=inputs["labels"])["logits"]
+        logits = outputs["logits"], model(**others, **self._decoded(inputs["labels"]))["logits"]
         own, other = (log_likelihood(each, labels) for each in logits)
         kept = (labels != IGNORED).any(1) & inputs[f"{CONTRAST}rows"]
         return (softplus(other - own) * kept).sum() / kept.sum().clamp(min=1)
+
+    def _decoded(self, labels):
+        """What the decoder reads for these labels, without a loss of them where the model tells it apart."""
+        shifted = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+        if shifted is None:  # M2M100, NLLB and Blenderbot shift within their forward pass
+            return {"labels": labels}
+        return {"decoder_input_ids": shifted(labels=labels), "use_cache": False}
 
     def _weights(self, device):
         weight = getattr(self.model.config, "answerability_weight", 0.0)

@@ -8,7 +8,13 @@ import torch
 from datasets import Dataset
 from sklearn.metrics import roc_auc_score
 from torch.utils.data import IterableDataset
-from transformers import Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
+from transformers import (
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    Seq2SeqTrainingArguments,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer
 from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator
@@ -537,6 +543,44 @@ def test_rows_that_do_not_name_their_place_are_refused(processor, tmp_path):
         ValueError, match="^contrastive_weight: expected training rows with 'row', got .*labels"
     ):
         trainer_of(fused(processor), processor, tmp_path, train=data.remove_columns(ROW), **settings)
+
+
+def calls_of(module):
+    """Counts the forward passes of a module."""
+    seen = []
+    module.register_forward_hook(lambda *_: seen.append(1))
+    return seen
+
+
+@pytest.mark.parametrize("own_tokenizer", [False, True])
+@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+def test_the_contrasts_are_read_by_what_writes_alone(processor, tmp_path, monkeypatch, fusion, own_tokenizer):
+    tokenizer = processor.tokenizer
+    both = CrossTaskProcessor(tokenizer, tokenizer if own_tokenizer else None, max_source_length=64)
+    data, contrasts, _, _ = contrasted(both)
+    model = fused(processor, fusion=fusion)
+    settings = {"train": data, "contrasts": contrasts, "contrastive_weight": 0.3}
+    trainer = trainer_of(model, both, tmp_path, **settings, remove_unused_columns=False)
+    batch = trainer.data_collator(list(data))
+    passes, questions, given = calls_of(model), calls_of(model.question_encoder), []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda **inputs: given.append(inputs) or forward(**inputs))
+    trainer.compute_loss(model, batch)
+    assert len(passes) == 2 and len(questions) == (2 if fusion == "gated" else 1)
+    assert "labels" in given[0] and "labels" not in given[1]
+
+
+def test_a_summarizer_that_shifts_its_labels_itself_is_contrasted(processor, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": len(processor.tokenizer)}
+    sizes |= {f"{part}_attention_heads": 4 for part in ("encoder", "decoder")}
+    sizes |= {f"{part}_ffn_dim": 32 for part in ("encoder", "decoder")}
+    model = M2M100ForConditionalGeneration(M2M100Config(**sizes, pad_token_id=0, decoder_start_token_id=2))
+    data, contrasts, _, _ = contrasted(processor)
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    trainer = trainer_of(model, processor, tmp_path, train=data.remove_columns("answerable"), **settings)
+    trainer.train()
+    assert logged(trainer, "contrastive_loss")[0] > 0
 
 
 def test_without_a_weight_nothing_is_contrasted(processor, tmp_path):
