@@ -42,7 +42,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
       p(summary | other question)), a mean over the rows that a summary loss is taken of and that the
       collator has another question for. A step takes about twice as long with it. It needs a
       [`CrossTaskCollator`] with `contrasts`, training rows that have `row`, their place in these, and
-      `remove_unused_columns=False`.
+      `remove_unused_columns=False`. Gradient checkpointing is not reentrant then, unless `args` say so, which
+      several processes cannot follow.
 
     Beyond it:
 
@@ -77,6 +78,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         self.contrastive_weight = contrastive_weight
         if contrastive_weight:
             self._check_contrasts()
+            avoid_reentry(self.args)
             self.add_callback(_Epochs(self.data_collator.contrasts))
         # The loss below is scaled for gradient accumulation already; `Trainer` must not divide again.
         self.model_accepts_loss_kwargs = True
@@ -353,6 +355,27 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         if predictions and self._text_metrics is not None:
             metrics |= self._text_metrics(EvalPrediction(predictions[0], references[0]))
         return metrics
+
+
+def avoid_reentry(args):
+    """
+    Set gradient checkpointing, where it is on, to what two forward passes before a backward pass need in
+    several processes: the reentrant kind, which transformers 4 has by default, reports each gradient twice.
+
+    Raises:
+        ValueError: where there are several and the reentrant kind is asked for.
+    """
+    if not args.gradient_checkpointing:
+        return
+    settings = {"use_reentrant": False} | (args.gradient_checkpointing_kwargs or {})
+    if settings["use_reentrant"] and args.world_size > 1:
+        raise ValueError(
+            "gradient_checkpointing_kwargs: expected use_reentrant to be False beside contrastive_weight, as "
+            f"there are {args.world_size} processes, got {settings['use_reentrant']}"
+        )
+    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):  # the later name
+        if hasattr(args, name):
+            setattr(args, name, settings)
 
 
 def _check_number(name, value):

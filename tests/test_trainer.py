@@ -19,7 +19,7 @@ from transformers import (
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer
 from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator
 from crosstask.data.tokenizer import train_tokenizer
-from crosstask.trainer import NonFiniteLossError
+from crosstask.trainer import NonFiniteLossError, avoid_reentry
 
 TEXTS = ["the mayor opened the old bridge on May 3", "rain fell for two days", "who opened the bridge ?"]
 
@@ -581,6 +581,33 @@ def test_a_summarizer_that_shifts_its_labels_itself_is_contrasted(processor, tmp
     trainer = trainer_of(model, processor, tmp_path, train=data.remove_columns("answerable"), **settings)
     trainer.train()
     assert logged(trainer, "contrastive_loss")[0] > 0
+
+
+@pytest.mark.parametrize("given", [None, {"use_reentrant": True}, {"preserve_rng_state": True}])
+def test_checkpointed_layers_are_not_reentered_unless_asked_for(processor, tmp_path, monkeypatch, given):
+    data, contrasts, _, _ = contrasted(processor)
+    settings = {"train": data, "remove_unused_columns": False, "contrastive_weight": 0.3}
+    settings |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": given}
+    used, checkpoint = [], torch.utils.checkpoint.checkpoint
+
+    def seen(*args, use_reentrant, **kwargs):
+        used.append(use_reentrant)
+        return checkpoint(*args, use_reentrant=use_reentrant, **kwargs)
+
+    for module in ("torch.utils.checkpoint", "transformers.modeling_utils"):
+        monkeypatch.setattr(f"{module}.checkpoint", seen)
+    trainer = trainer_of(fused(processor), processor, tmp_path, contrasts=contrasts, **settings)
+    trainer.train()
+    assert used and set(used) == {bool(given and given.get("use_reentrant"))}
+    # As of several processes, whose gradients would be reported twice.
+    monkeypatch.setattr(Seq2SeqTrainingArguments, "world_size", 2)
+    if given and "use_reentrant" in given:
+        with pytest.raises(
+            ValueError, match="^gradient_checkpointing_kwargs: expected use_reentrant to be Fa"
+        ):
+            avoid_reentry(trainer.args)
+    else:
+        avoid_reentry(trainer.args)
 
 
 def test_without_a_weight_nothing_is_contrasted(processor, tmp_path):
