@@ -27,6 +27,7 @@ FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "cr
 MODEL_KEYS = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout", "share_base")
 MODEL_KEYS += ("answerability_weight", "summary_loss_on", "prompt", "max_source_length")
 SHAPE_KEYS = MODEL_KEYS[:6]  # of them those that make a fusion what it is
+JOINT_KEYS = ("contrastive_weight", "fusion_learning_rate")  # of StageArguments what only fuse reads
 TRAINABLE = ("decoder_layers",)
 PARTS = ("summarizer", "summarizer_config", "question_answerer", "question_answerer_config")
 
@@ -140,6 +141,7 @@ class RunArguments:
         """What the last stage would refuse, before the first one is trained."""
         at_least(1, self, "vocab_size", "max_source_length")
         at_least(1, self, "fusion_num_heads", "fusion_dim", "fusion_ffn_dim")
+        at_least(0, self, "answerability_weight")
         try:
             self.prompt.format(question="")
         except (AttributeError, LookupError, ValueError) as error:
@@ -209,7 +211,7 @@ class StageArguments:
         self.data_options = mapping(self.data_options, "data_options")
         self.peft = mapping(self.peft, "peft")
         self.trainable = mapping(self.trainable, "trainable")
-        at_least(0, self, "lora_r", "contrastive_weight")
+        at_least(0, self, "lora_r", *JOINT_KEYS)
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout: expected at least 0 and below 1, got {self.lora_dropout}")
 
@@ -266,6 +268,10 @@ def read_recipe(path, overrides=()):
             where = f"{source}: {stage}" if stage else source
             if stage and (misplaced := sorted(run_keys & table.keys())):
                 raise ConfigError(f"{where}: {misplaced[0]} holds for the whole run, expected at the top")
+            if stage not in ("", "fuse") and (misplaced := sorted(table.keys() & {*JOINT_KEYS})):
+                raise ConfigError(
+                    f"{where}: {misplaced[0]} is of the joint stage, expected at the top or under fuse"
+                )
             check_keys(table, stage_keys if stage else run_keys | stage_keys, where)
 
     merged = values[""] | flags[""]

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import io
 import json
+import math
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -175,11 +176,12 @@ def mapping(value, name):
 
 
 def at_least(minimum, arguments, *names):
-    """Refuse arguments of these names that are below a minimum."""
+    """Refuse arguments of these names that are below a minimum, or no finite numbers."""
     for name in names:
         value = getattr(arguments, name)
-        if value is not None and value < minimum:
-            raise ConfigError(f"{name}: expected {minimum} or more, got {value}")
+        if value is not None and not minimum <= value < math.inf:
+            finite = "" if math.isfinite(value) else "a finite number of "
+            raise ConfigError(f"{name}: expected {finite}{minimum} or more, got {value}")
 
 
 def lock_folder(folder):

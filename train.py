@@ -35,7 +35,7 @@ from transformers import (
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor
 from crosstask.arguments import FOLDERS, MODEL_KEYS, STAGES, RunArguments, StageArguments, read_recipe
-from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, contrasts_of
+from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, have_contrasts
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.schema import NO_ANSWER, DataError
 from crosstask.data.tokenizer import train_tokenizer
@@ -46,7 +46,7 @@ from crosstask.hub import prepare_push, push
 from crosstask.processing_crosstask import IGNORED, QuestionTooLongError
 from crosstask.recipes import ConfigError, claim, lock_folder
 from crosstask.storage import save_whole, write_text
-from crosstask.trainer import CrossTaskTrainer, NonFiniteLossError
+from crosstask.trainer import CrossTaskTrainer, NonFiniteLossError, avoid_reentry
 from crosstask.tuning import adapter_config, merged, quantization_config, train_last, with_adapter
 from crosstask.upload import HubError
 
@@ -187,10 +187,14 @@ class Stage:
         if self.name == "fuse" and not rows.keys() & {"validation", "test"}:
             raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
         if self.name == "fuse" and self.arguments.contrastive_weight:
+            try:
+                avoid_reentry(self.training)
+            except ValueError as error:
+                raise ConfigError(f"fuse: {error}") from error
             learned = rows["train"]["answerable"] if self.run.summary_loss_on == "answerable" else None
-            contrasts = contrasts_of(rows["train"])
+            contrasted = have_contrasts(rows["train"])
             if not any(
-                others and (learned is None or learned[row] == 1) for row, others in enumerate(contrasts)
+                found and (learned is None or learned[row] == 1) for row, found in enumerate(contrasted)
             ):
                 raise DataError(
                     f"{data}: expected training passages with several questions and summaries, for "

@@ -2,12 +2,14 @@
 
 import math
 import shutil
+from numbers import Real
 from pathlib import Path
 
 import torch
 import yaml
 from huggingface_hub import HfApi
 from torch.nn.functional import softplus
+from torch.utils.data import IterableDataset
 from transformers import EvalPrediction, Seq2SeqTrainer, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
@@ -40,15 +42,16 @@ class CrossTaskTrainer(Seq2SeqTrainer):
       p(summary | other question)), a mean over the rows that a summary loss is taken of and that the
       collator has another question for. A step takes about twice as long with it. It needs a
       [`CrossTaskCollator`] with `contrasts`, training rows that have `row`, their place in these, and
-      `remove_unused_columns=False`.
+      `remove_unused_columns=False`. Gradient checkpointing is not reentrant then, unless `args` say so, which
+      several processes cannot follow.
 
     Beyond it:
 
     - The loss of a step is the same however its rows are spread over processes and accumulated
       micro-batches: the summary loss is a mean over the step's summary tokens, the answerability loss
       over its labelled rows.
-    - `summary_loss` and `answerability_loss` are logged beside `loss` (in nats), and `contrastive_loss` where
-      it has a weight.
+    - `summary_loss` and `answerability_loss` of a cross-task model are logged beside `loss` (in nats), and
+      `contrastive_loss` of any model where it has a weight.
     - With `fusion="gated"` also `gate_attention` and `gate_feed_forward`, how far the gates are open (the
       `tanh` of each, 0 where closed).
     - Evaluation reports `eval_answerability_accuracy` and `eval_answerability_auroc` of the rows' own
@@ -62,15 +65,20 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     def __init__(
         self, *args, compute_metrics=None, fusion_learning_rate=None, contrastive_weight=0.0, **kwargs
     ):
+        _check_number("contrastive_weight", contrastive_weight)
         super().__init__(*args, **kwargs)
+        if fusion_learning_rate is not None:
+            _check_number("fusion_learning_rate", fusion_learning_rate)
+            if self.optimizer is not None:
+                raise ValueError(
+                    "fusion_learning_rate: expected no optimizer beside it, whose groups have rates of their "
+                    f"own, got {type(self.optimizer).__name__}"
+                )
         self.fusion_learning_rate = fusion_learning_rate
         self.contrastive_weight = contrastive_weight
-        if contrastive_weight and not self._is_contrasted():
-            raise ValueError(
-                f"contrastive_weight: expected a CrossTaskCollator with `contrasts`, rows with {ROW!r} "
-                "and remove_unused_columns=False"
-            )
         if contrastive_weight:
+            self._check_contrasts()
+            avoid_reentry(self.args)
             self.add_callback(_Epochs(self.data_collator.contrasts))
         # The loss below is scaled for gradient accumulation already; `Trainer` must not divide again.
         self.model_accepts_loss_kwargs = True
@@ -92,8 +100,9 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return optimizer_class, kwargs
 
     def create_optimizer(self, *args, **kwargs):
+        made = self.optimizer is None  # and not by an earlier call, as of a second `train`
         optimizer = super().create_optimizer(*args, **kwargs)
-        if self.fusion_learning_rate is not None:
+        if made and self.fusion_learning_rate is not None:
             own = {
                 id(parameter)
                 for name, parameter in self.model.named_parameters()
@@ -104,10 +113,13 @@ class CrossTaskTrainer(Seq2SeqTrainer):
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
                 if fused:
                     optimizer.add_param_group(group | {"params": fused, "lr": self.fusion_learning_rate})
+            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Summary tokens, labelled and contrasted rows of a step, over its micro-batches and processes."""
+        if self.contrastive_weight and not all(map(self._contrasts, batch_samples)):
+            raise ValueError(f"contrastive_weight: expected training rows with {ROW!r}, got a batch without")
         counts = sum((self._count(batch) for batch in batch_samples), torch.zeros(3)).to(device)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
@@ -119,10 +131,19 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         contrasted = (kept.any(1) & batch[f"{CONTRAST}rows"]).sum() if self._contrasts(batch) else rows * 0
         return torch.stack([kept.sum(), rows, contrasted]).to("cpu", torch.float)
 
-    def _is_contrasted(self):
-        rows = self.train_dataset is None or ROW in next(iter(self.train_dataset), {})
-        collated = getattr(self.data_collator, "contrasts", None) is not None
-        return rows and collated and not self.args.remove_unused_columns
+    def _check_contrasts(self):
+        """Refuse what leaves nothing to contrast; rows that may be read once only are checked in batches."""
+        collator, problem = self.data_collator, None
+        if getattr(collator, "contrasts", None) is None:
+            problem = f"a CrossTaskCollator with `contrasts`, got a {type(collator).__name__} without"
+        elif self.args.remove_unused_columns:
+            problem = f"remove_unused_columns=False, as True leaves no {ROW!r} in the rows"
+        elif self.train_dataset is not None and not isinstance(self.train_dataset, IterableDataset):
+            first = next(iter(self.train_dataset), {})
+            if ROW not in first:
+                problem = f"training rows with {ROW!r}, got {', '.join(first) or 'none'}"
+        if problem:
+            raise ValueError(f"contrastive_weight: expected {problem}")
 
     def _contrasts(self, batch):
         return self.contrastive_weight > 0 and f"{CONTRAST}rows" in batch
@@ -171,11 +192,26 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             for name, value in inputs.items()
             if name.startswith(CONTRAST) and name != f"{CONTRAST}rows"
         }
+        if self.is_fused and self.model.gate is None:
+            # Only the fusion, which nobody asks here, reads the question encoder's output: that of the own
+            # questions will do. It is given as it is, since DDP takes for unused what has no part in the
+            # last forward pass before the backward pass, and then fails at the gradients of the first.
+            others["question_encoder_outputs"] = (outputs["question_encoder_last_hidden_state"],)
+            others["question_attention_mask"] = inputs.get(
+                "question_attention_mask", inputs["attention_mask"]
+            )
         labels = self._summary_labels(inputs)
-        logits = outputs["logits"], model(**others, labels=inputs["labels"])["logits"]
+        logits = outputs["logits"], model(**others, **self._decoded(inputs["labels"]))["logits"]
         own, other = (log_likelihood(each, labels) for each in logits)
         kept = (labels != IGNORED).any(1) & inputs[f"{CONTRAST}rows"]
         return (softplus(other - own) * kept).sum() / kept.sum().clamp(min=1)
+
+    def _decoded(self, labels):
+        """What the decoder reads for these labels, without a loss of them where the model tells it apart."""
+        shifted = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+        if shifted is None:  # M2M100, NLLB and Blenderbot shift within their forward pass
+            return {"labels": labels}
+        return {"decoder_input_ids": shifted(labels=labels), "use_cache": False}
 
     def _weights(self, device):
         weight = getattr(self.model.config, "answerability_weight", 0.0)
@@ -257,11 +293,13 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         )
 
     def log(self, logs, *args, **kwargs):
-        if "loss" in logs and self._train_sums and self.is_fused:
+        names = (PARTS[:2] if self.is_fused else ()) + (PARTS[2:] if self.contrastive_weight else ())
+        if "loss" in logs and self._train_sums and names:
             steps = max(self.state.global_step - self._summed_from_step, 1)
-            sums = self._train_sums.over_processes(self.accelerator)
-            parts = PARTS if self.contrastive_weight else PARTS[:2]
-            logs.update({name: (value / steps).item() for name, value in zip(parts, sums, strict=False)})
+            sums = self._train_sums.over_processes(self.accelerator) / steps
+            logs.update(
+                {name: value for name, value in zip(PARTS, sums.tolist(), strict=True) if name in names}
+            )
         if "loss" in logs and (gate := getattr(self.model, "gate", None)) is not None:
             logs.update(zip(GATES, gate.gates.detach().tanh().tolist(), strict=True))
         if "loss" in logs:
@@ -319,14 +357,46 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return metrics
 
 
+def avoid_reentry(args):
+    """
+    Set gradient checkpointing, where it is on, to what two forward passes before a backward pass need in
+    several processes: the reentrant kind, which transformers 4 has by default, reports each gradient twice.
+
+    Raises:
+        ValueError: where there are several and the reentrant kind is asked for.
+    """
+    if not args.gradient_checkpointing:
+        return
+    settings = {"use_reentrant": False} | (args.gradient_checkpointing_kwargs or {})
+    if settings["use_reentrant"] and args.world_size > 1:
+        raise ValueError(
+            "gradient_checkpointing_kwargs: expected use_reentrant to be False beside contrastive_weight, as "
+            f"there are {args.world_size} processes, got {settings['use_reentrant']}"
+        )
+    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):  # the later name
+        if hasattr(args, name):
+            setattr(args, name, settings)
+
+
+def _check_number(name, value):
+    correct = isinstance(value, Real) and not isinstance(value, bool)
+    if not correct or not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a finite number of 0 or more, got {value!r}")
+
+
 class _Epochs(TrainerCallback):
     """Tells the contrasts which epoch they are drawn for; it begins before its batches are made."""
 
     def __init__(self, contrasts):
         self.contrasts = contrasts
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        # Counted from there: of data without a length, the state's epochs are shares of all steps.
+        self.epoch = int(state.epoch or 0)
+
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.contrasts.set_epoch(int(state.epoch or 0))
+        self.contrasts.set_epoch(self.epoch)
+        self.epoch += 1
 
 
 class _Sums:

@@ -1,5 +1,6 @@
 """Recipes: file and flags mean the same, the most particular value wins, a mistake is one clear sentence."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,32 @@ WRONG = {
     "fusion": ({"fusion": "gate"}, "fusion.*classifier.*'gate'"),
     "summary_loss_on": ({"summary_loss_on": "none"}, "summary_loss_on.*answerable.*'none'"),
     "weight": ({"answerability_weight": -1}, "answerability_weight.*0 or more"),
+    "weight that is no number": (
+        {"answerability_weight": math.nan},
+        "answerability_weight: expected a finite number of 0 or more, got nan",
+    ),
+    "contrastive weight": ({"contrastive_weight": -0.1}, "contrastive_weight: expected 0 or more, got -0.1"),
+    "contrastive weight that is no number": (
+        {"fuse": {"contrastive_weight": math.nan}},
+        "fuse: contrastive_weight: expected a finite number of 0 or more, got nan",
+    ),
+    "contrastive weight without end": (
+        {"contrastive_weight": math.inf},
+        "finite number of 0 or more, got inf",
+    ),
+    "fusion's rate": ({"fusion_learning_rate": -1}, "fusion_learning_rate: expected 0 or more, got -1.0"),
+    "fusion's rate that is no number": (
+        {"fuse": {"fusion_learning_rate": math.nan}},
+        "fusion_learning_rate: expected a finite number of 0 or more, got nan",
+    ),
+    "contrastive weight elsewhere": (
+        {"summarize": {"contrastive_weight": 0.3}},
+        "recipe.yaml: summarize: contrastive_weight is of the joint stage, expected at the top or under fuse",
+    ),
+    "fusion's rate elsewhere": (
+        {"answer": {"fusion_learning_rate": 1e-3}},
+        "recipe.yaml: answer: fusion_learning_rate is of the joint stage",
+    ),
     "dropout": ({"fusion_dropout": 1.0}, "fusion_dropout.*below 1"),
     "heads": ({"fusion_num_heads": 0}, "fusion_num_heads: expected 1 or more, got 0"),
     "heads and width": ({"fusion_num_heads": 3, "fusion_dim": 8}, "fusion_num_heads.*divide"),
@@ -255,6 +282,11 @@ WRONG_FLAGS = {
         "--fus.seed: expected one of summarize, answer, fuse before the dot",
     ),
     "two dots": (["--fuse.a.seed", "1"], "--fuse.a.seed: expected one of"),
+    "of the joint stage in another": (
+        ["--summarize.contrastive_weight", "0.3"],
+        "command line: summarize: contrastive_weight is of the joint stage",
+    ),
+    "no number": (["--answerability_weight", ".nan"], "answerability_weight: expected a finite number"),
     "no key": (["seed", "1"], "expected --key before 'seed'"),
     "one dash": (["-s", "1"], "expected --key before '-s'"),
     "nothing but dashes": (["--"], "unknown key ''"),
@@ -309,6 +341,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 def test_lora_of_the_joint_stage_alone_may_start_from_scratch(read):
     assert value_of(read(fuse={"lora_r": 2}), "lora_r") == 2
     assert value_of(read(lora_r=2, **PRETRAINED), "lora_r", "summarize") == 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("contrastive_weight", 0.3), ("fusion_learning_rate", 0.01)])
+def test_what_the_joint_stage_reads_may_stand_at_the_top(read, name, value):
+    for recipe in (read(**{name: value}), read(fuse={name: value}), read(f"--{name}", value)):
+        assert value_of(recipe, name) == value
+    assert value_of(read(f"--fuse.{name}", value), name) == value
 
 
 def on_any_machine(path):

@@ -11,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tiny_run import TINY
-from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
+from transformers import BertConfig, BertModel, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
 
 from crosstask import train
 from crosstask.data.briefs import generate
@@ -102,6 +102,16 @@ def answerer(folder):
 def test_an_unknown_key_is_named_with_the_nearest(refused):
     assert "recipe.yaml: unknown key 'fusion_head'; did you mean 'fusion" in refused(fusion_head=1)
     assert "unknown key 'lerning_rate'; did you mean 'learning_rate'" in refused("--lerning_rate", 1)
+
+
+def test_reentrant_checkpointing_of_contrasts_is_refused_before_the_first_stage(
+    refused, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Seq2SeqTrainingArguments, "world_size", 2)
+    settings = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    sentence = refused(contrastive_weight=0.3, **settings)
+    assert "fuse: gradient_checkpointing_kwargs: expected use_reentrant to be False beside contra" in sentence
+    assert not (tmp_path / "run" / "summarizer").exists()
 
 
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path):

@@ -7,12 +7,19 @@ import pytest
 import torch
 from datasets import Dataset
 from sklearn.metrics import roc_auc_score
-from transformers import Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
+from torch.utils.data import IterableDataset
+from transformers import (
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    Seq2SeqTrainingArguments,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer
 from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator
 from crosstask.data.tokenizer import train_tokenizer
-from crosstask.trainer import NonFiniteLossError
+from crosstask.trainer import NonFiniteLossError, avoid_reentry
 
 TEXTS = ["the mayor opened the old bridge on May 3", "rain fell for two days", "who opened the bridge ?"]
 
@@ -317,6 +324,48 @@ def test_the_fusion_has_a_learning_rate_of_its_own(processor, tmp_path, optim):
         assert faster[part] == pytest.approx(same[part])
 
 
+def test_a_second_training_keeps_the_groups_of_the_first(processor, tmp_path):
+    settings = {"optim": "adamw_torch", "fusion_learning_rate": 1e-1, "learning_rate": 1e-3}
+    trainer = trainer_of(fused(processor, fusion="gated"), processor, tmp_path, **settings)
+    found = []
+    for _ in range(3):
+        trainer.train()
+        found.append([(len(group["params"]), group["lr"]) for group in trainer.optimizer.param_groups])
+    assert found[0] == found[1] == found[2]
+    assert {rate for _, rate in found[0]} == {1e-1, 1e-3} and all(count for count, _ in found[0])
+
+
+def test_a_fusion_that_is_trained_alone_has_no_empty_groups_beside_it(processor, tmp_path):
+    model = fused(processor, fusion="gated").requires_grad_(False)
+    model.fusion.requires_grad_(True), model.gate.requires_grad_(True)
+    trainer = trainer_of(model, processor, tmp_path, optim="adamw_torch", fusion_learning_rate=1e-1)
+    trainer.train()
+    groups = trainer.optimizer.param_groups
+    assert all(group["params"] and group["lr"] == 1e-1 for group in groups)
+    assert logged(trainer, "learning_rate") == [1e-1]
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_the_rates_of_ones_own_optimizer_are_not_overridden(processor, tmp_path, scheduled):
+    model = fused(processor)
+    optimizer = torch.optim.AdamW(model.parameters())
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0) if scheduled else None
+    arguments = Seq2SeqTrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    settings = {"model": model, "args": arguments, "optimizers": (optimizer, scheduler)}
+    with pytest.raises(ValueError, match="^fusion_learning_rate: expected no optimizer .* got AdamW$"):
+        CrossTaskTrainer(**settings, fusion_learning_rate=1e-3)
+    CrossTaskTrainer(**settings)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, "0.3", True, None])
+@pytest.mark.parametrize("name", ["contrastive_weight", "fusion_learning_rate"])
+def test_what_is_no_weight_or_rate_is_refused(processor, tmp_path, name, value):
+    if (name, value) == ("fusion_learning_rate", None):
+        return  # that of the other parts
+    with pytest.raises(ValueError, match=f"^{name}: expected a finite number of 0 or more, got {value!r}$"):
+        trainer_of(fused(processor), processor, tmp_path, **{name: value})
+
+
 def test_the_gates_open_and_are_logged(processor, tmp_path):
     model = fused(processor, fusion="gated")
     trainer = trainer_of(model, processor, tmp_path, optim="adamw_torch", learning_rate=1e-2, max_steps=3)
@@ -389,8 +438,10 @@ def test_the_contrastive_loss_is_that_of_its_definition(processor, tmp_path, sum
         trainer.train()
         weights.append(model.state_dict())
         found.append(logged(trainer)[0])
-        if not plain:
-            assert logged(trainer, "contrastive_loss")[0] == pytest.approx(expected, rel=1e-4)
+        assert logged(trainer, "contrastive_loss")[0] == pytest.approx(expected, rel=1e-4)
+        if plain:
+            assert not logged(trainer, "summary_loss")
+        else:
             parts = [logged(trainer, name)[0] for name in ("summary_loss", "answerability_loss")]
             assert found[-1] == pytest.approx(sum(parts) + 0.3 * expected, rel=1e-4)
     assert found[0] == pytest.approx(found[1], rel=1e-4)
@@ -425,13 +476,138 @@ def test_contrasts_are_told_the_epoch_also_of_a_resumed_run(processor, tmp_path)
         assert told == expected, checkpoint
 
 
-def test_a_weight_without_contrasts_is_refused(processor, tmp_path):
+class Stream(IterableDataset):
+    """Rows that can be read once."""
+
+    def __init__(self, rows):
+        self.rows = iter(list(rows))
+
+    def __iter__(self):
+        return self.rows
+
+
+def test_contrasts_are_told_the_epochs_of_data_without_a_length(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    told = []
+    contrasts.set_epoch = told.append
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    settings |= {"train": data.to_iterable_dataset(), "max_steps": 4}
+    trainer = trainer_of(fused(processor), processor, tmp_path, **settings)
+    trainer.train()
+    assert told == [0, 1, 2, 3]
+    told.clear()
+    trainer.train()
+    assert told == [0, 1, 2, 3]
+
+
+def test_no_row_of_a_stream_is_lost(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    losses = []
+    for rows in (data, Stream(data)):
+        trainer = trainer_of(fused(processor), processor, tmp_path, train=rows, **settings)
+        trainer.train()
+        losses.append(logged(trainer))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    trainer = trainer_of(
+        fused(processor), processor, tmp_path, train=Stream(data.remove_columns(ROW)), **settings
+    )
+    with pytest.raises(
+        ValueError, match="^contrastive_weight: expected training rows with 'row', got a batch"
+    ):
+        trainer.train()
+
+
+UNCONTRASTED = {
+    "collator": (
+        {"contrasts": None},
+        "a CrossTaskCollator with `contrasts`, got a CrossTaskCollator without",
+    ),
+    "columns": ({"remove_unused_columns": True}, "remove_unused_columns=False, as True leaves no 'row'"),
+    "rows": ({"train": []}, "training rows with 'row', got none"),
+}
+
+
+@pytest.mark.parametrize(("settings", "words"), UNCONTRASTED.values(), ids=UNCONTRASTED)
+def test_a_weight_without_contrasts_is_refused(processor, tmp_path, settings, words):
     data, contrasts, _, _ = contrasted(processor)
     right = {"train": data, "contrasts": contrasts, "remove_unused_columns": False}
-    wrong = ({"train": data.remove_columns(ROW)}, {"contrasts": None}, {"remove_unused_columns": True})
-    for settings in wrong:
-        with pytest.raises(ValueError, match="^contrastive_weight: expected a CrossTaskCollator with "):
-            trainer_of(fused(processor), processor, tmp_path, contrastive_weight=0.3, **right | settings)
+    with pytest.raises(ValueError, match=f"^contrastive_weight: expected {words}"):
+        trainer_of(fused(processor), processor, tmp_path, contrastive_weight=0.3, **right | settings)
+
+
+def test_rows_that_do_not_name_their_place_are_refused(processor, tmp_path):
+    data, contrasts, _, _ = contrasted(processor)
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    with pytest.raises(
+        ValueError, match="^contrastive_weight: expected training rows with 'row', got .*labels"
+    ):
+        trainer_of(fused(processor), processor, tmp_path, train=data.remove_columns(ROW), **settings)
+
+
+def calls_of(module):
+    """Counts the forward passes of a module."""
+    seen = []
+    module.register_forward_hook(lambda *_: seen.append(1))
+    return seen
+
+
+@pytest.mark.parametrize("own_tokenizer", [False, True])
+@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+def test_the_contrasts_are_read_by_what_writes_alone(processor, tmp_path, monkeypatch, fusion, own_tokenizer):
+    tokenizer = processor.tokenizer
+    both = CrossTaskProcessor(tokenizer, tokenizer if own_tokenizer else None, max_source_length=64)
+    data, contrasts, _, _ = contrasted(both)
+    model = fused(processor, fusion=fusion)
+    settings = {"train": data, "contrasts": contrasts, "contrastive_weight": 0.3}
+    trainer = trainer_of(model, both, tmp_path, **settings, remove_unused_columns=False)
+    batch = trainer.data_collator(list(data))
+    passes, questions, given = calls_of(model), calls_of(model.question_encoder), []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda **inputs: given.append(inputs) or forward(**inputs))
+    trainer.compute_loss(model, batch)
+    assert len(passes) == 2 and len(questions) == (2 if fusion == "gated" else 1)
+    assert "labels" in given[0] and "labels" not in given[1]
+
+
+def test_a_summarizer_that_shifts_its_labels_itself_is_contrasted(processor, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": len(processor.tokenizer)}
+    sizes |= {f"{part}_attention_heads": 4 for part in ("encoder", "decoder")}
+    sizes |= {f"{part}_ffn_dim": 32 for part in ("encoder", "decoder")}
+    model = M2M100ForConditionalGeneration(M2M100Config(**sizes, pad_token_id=0, decoder_start_token_id=2))
+    data, contrasts, _, _ = contrasted(processor)
+    settings = {"contrasts": contrasts, "contrastive_weight": 0.3, "remove_unused_columns": False}
+    trainer = trainer_of(model, processor, tmp_path, train=data.remove_columns("answerable"), **settings)
+    trainer.train()
+    assert logged(trainer, "contrastive_loss")[0] > 0
+
+
+@pytest.mark.parametrize("given", [None, {"use_reentrant": True}, {"preserve_rng_state": True}])
+def test_checkpointed_layers_are_not_reentered_unless_asked_for(processor, tmp_path, monkeypatch, given):
+    data, contrasts, _, _ = contrasted(processor)
+    settings = {"train": data, "remove_unused_columns": False, "contrastive_weight": 0.3}
+    settings |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": given}
+    used, checkpoint = [], torch.utils.checkpoint.checkpoint
+
+    def seen(*args, use_reentrant, **kwargs):
+        used.append(use_reentrant)
+        return checkpoint(*args, use_reentrant=use_reentrant, **kwargs)
+
+    for module in ("torch.utils.checkpoint", "transformers.modeling_utils"):
+        monkeypatch.setattr(f"{module}.checkpoint", seen)
+    trainer = trainer_of(fused(processor), processor, tmp_path, contrasts=contrasts, **settings)
+    trainer.train()
+    assert used and set(used) == {bool(given and given.get("use_reentrant"))}
+    # As of several processes, whose gradients would be reported twice.
+    monkeypatch.setattr(Seq2SeqTrainingArguments, "world_size", 2)
+    if given and "use_reentrant" in given:
+        with pytest.raises(
+            ValueError, match="^gradient_checkpointing_kwargs: expected use_reentrant to be Fa"
+        ):
+            avoid_reentry(trainer.args)
+    else:
+        avoid_reentry(trainer.args)
 
 
 def test_without_a_weight_nothing_is_contrasted(processor, tmp_path):

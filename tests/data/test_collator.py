@@ -1,11 +1,15 @@
 """Batches: as long as their longest row, to a multiple of 8, whatever the order of the rows."""
 
+import tracemalloc
+from random import Random
+
 import pytest
 import torch
+from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from crosstask import CrossTaskProcessor
-from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, contrasts_of
+from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, have_contrasts
 from crosstask.data.tokenizer import train_tokenizer
 
 TEXT = "the mayor opened the old bridge on May 3 after two days of rain"
@@ -141,7 +145,8 @@ def test_contrasts_are_other_questions_with_other_summaries_on_the_passage(proce
         for passage, question, summary in zip(*rows.values(), strict=True)
     ]
     contrasts = Contrasts(rows, encoded)
-    assert contrasts.others == [[1], [0, 2, 3], [1, 3], [1, 2], [], [], []]
+    assert [contrasts.of(row) for row in range(7)] == [[1], [0, 2, 3], [1, 3], [1, 2], [], [], []]
+    assert have_contrasts(rows) == [True] * 4 + [False] * 3
     collate = CrossTaskCollator(processor, contrasts=contrasts)
     batch = collate([row | {ROW: index} for index, row in enumerate(encoded)])
     assert batch["contrast_rows"].tolist() == [True] * 4 + [False] * 3
@@ -203,7 +208,77 @@ def test_contrasts_are_drawn_by_seed_and_epoch_alone(processor, workers):
 
 def test_questions_whose_summaries_nobody_wrote_are_contrasts():
     rows = {"passage": ["a"] * 3, "question": ["who ?", "when ?", "what ?"], "summary": ["x", "", ""]}
-    assert contrasts_of(rows)[0] == [1, 2]
+    assert Contrasts(rows, [{}] * 3).of(0) == [1, 2]
+    assert have_contrasts(rows) == [True] * 3
+
+
+def test_whether_a_row_has_contrasts_is_told_without_listing_them():
+    """Of random texts, few enough that all ways of being equal occur."""
+    for seed in range(20):
+        random = Random(seed)
+        rows = {name: [random.choice("abc") for _ in range(8)] for name in ("passage", "question", "summary")}
+        contrasts = Contrasts(rows, [{}] * 8)
+        assert have_contrasts(rows) == [bool(contrasts.of(row)) for row in range(8)]
+
+
+def test_a_draw_is_that_of_former_versions():
+    """What was drawn for a study is drawn for it again."""
+    rows = {
+        "passage": ["a", "b"] * 6,
+        "question": [f"who {n % 7} ?" for n in range(12)],
+        "summary": [f"x {n % 5}" for n in range(12)],
+    }
+    contrasts = Contrasts(rows, [{}] * 12, seed=3)
+    drawn = []
+    for epoch in range(3):
+        contrasts.set_epoch(epoch)
+        drawn.append([contrasts.draw(row) for row in range(12)])
+    assert drawn == [
+        [6, 9, 0, 11, 2, 9, 4, 3, 4, 5, 4, 9],
+        [8, 3, 4, 7, 6, 11, 4, 3, 2, 1, 2, 3],
+        [4, 9, 0, 1, 8, 11, 8, 3, 10, 1, 8, 7],
+    ]
+
+
+def test_many_questions_on_one_passage_take_little_memory():
+    count = 3000
+    rows = {"passage": ["a"] * count, "question": [f"who {n} ?" for n in range(count)]}
+    rows["summary"] = [f"x {n}" for n in range(count)]
+    tracemalloc.start()
+    try:
+        contrasts = Contrasts(rows, [{}] * count)
+        assert all(have_contrasts(rows))
+        assert 0 <= contrasts.draw(7) < count
+        assert tracemalloc.get_traced_memory()[1] < 1000 * count
+    finally:
+        tracemalloc.stop()
+
+
+WRONG = {
+    "column": ({"passage": ["a"], "question": ["who ?"]}, 1, "no summary among passage, question$"),
+    "columns": ({}, 0, "rows: expected the columns passage, question, summary, found no passage among none$"),
+    "lengths": (
+        {"passage": ["a"], "question": ["who ?"] * 2, "summary": ["x"]},
+        1,
+        "rows: expected columns of one length, got 1 of passage, 2 of question, 1 of summary$",
+    ),
+    "encoded": (
+        {"passage": ["a"] * 2, "question": ["who ?"] * 2, "summary": ["x"] * 2},
+        1,
+        "encoded: expected the 2 rows of `rows`, got 1$",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "count", "words"), WRONG.values(), ids=WRONG)
+def test_rows_that_are_no_set_are_refused_in_one_sentence(rows, count, words):
+    with pytest.raises(ValueError, match=words):
+        Contrasts(rows, [{}] * count)
+
+
+def test_a_table_without_a_column_is_refused_too():
+    with pytest.raises(ValueError, match="found no summary among passage, question$"):
+        have_contrasts(Dataset.from_dict({"passage": ["a"], "question": ["who ?"]}))
 
 
 def test_contrasts_have_the_question_encoders_inputs_too(with_question_tokenizer):
