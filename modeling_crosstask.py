@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForSeq2SeqLM, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    EncoderDecoderCache,
+    GenerationMixin,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 from .checkpoint_crosstask import MODEL_TAGS, CheckpointMixin
@@ -16,7 +22,7 @@ from .fusion_crosstask import CrossAttentionFusion, GatedCrossAttention
 from .loss_crosstask import joint_loss
 from .masks_crosstask import UNKNOWN, summary_mask, targets_of
 from .outputs_crosstask import CrossTaskOutput
-from .parts_crosstask import encoder_of, input_of, keep_weights, lm_head, load_part
+from .parts_crosstask import encoder_of, input_of, keep_weights, listen, lm_head, load_part
 from .sharing_crosstask import SharedEncoder, load_shared
 
 if TYPE_CHECKING:
@@ -87,6 +93,7 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
                 for name in module._keep_in_fp32_modules or ()
             }
         )
+        listen(lm_head(summarizer), summarizer.get_encoder())
         self.post_init()
 
     @classmethod
@@ -209,6 +216,7 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
                 resized = self.question_encoder.resize_token_embeddings(*args, **kwargs)
             # The encoder of a sequence-to-sequence model has a configuration of its own.
             self.config.question_encoder.vocab_size = resized.num_embeddings
+        listen(lm_head(self.summarizer))  # which may be a new one
         return embeddings
 
     def forward(
@@ -280,7 +288,7 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
         if isinstance(encoder_outputs, (tuple, list)):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
         question, question_mask = None, None
-        whole = past_key_values is None or past_key_values.get_seq_length() == 0
+        whole = past_key_values is None or not _has_begun(past_key_values)
         if decoder_question_memory is None and (whole or self.gate is not None):
             question, question_mask = self._encode_question(
                 input_ids,
@@ -399,3 +407,10 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
 def _first(*values):
     """The first value that is not None."""
     return next((value for value in values if value is not None), None)
+
+
+def _has_begun(cache):
+    """Whether a cache has decoding steps. A static one's length is a tensor, on which no graph can branch."""
+    if isinstance(cache, EncoderDecoderCache):
+        return cache.is_updated.get(0, False)
+    return cache.get_seq_length() > 0

@@ -201,12 +201,14 @@ def test_an_adapter_brings_its_own_gate(make_model, inputs, tmp_path):
     assert torch.equal(fresh.generate(**given, **SHORT), before)
 
 
-def test_compiled(make_model, inputs):
-    model = opened(make_model("t5", "bert", fusion="gated"))
+@pytest.mark.parametrize("question_encoder", ["t5", "bert"])
+def test_compiled(make_model, inputs, question_encoder):
+    model = opened(make_model("t5", question_encoder, fusion="gated"))
     given = inputs(model) | {"labels": torch.randint(3, 99, (2, 5))}
     torch._dynamo.reset()
     with torch.no_grad():
-        found, expected = torch.compile(model, backend="eager")(**given), model(**given)
+        found = torch.compile(model, backend="eager", fullgraph=True)(**given)
+        expected = model(**given)
     assert torch.allclose(found.logits, expected.logits, atol=1e-5)
     assert torch.allclose(found.answerability_logits, expected.answerability_logits, atol=1e-5)
 
@@ -228,4 +230,9 @@ def test_a_compiled_decoding_step(make_model, inputs):
 
     torch._dynamo.reset()
     with torch.no_grad():
-        assert torch.allclose(step(torch.compile(model, backend="eager")), step(model), atol=1e-5)
+        expected = step(model)
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        assert torch.allclose(step(compiled), expected, atol=1e-5)
+        model.gate.gates.data.zero_()
+        assert torch.allclose(step(compiled), step(model), atol=1e-5)
+        assert not torch.allclose(step(compiled), expected, atol=1e-3)

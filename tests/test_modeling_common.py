@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import CompileConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskOutput
@@ -284,10 +284,11 @@ def test_compiled_forward(make_model, make_part, make_inputs):
     )
     inputs = make_inputs(model) | {"answerable": ANSWERABLE}
     torch._dynamo.reset()
-    compiled = torch.compile(model, backend="eager")
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.no_grad():
         assert_same(compiled(**inputs), model(**inputs), atol=1e-5)
-    assert not model.get_output_embeddings()._forward_pre_hooks
+        model.resize_token_embeddings(104, mean_resizing=False)  # another LM head
+        assert_same(compiled(**inputs), model(**inputs), atol=1e-5)
 
 
 # Training.
@@ -370,3 +371,40 @@ def test_a_decoding_step_compiles_into_one_graph(make_model, make_inputs):
     with torch.no_grad():
         compiled = step(torch.compile(model, backend="eager", fullgraph=True))
         assert torch.allclose(compiled, step(model), atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+def test_generation_compiles_its_steps_once(make_model, make_inputs, fusion):
+    model = make_model("t5", "t5", fusion=fusion)
+    if fusion == "gated":
+        model.gate.gates.data.fill_(1.0)
+    inputs = make_inputs(model)
+    inputs.pop("labels")
+    settings = {"max_new_tokens": 6, "return_dict_in_generate": True}
+    config = CompileConfig(backend="eager", mode=None, fullgraph=True)
+    config._compile_all_devices = True
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    for seed in range(3):
+        inputs["input_ids"] = make_inputs(model, seed=seed)["input_ids"]
+        expected = model.generate(**inputs, **settings)
+        found = model.generate(**inputs, **settings, cache_implementation="static", compile_config=config)
+        assert torch.equal(found.sequences, expected.sequences)
+        assert torch.allclose(found.answerability, expected.answerability, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_generation_with_compiled_parts(make_model, make_inputs):
+    model = make_model("t5", "t5", fusion="gated")
+    model.gate.gates.data.fill_(1.0)
+    inputs = make_inputs(model)
+    inputs.pop("labels")
+    settings = {"max_new_tokens": 6, "return_dict_in_generate": True}
+    expected = model.generate(**inputs, **settings)
+    torch._dynamo.reset()
+    for part in (model.get_encoder(), model.get_output_embeddings()):
+        part.compile(backend="eager")
+    found = model.generate(**inputs, **settings)
+    assert torch.equal(found.sequences, expected.sequences)
+    assert torch.allclose(found.answerability, expected.answerability, atol=1e-5)
