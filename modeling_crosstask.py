@@ -20,7 +20,7 @@ from .configuration_crosstask import CrossTaskConfig
 from .decoding_crosstask import DecodingMixin
 from .fusion_crosstask import CrossAttentionFusion, GatedCrossAttention
 from .loss_crosstask import joint_loss
-from .masks_crosstask import UNKNOWN, summary_mask, targets_of
+from .masks_crosstask import UNKNOWN, shifted_right, summary_mask, targets_of
 from .outputs_crosstask import CrossTaskOutput
 from .parts_crosstask import encoder_of, input_of, keep_weights, listen, lm_head, load_part
 from .sharing_crosstask import SharedEncoder, load_shared
@@ -194,7 +194,9 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
         self.summarizer.set_output_embeddings(new_embeddings)
 
     def prepare_decoder_input_ids_from_labels(self, labels):
-        return self.summarizer.prepare_decoder_input_ids_from_labels(labels)
+        shift = getattr(self.summarizer, "prepare_decoder_input_ids_from_labels", None)
+        # M2M100 and Blenderbot, say, keep theirs to themselves.
+        return shifted_right(labels, self.config) if shift is None else shift(labels)
 
     def prepare_inputs_for_generation(self, *args, **kwargs):
         return self.summarizer.prepare_inputs_for_generation(*args, **kwargs)
