@@ -201,6 +201,9 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
     def prepare_inputs_for_generation(self, *args, **kwargs):
         return self.summarizer.prepare_inputs_for_generation(*args, **kwargs)
 
+    def _prepare_cache_for_generation(self, *args, **kwargs):
+        return self.summarizer._prepare_cache_for_generation(*args, **kwargs)
+
     def _validate_model_kwargs(self, model_kwargs):
         own = ("decoder_question_memory", "decoder_question_mask")
         self.summarizer._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k not in own})

@@ -430,7 +430,21 @@ def test_arguments_that_only_the_summarizer_knows(make_model, make_inputs):
         model.generate(**sources, max_new_token=4)
 
 
-@pytest.mark.parametrize("summarizer", ["t5", "bart"])
+@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+def test_passages_beyond_a_sliding_window(make_model, make_inputs, fusion):
+    model = make_model("t5gemma", "bert", fusion=fusion)
+    sources = make_inputs(model, length=40)
+    sources.pop("labels")
+    static = {"cache_implementation": "static", "disable_compile": True}
+    for settings in ({}, {"num_beams": 3}, {"use_cache": False}, static):
+        output = model.generate(**sources, max_new_tokens=20, **settings, return_dict_in_generate=True)
+        expected = model.summarizer.generate(**sources, max_new_tokens=20, **settings)
+        assert torch.equal(output.sequences, expected)
+        scored = model.score_answerability(**sources, summary_ids=expected)
+        assert torch.allclose(output.answerability, scored, atol=1e-5)
+
+
+@pytest.mark.parametrize("summarizer", ["t5", "bart", "t5gemma"])
 def test_static_cache_equals_dynamic(make_model, make_inputs, summarizer):
     model = make_model(summarizer, "bert")
     sources = make_inputs(model)
