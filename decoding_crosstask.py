@@ -3,6 +3,7 @@
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
+from .configuration_crosstask import check_weight
 from .loss_crosstask import log_likelihood
 from .masks_crosstask import IGNORED, attention_mask_of, summary_mask
 from .parts_crosstask import output_of
@@ -97,8 +98,7 @@ class DecodingMixin:
             value = kwargs.get(name)
             return getattr(generation_config, name, None) if value is None else value
 
-        if weight < 0:
-            raise ValueError(f"`answerability_rerank` has to be 0 or more, got {weight}.")
+        check_weight("answerability_rerank", weight)
         if (setting("num_return_sequences") or 1) < 2:
             raise ValueError("`answerability_rerank` ranks `num_return_sequences` of 2 or more, got 1.")
         if refused := [name for name in _BY_STEP if setting(name)]:

@@ -80,7 +80,16 @@ def test_sampled_candidates_and_rows_of_their_own(model, inputs):
 @pytest.mark.parametrize(
     "settings, sentence",
     [
-        ({"answerability_rerank": -1}, "has to be 0 or more, got -1"),
+        ({"answerability_rerank": -1}, "has to be a finite number of 0 or more, got -1"),
+        ({"answerability_rerank": float("nan")}, "has to be a finite number of 0 or more, got nan"),
+        ({"answerability_rerank": float("inf")}, "has to be a finite number of 0 or more, got inf"),
+        ({"answerability_rerank": "1"}, "has to be a finite number of 0 or more, got '1'"),
+        ({"answerability_rerank": [1]}, r"has to be a finite number of 0 or more, got \[1\]"),
+        ({"answerability_rerank": True}, "has to be a finite number of 0 or more, got True"),
+        (
+            {"answerability_rerank": torch.tensor([1.0, 2.0])},
+            r"has to be a finite number of 0 or more, got tensor\(\[1., 2.\]\)",
+        ),
         ({"answerability_rerank": 1, "num_return_sequences": 1}, "of 2 or more, got 1"),
         (
             {"answerability_rerank": 1, "output_scores": True},
