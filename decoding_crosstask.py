@@ -11,7 +11,19 @@ from .parts_crosstask import output_of
 _QUESTION = ("question_input_ids", "question_attention_mask", "question_encoder_outputs")
 # Of what `generate` can return, what has other rows than the returned sequences.
 _BY_STEP = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
-_RANKED = ("sequences", "answerability", "summary_log_probs", "rerank_scores", "fusion_attentions")
+_RANKED = (
+    "sequences",
+    "beam_indices",
+    "answerability",
+    "summary_log_probs",
+    "rerank_scores",
+    "fusion_attentions",
+)
+
+
+def without_memory(model_kwargs):
+    """Arguments of a decoding step without those that only a gated cross-task model has."""
+    return {k: v for k, v in model_kwargs.items() if not k.startswith("decoder_question_")}
 
 
 class DecodingMixin:
@@ -40,7 +52,7 @@ class DecodingMixin:
                 P(answerable)`, the best first, where p is the model's own probability of the whole summary
                 without processors or temperature, and length its number of tokens, the end included. With
                 `return_dict_in_generate=True` the output also has `summary_log_probs` (`log p / length`, in
-                nats) and `rerank_scores` (the sum), shaped as `answerability`.
+                nats) and `rerank_scores` (the sum), shaped as `answerability`, and no `past_key_values`.
             output_fusion_attentions (`bool`, defaults to `False`):
                 With `return_dict_in_generate=True` the output also has `fusion_attentions` of what is
                 returned, as [`CrossTaskOutput`] has them. No other attention is computed for it.
@@ -75,6 +87,9 @@ class DecodingMixin:
         scores = self._judge(
             input_ids,
             kwargs.get("attention_mask"),
+        if answerability_rerank is not None:
+            # A cache has the rows of the last step. (Nothing can be taken out of a `ModelOutput`.)
+            output = type(output)(**{k: v for k, v in output.items() if k != "past_key_values"})
             output.sequences,
             encoder_outputs=(captured[0] if given is None else given,),
             likelihood=answerability_rerank is not None,
