@@ -59,6 +59,9 @@ class DecodingMixin:
             question_input_ids, question_attention_mask, question_encoder_outputs:
                 As in [`~CrossTaskForConditionalGeneration.forward`].
         """
+        if getattr(generation_config, "is_assistant", False):
+            # A draft, which the model that asked for it checks: no question came along, nor is one needed.
+            return self.summarizer.generate(inputs, generation_config, **kwargs)
         question = {name: kwargs.pop(name, None) for name in _QUESTION}
         # `Seq2SeqTrainer` hands over whole batches, labels included.
         kwargs = {k: v for k, v in kwargs.items() if k not in ("labels", "answerable")}
@@ -104,6 +107,10 @@ class DecodingMixin:
             output |= {"summary_log_probs": scores["summary_log_probs"], "rerank_scores": ranks}
             self._rank(output, scores["inputs"])
         return output if whole else output.sequences
+
+    def _get_candidate_generator(self, model_kwargs, **kwargs):
+        # An assistant has no use for this model's question: it is another model, if not a plain summarizer.
+        return super()._get_candidate_generator(model_kwargs=without_memory(model_kwargs), **kwargs)
 
     def _check_rerank(self, weight, generation_config, kwargs):
         """Refuse what cannot be ranked; returns whether the caller wants more than the sequences."""

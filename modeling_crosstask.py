@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .checkpoint_crosstask import MODEL_TAGS, CheckpointMixin
 from .configuration_crosstask import CrossTaskConfig
-from .decoding_crosstask import DecodingMixin
+from .decoding_crosstask import DecodingMixin, without_memory
 from .fusion_crosstask import CrossAttentionFusion, GatedCrossAttention
 from .loss_crosstask import joint_loss
 from .masks_crosstask import UNKNOWN, shifted_right, summary_mask, targets_of
@@ -205,8 +205,7 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
         return self.summarizer._prepare_cache_for_generation(*args, **kwargs)
 
     def _validate_model_kwargs(self, model_kwargs):
-        own = ("decoder_question_memory", "decoder_question_mask")
-        self.summarizer._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k not in own})
+        self.summarizer._validate_model_kwargs(without_memory(model_kwargs))
 
     def resize_token_embeddings(self, *args, **kwargs):
         """

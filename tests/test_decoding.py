@@ -1,5 +1,7 @@
 """Ranking candidates by their own likelihood and by their answerability."""
 
+import copy
+
 import pytest
 import torch
 
@@ -136,3 +138,30 @@ def test_fusion_attentions_are_those_of_the_summaries(model, inputs):
                 x / x.sum(-1, keepdim=True) for x in (found, expected[row].narrow(axis, 0, length))
             )
             assert torch.allclose(found, whole, atol=1e-5)
+
+
+def test_a_plain_summarizer_assists(model, inputs):
+    one = {name: value[:1] for name, value in inputs.items()}
+    settings = SHORT | {"return_dict_in_generate": True}
+    if model.gate is not None:
+        model.gate.gates.data.fill_(1.0)
+    expected = model.generate(**one, **settings)
+    output = model.generate(**one, **settings, assistant_model=model.summarizer)
+    assert torch.equal(output.sequences, expected.sequences)
+    assert torch.allclose(output.answerability, expected.answerability, atol=1e-5)
+
+
+def test_it_assists_others(model, inputs, make_model):
+    one = {name: value[:1] for name, value in inputs.items()}
+    source = {name: one[name] for name in ("input_ids", "attention_mask")}
+    expected = model.summarizer.generate(**source, **SHORT)
+    target = copy.deepcopy(model.summarizer)
+    drafts, judged = [], []
+    model.get_decoder().register_forward_hook(lambda *_: drafts.append(1))
+    model.fusion.register_forward_hook(lambda *_: judged.append(1))
+    assert torch.equal(target.generate(**source, **SHORT, assistant_model=model), expected)
+    assert drafts and not judged
+    gated = make_model(model.config.summarizer.model_type, "bert", fusion="gated", seed=1)
+    gated.gate.gates.data.fill_(1.0)
+    expected = gated.generate(**one, **SHORT)
+    assert torch.equal(gated.generate(**one, **SHORT, assistant_model=model), expected)
