@@ -87,12 +87,12 @@ class DecodingMixin:
             output = super().generate(inputs, generation_config, **kwargs)
         if isinstance(output, torch.Tensor):
             return output
-        scores = self._judge(
-            input_ids,
-            kwargs.get("attention_mask"),
         if answerability_rerank is not None:
             # A cache has the rows of the last step. (Nothing can be taken out of a `ModelOutput`.)
             output = type(output)(**{k: v for k, v in output.items() if k != "past_key_values"})
+        scores = self._judge(
+            input_ids,
+            kwargs.get("attention_mask"),
             output.sequences,
             encoder_outputs=(captured[0] if given is None else given,),
             likelihood=answerability_rerank is not None,

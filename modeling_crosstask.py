@@ -260,8 +260,8 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
                 Outputs of the encoders, so that they need not run.
             decoder_question_memory, decoder_question_mask:
                 With `fusion="gated"`, keys and values of the question encoder's output as
-                `model.gate.memory` gives them, and its mask (`torch.BoolTensor`,
-                `(batch_size, question_length)`), so that neither is computed in each step of decoding.
+                `model.gate.memory` gives them, and its mask (`(batch_size, question_length)`, ones where not
+                given), so that neither is computed in each step of decoding.
             past_key_values (`Cache`):
                 Keys and values of former decoding steps. The answerability is not computed then, for the
                 fusion reads the whole summary.
@@ -305,7 +305,7 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
         if question is None and answerable is not None:
             raise ValueError(
                 "`answerable` needs the question encoder: give `input_ids`, `question_input_ids` or "
-                "`question_encoder_outputs`, and no `past_key_values`."
+                "`question_encoder_outputs`, and neither `past_key_values` nor `decoder_question_memory`."
             )
         if decoder_question_memory is None and self.gate is not None:
             if question is None:
@@ -403,6 +403,9 @@ class CrossTaskForConditionalGeneration(CheckpointMixin, DecodingMixin, PreTrain
             )
         elif isinstance(outputs, (tuple, list)):
             outputs = BaseModelOutput(*outputs)
+        inputs, questions = len(_first(input_ids, attention_mask, outputs[0])), len(outputs[0])
+        if inputs != questions:
+            raise ValueError(f"The batch sizes differ: {inputs} inputs and {questions} questions.")
         if question_mask is None:
             question_mask = torch.ones(outputs[0].shape[:2], device=outputs[0].device)
         return outputs, question_mask.bool()

@@ -46,8 +46,6 @@ def test_candidates_are_in_the_order_of_the_sum(model, inputs, weight):
     assert torch.equal(tokens, output.sequences)
 
 
-def test_both_parts_are_those_of_the_model(model, inputs):
-    output = ranked(model, inputs, 1.0, suppress_tokens=[model.config.pad_token_id])
 def test_all_that_is_returned_is_in_one_order(model, inputs):
     plain = model.generate(**inputs, **SHORT, **BEAMS, return_dict_in_generate=True)
     output = ranked(model, inputs, 1e6)
@@ -63,6 +61,8 @@ def test_all_that_is_returned_is_in_one_order(model, inputs):
     assert "past_key_values" in plain and "past_key_values" not in output
 
 
+def test_both_parts_are_those_of_the_model(model, inputs):
+    output = ranked(model, inputs, 1.0, suppress_tokens=[model.config.pad_token_id])
     each = {name: value.repeat_interleave(4, 0) for name, value in inputs.items()}
     answerability = model.score_answerability(summary_ids=output.sequences, **each)
     assert torch.allclose(output.answerability, answerability, atol=1e-5)

@@ -125,6 +125,35 @@ def test_it_needs_the_question(make_model, inputs):
         model.generate(encoder_outputs=encoded, **SHORT)
 
 
+def test_it_needs_a_question_for_each_input(model, inputs):
+    given = inputs(model)
+    one = given | {name: given[name][:1] for name in ("question_input_ids", "question_attention_mask")}
+    for call in (
+        lambda: model.generate(**one, **SHORT),
+        lambda: model(**one, labels=torch.ones(2, 3, dtype=torch.long)),
+        lambda: model.score_answerability(**one, summary_ids=torch.ones(2, 3, dtype=torch.long)),
+    ):
+        with pytest.raises(ValueError, match="The batch sizes differ: 2 inputs and 1 questions"):
+            call()
+    encoded = model.get_encoder()(**plain(given))
+    with pytest.raises(ValueError, match="The batch sizes differ: 2 summaries and questions of 1"):
+        model.generate(encoder_outputs=encoded, question_input_ids=one["question_input_ids"], **SHORT)
+
+
+def test_a_memory_that_is_given(make_model, inputs):
+    model = opened(make_model("t5", "bert", fusion="gated"))
+    given = inputs(model)
+    labels = torch.randint(3, 99, (2, 5))
+    expected = model(**given, labels=labels)
+    question = model.question_encoder(given["question_input_ids"])[0]
+    memory = {"decoder_question_memory": model.gate.memory(question), "labels": labels}
+    for mask in (None, given["question_attention_mask"], given["question_attention_mask"].bool()):
+        output = model(**plain(given), **memory, decoder_question_mask=mask)
+        assert torch.allclose(output.logits, expected.logits, atol=1e-5)
+    with pytest.raises(ValueError, match="nor `decoder_question_memory`"):
+        model(**given, **memory, answerable=torch.tensor([1, 0]))
+
+
 def test_static_cache_and_left_padding(make_model, inputs):
     model = opened(make_model("t5", "bert", fusion="gated"))
     given = inputs(model)
