@@ -1,6 +1,8 @@
 """Configuration of the cross-task model: two sub-configurations and the fusion between them."""
 
 import copy
+import math
+from numbers import Real
 
 from transformers import AutoConfig, PretrainedConfig
 
@@ -155,17 +157,18 @@ class CrossTaskConfig(PretrainedConfig):
             )
         for name in ("fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "max_source_length"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` has to be 1 or more, got {value}.")
+            if value is not None and not (type(value) is int and value >= 1):
+                raise ValueError(f"`{name}` has to be an integer of 1 or more, got {value!r}.")
         if self.fusion_dim is not None and self.fusion_dim % self.fusion_num_heads:
             raise ValueError(
                 f"`fusion_num_heads` has to divide `fusion_dim`, got {self.fusion_num_heads} heads "
                 f"for a width of {self.fusion_dim}."
             )
-        if not 0 <= self.fusion_dropout < 1:
-            raise ValueError(f"`fusion_dropout` has to be at least 0 and below 1, got {self.fusion_dropout}.")
-        if self.answerability_weight < 0:
-            raise ValueError(f"`answerability_weight` has to be 0 or more, got {self.answerability_weight}.")
+        if not (is_finite(self.fusion_dropout) and 0 <= self.fusion_dropout < 1):
+            raise ValueError(
+                f"`fusion_dropout` has to be at least 0 and below 1, got {self.fusion_dropout!r}."
+            )
+        check_weight("answerability_weight", self.answerability_weight)
         if self.question_encoder_updates and not self.share_base:
             raise ValueError("`question_encoder_updates` are of a shared base, and `share_base` is False.")
         if not isinstance(self.prompt, str) or "{question}" not in self.prompt:
@@ -224,6 +227,17 @@ class CrossTaskConfig(PretrainedConfig):
         if self.summarizer is None:
             raise AttributeError(f"`{name}` is the summarizer's, and this configuration has none.")
         return getattr(self.get_text_config(decoder=True), name)
+
+
+def is_finite(value):
+    """Whether something is a finite real number, which a boolean is not."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_weight(name, value):
+    """Refuse what no sum can be weighted with."""
+    if not (is_finite(value) and value >= 0):
+        raise ValueError(f"`{name}` has to be a finite number of 0 or more, got {value!r}.")
 
 
 def _own_copy(config, name):

@@ -3,6 +3,7 @@
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
+from .configuration_crosstask import check_weight
 from .loss_crosstask import log_likelihood
 from .masks_crosstask import IGNORED, attention_mask_of, summary_mask
 from .parts_crosstask import output_of
@@ -10,7 +11,19 @@ from .parts_crosstask import output_of
 _QUESTION = ("question_input_ids", "question_attention_mask", "question_encoder_outputs")
 # Of what `generate` can return, what has other rows than the returned sequences.
 _BY_STEP = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
-_RANKED = ("sequences", "answerability", "summary_log_probs", "rerank_scores", "fusion_attentions")
+_RANKED = (
+    "sequences",
+    "beam_indices",
+    "answerability",
+    "summary_log_probs",
+    "rerank_scores",
+    "fusion_attentions",
+)
+
+
+def without_memory(model_kwargs):
+    """Arguments of a decoding step without those that only a gated cross-task model has."""
+    return {k: v for k, v in model_kwargs.items() if not k.startswith("decoder_question_")}
 
 
 class DecodingMixin:
@@ -39,13 +52,16 @@ class DecodingMixin:
                 P(answerable)`, the best first, where p is the model's own probability of the whole summary
                 without processors or temperature, and length its number of tokens, the end included. With
                 `return_dict_in_generate=True` the output also has `summary_log_probs` (`log p / length`, in
-                nats) and `rerank_scores` (the sum), shaped as `answerability`.
+                nats) and `rerank_scores` (the sum), shaped as `answerability`, and no `past_key_values`.
             output_fusion_attentions (`bool`, defaults to `False`):
                 With `return_dict_in_generate=True` the output also has `fusion_attentions` of what is
                 returned, as [`CrossTaskOutput`] has them. No other attention is computed for it.
             question_input_ids, question_attention_mask, question_encoder_outputs:
                 As in [`~CrossTaskForConditionalGeneration.forward`].
         """
+        if getattr(generation_config, "is_assistant", False):
+            # A draft, which the model that asked for it checks: no question came along, nor is one needed.
+            return self.summarizer.generate(inputs, generation_config, **kwargs)
         question = {name: kwargs.pop(name, None) for name in _QUESTION}
         # `Seq2SeqTrainer` hands over whole batches, labels included.
         kwargs = {k: v for k, v in kwargs.items() if k not in ("labels", "answerable")}
@@ -71,6 +87,9 @@ class DecodingMixin:
             output = super().generate(inputs, generation_config, **kwargs)
         if isinstance(output, torch.Tensor):
             return output
+        if answerability_rerank is not None:
+            # A cache has the rows of the last step. (Nothing can be taken out of a `ModelOutput`.)
+            output = type(output)(**{k: v for k, v in output.items() if k != "past_key_values"})
         scores = self._judge(
             input_ids,
             kwargs.get("attention_mask"),
@@ -89,6 +108,10 @@ class DecodingMixin:
             self._rank(output, scores["inputs"])
         return output if whole else output.sequences
 
+    def _get_candidate_generator(self, model_kwargs, **kwargs):
+        # An assistant has no use for this model's question: it is another model, if not a plain summarizer.
+        return super()._get_candidate_generator(model_kwargs=without_memory(model_kwargs), **kwargs)
+
     def _check_rerank(self, weight, generation_config, kwargs):
         """Refuse what cannot be ranked; returns whether the caller wants more than the sequences."""
         generation_config = generation_config or self.generation_config
@@ -97,8 +120,7 @@ class DecodingMixin:
             value = kwargs.get(name)
             return getattr(generation_config, name, None) if value is None else value
 
-        if weight < 0:
-            raise ValueError(f"`answerability_rerank` has to be 0 or more, got {weight}.")
+        check_weight("answerability_rerank", weight)
         if (setting("num_return_sequences") or 1) < 2:
             raise ValueError("`answerability_rerank` ranks `num_return_sequences` of 2 or more, got 1.")
         if refused := [name for name in _BY_STEP if setting(name)]:

@@ -50,9 +50,11 @@ class CrossAttentionFusion(nn.Module):
             `(logits, attentions)`: `(batch_size, 2)` and, if asked for,
             `(batch_size, num_heads, question_length, summary_length)`, otherwise `None`.
         """
-        weight = self.q_proj.weight
-        question_states, summary_states = (_moved(x, weight) for x in (question_states, summary_states))
-        question_mask, summary_mask = (mask.to(weight.device) for mask in (question_mask, summary_mask))
+        question_states = _moved(question_states, self.q_proj.weight)
+        summary_states = summary_states.to(question_states)
+        question_mask, summary_mask = (
+            mask.to(question_states.device) for mask in (question_mask, summary_mask)
+        )
         summary_states = self.summary_norm(summary_states)
         query = self.q_proj(question_states)
         dropout = self.dropout if self.training else 0.0
@@ -104,21 +106,34 @@ class GatedCrossAttention(nn.Module):
         Keys and values of a question, to be computed once: of `(batch_size, question_length, question_dim)`
         states `(batch_size, 2, num_heads, question_length, head_dim)`.
         """
-        states = self.question_norm(_moved(question_states, self.k_proj.weight))
-        pairs = (_heads(project(states), self.num_heads) for project in (self.k_proj, self.v_proj))
-        return torch.stack(list(pairs), dim=1)
+        # Hooks, which bring the weights where they are sharded or offloaded, are run for calls alone.
+        return self(question_states=question_states)
 
-    def forward(self, states, memory, question_mask, output_attentions=False):
+    def forward(
+        self, states=None, memory=None, question_mask=None, output_attentions=False, question_states=None
+    ):
         """
         Args:
             states (`torch.FloatTensor` of shape `(batch_size, summary_length, summary_dim)`)
             memory (`torch.FloatTensor`): As [`~GatedCrossAttention.memory`] gives it.
-            question_mask (`torch.BoolTensor` of shape `(batch_size, question_length)`)
+            question_mask (`torch.Tensor` of shape `(batch_size, question_length)`, *optional*):
+                Boolean, or of 1 and 0; ones where not given.
+            question_states: Instead of all of these, what [`~GatedCrossAttention.memory`] is to read.
 
         Returns:
             `(states, attentions)`: the states as the LM head is to read them, and, if asked for,
-            `(batch_size, num_heads, summary_length, question_length)`, otherwise `None`.
+            `(batch_size, num_heads, summary_length, question_length)`, otherwise `None`; or the memory.
         """
+        if question_states is not None:
+            question_states = self.question_norm(_moved(question_states, self.k_proj.weight))
+            pairs = (project(question_states) for project in (self.k_proj, self.v_proj))
+            return torch.stack([_heads(states, self.num_heads) for states in pairs], dim=1)
+        if len(states) != len(memory):
+            raise ValueError(
+                f"The batch sizes differ: {len(states)} summaries and questions of {len(memory)}."
+            )
+        if question_mask is None:
+            question_mask = memory.new_ones(len(memory), memory.shape[-2])
         came, states = states, _moved(states, self.q_proj.weight)
         scale = states.detach().float().square().mean(-1, keepdim=True).sqrt().to(states.dtype)
         open_attention, open_ffn = torch.tanh(self.gates)
@@ -126,7 +141,7 @@ class GatedCrossAttention(nn.Module):
         attended, attentions = _attend(
             _heads(self.q_proj(self.summary_norm(states)), self.num_heads),
             *memory.unbind(1),
-            question_mask.to(states.device)[:, None, None, :],
+            question_mask.to(states.device, torch.bool)[:, None, None, :],
             dropout,
             output_attentions,
         )
@@ -139,7 +154,9 @@ class GatedCrossAttention(nn.Module):
 
 def _moved(states, like):
     """The parts may sit on other devices (`device_map`) or be of other dtypes than the fusion."""
-    return states.to(like.device, like.dtype)
+    # An offloaded weight is nowhere until its layer runs; the states are there where it will be.
+    device = states.device if like.device.type == "meta" else like.device
+    return states.to(device, like.dtype)
 
 
 def _heads(states, num_heads):

@@ -29,6 +29,20 @@ def targets_of(decoder_input_ids, decoder_attention_mask=None):
     return targets
 
 
+def shifted_right(labels, config):
+    """
+    The decoder's inputs of labels, -100 or padding where there is none, as transformers makes them: the start
+    token before, the last token off. Shapes: `(batch_size, summary_length)` in and out.
+    """
+    if config.decoder_start_token_id is None or config.pad_token_id is None:
+        raise ValueError(
+            "`labels` need `decoder_start_token_id` and `pad_token_id` in the configuration, or "
+            "`decoder_input_ids` beside them."
+        )
+    shifted = F.pad(labels[:, :-1], (1, 0), value=config.decoder_start_token_id)
+    return shifted.masked_fill(shifted == IGNORED, config.pad_token_id)
+
+
 def summary_mask(targets, config):
     """
     True at the positions whose state predicts a token of the summary: up to the first end of sequence,

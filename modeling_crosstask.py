@@ -6,18 +6,24 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForSeq2SeqLM, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    EncoderDecoderCache,
+    GenerationMixin,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 from .adapting_crosstask import AdapterMixin
 from .checkpoint_crosstask import MODEL_TAGS, CheckpointMixin
 from .configuration_crosstask import CrossTaskConfig
-from .decoding_crosstask import DecodingMixin
+from .decoding_crosstask import DecodingMixin, without_memory
 from .fusion_crosstask import CrossAttentionFusion, GatedCrossAttention
 from .loss_crosstask import joint_loss
-from .masks_crosstask import UNKNOWN, summary_mask, targets_of
+from .masks_crosstask import UNKNOWN, shifted_right, summary_mask, targets_of
 from .outputs_crosstask import CrossTaskOutput
-from .parts_crosstask import encoder_of, input_of, keep_weights, lm_head, load_part
+from .parts_crosstask import encoder_of, input_of, keep_weights, listen, lm_head, load_part
 from .sharing_crosstask import SharedEncoder, load_shared
 
 if TYPE_CHECKING:
@@ -90,6 +96,7 @@ class CrossTaskForConditionalGeneration(
                 for name in module._keep_in_fp32_modules or ()
             }
         )
+        listen(lm_head(summarizer), summarizer.get_encoder())
         self.post_init()
 
     @classmethod
@@ -190,14 +197,18 @@ class CrossTaskForConditionalGeneration(
         self.summarizer.set_output_embeddings(new_embeddings)
 
     def prepare_decoder_input_ids_from_labels(self, labels):
-        return self.summarizer.prepare_decoder_input_ids_from_labels(labels)
+        shift = getattr(self.summarizer, "prepare_decoder_input_ids_from_labels", None)
+        # M2M100 and Blenderbot, say, keep theirs to themselves.
+        return shifted_right(labels, self.config) if shift is None else shift(labels)
 
     def prepare_inputs_for_generation(self, *args, **kwargs):
         return self.summarizer.prepare_inputs_for_generation(*args, **kwargs)
 
+    def _prepare_cache_for_generation(self, *args, **kwargs):
+        return self.summarizer._prepare_cache_for_generation(*args, **kwargs)
+
     def _validate_model_kwargs(self, model_kwargs):
-        own = ("decoder_question_memory", "decoder_question_mask")
-        self.summarizer._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k not in own})
+        self.summarizer._validate_model_kwargs(without_memory(model_kwargs))
 
     def resize_token_embeddings(self, *args, **kwargs):
         """
@@ -212,6 +223,7 @@ class CrossTaskForConditionalGeneration(
                 resized = self.question_encoder.resize_token_embeddings(*args, **kwargs)
             # The encoder of a sequence-to-sequence model has a configuration of its own.
             self.config.question_encoder.vocab_size = resized.num_embeddings
+        listen(lm_head(self.summarizer))  # which may be a new one
         return embeddings
 
     def forward(
@@ -251,8 +263,8 @@ class CrossTaskForConditionalGeneration(
                 Outputs of the encoders, so that they need not run.
             decoder_question_memory, decoder_question_mask:
                 With `fusion="gated"`, keys and values of the question encoder's output as
-                `model.gate.memory` gives them, and its mask (`torch.BoolTensor`,
-                `(batch_size, question_length)`), so that neither is computed in each step of decoding.
+                `model.gate.memory` gives them, and its mask (`(batch_size, question_length)`, ones where not
+                given), so that neither is computed in each step of decoding.
             past_key_values (`Cache`):
                 Keys and values of former decoding steps. The answerability is not computed then, for the
                 fusion reads the whole summary.
@@ -283,7 +295,7 @@ class CrossTaskForConditionalGeneration(
         if isinstance(encoder_outputs, (tuple, list)):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
         question, question_mask = None, None
-        whole = past_key_values is None or past_key_values.get_seq_length() == 0
+        whole = past_key_values is None or not _has_begun(past_key_values)
         if decoder_question_memory is None and (whole or self.gate is not None):
             question, question_mask = self._encode_question(
                 input_ids,
@@ -296,7 +308,7 @@ class CrossTaskForConditionalGeneration(
         if question is None and answerable is not None:
             raise ValueError(
                 "`answerable` needs the question encoder: give `input_ids`, `question_input_ids` or "
-                "`question_encoder_outputs`, and no `past_key_values`."
+                "`question_encoder_outputs`, and neither `past_key_values` nor `decoder_question_memory`."
             )
         if decoder_question_memory is None and self.gate is not None:
             if question is None:
@@ -394,6 +406,9 @@ class CrossTaskForConditionalGeneration(
             )
         elif isinstance(outputs, (tuple, list)):
             outputs = BaseModelOutput(*outputs)
+        inputs, questions = len(_first(input_ids, attention_mask, outputs[0])), len(outputs[0])
+        if inputs != questions:
+            raise ValueError(f"The batch sizes differ: {inputs} inputs and {questions} questions.")
         if question_mask is None:
             question_mask = torch.ones(outputs[0].shape[:2], device=outputs[0].device)
         return outputs, question_mask.bool()
@@ -402,3 +417,10 @@ class CrossTaskForConditionalGeneration(
 def _first(*values):
     """The first value that is not None."""
     return next((value for value in values if value is not None), None)
+
+
+def _has_begun(cache):
+    """Whether a cache has decoding steps. A static one's length is a tensor, on which no graph can branch."""
+    if isinstance(cache, EncoderDecoderCache):
+        return cache.is_updated.get(0, False)
+    return cache.get_seq_length() > 0

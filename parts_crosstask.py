@@ -1,10 +1,9 @@
 """What the model asks of its parts, whatever family they are of: loading, encoder, LM head."""
 
 import copy
+import threading
 from contextlib import contextmanager
-from threading import get_ident
 
-import torch
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 from transformers.utils import find_adapter_config_file
 
@@ -93,46 +92,79 @@ def keep_weights(model):
     return model
 
 
+class _Here(threading.local):
+    """What is of one thread alone: its name, and what it listens to."""
+
+    def __init__(self):
+        self.name = str(threading.get_ident())  # a graph that is compiled can read this, but not ask
+        self.input = self.output = None  # `(module, listener)` of the innermost context
+
+
+_here = _Here()
+_registering = threading.Lock()
+
+
 def thread():
-    """Which thread this is; None while a graph is compiled, which cannot ask."""
-    return None if torch.compiler.is_compiling() else get_ident()
+    """Which thread this is."""
+    return _here.name
+
+
+def listen(*modules):
+    """
+    Let modules be heard by `input_of` and `output_of`. Their hooks stay, since a graph that is compiled can
+    neither register one nor notice that one came later; while nobody listens they do nothing.
+    """
+    for module in modules:
+        for hooks, register, hook in (
+            (module._forward_pre_hooks, module.register_forward_pre_hook, _hear_input),
+            (module._forward_hooks, module.register_forward_hook, _hear_output),
+        ):
+            if hook not in hooks.values():
+                with _registering:
+                    if hook not in hooks.values():  # still: another thread may have been first
+                        register(hook)
+
+
+# Functions of the module, so that models can be copied and pickled with them.
+def _hear_input(module, args):
+    return _here.input[1](args) if _here.input is not None and _here.input[0] is module else None
+
+
+def _hear_output(module, args, output):
+    if _here.output is not None and _here.output[0] is module:
+        _here.output[1](output)
 
 
 @contextmanager
 def input_of(module, pass_on=None, change=None):
     """
-    Catch what `module` reads: the one place where every sequence-to-sequence model has its decoder's
-    states normed and scaled as its LM head wants them. With `change`, a function of these states, the
-    module reads what that returns, and so does the catcher; with `pass_on`, the module itself sees only
+    Catch what `module` reads in this thread: the one place where every sequence-to-sequence model has its
+    decoder's states normed and scaled as its LM head wants them. With `change`, a function of these states,
+    the module reads what that returns, and so does the catcher; with `pass_on`, the module itself sees only
     that many positions.
     """
-    captured, caller = [], thread()
+    captured = []
 
-    def catch(_, args):
-        if thread() != caller:  # of another call of the same model, in a server for instance
-            return None
+    def catch(args):
         states = args[0] if change is None else change(args[0])
         captured.append(states)
         return (states if pass_on is None else states[:, :pass_on], *args[1:])
 
-    handle = module.register_forward_pre_hook(catch)
+    listen(module)
+    before, _here.input = _here.input, (module, catch)
     try:
         yield captured
     finally:
-        handle.remove()
+        _here.input = before
 
 
 @contextmanager
 def output_of(module):
     """Catch the first value of what `module` returns: an encoder's states, while generation runs it."""
-    captured, caller = [], thread()
-
-    def catch(_, args, output):
-        if thread() == caller:
-            captured.append(output[0])
-
-    handle = module.register_forward_hook(catch)
+    captured = []
+    listen(module)
+    before, _here.output = _here.output, (module, lambda output: captured.append(output[0]))
     try:
         yield captured
     finally:
-        handle.remove()
+        _here.output = before

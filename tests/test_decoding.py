@@ -1,5 +1,7 @@
 """Ranking candidates by their own likelihood and by their answerability."""
 
+import copy
+
 import pytest
 import torch
 
@@ -44,6 +46,21 @@ def test_candidates_are_in_the_order_of_the_sum(model, inputs, weight):
     assert torch.equal(tokens, output.sequences)
 
 
+def test_all_that_is_returned_is_in_one_order(model, inputs):
+    plain = model.generate(**inputs, **SHORT, **BEAMS, return_dict_in_generate=True)
+    output = ranked(model, inputs, 1e6)
+    assert not torch.equal(output.sequences, plain.sequences)
+    # No two candidates of an input are alike, so each can be told by its tokens.
+    beams = {
+        (row // 4, *ids): indices.tolist()
+        for row, (ids, indices) in enumerate(zip(plain.sequences.tolist(), plain.beam_indices, strict=True))
+    }
+    assert len(beams) == 12
+    for row, ids in enumerate(output.sequences.tolist()):
+        assert output.beam_indices[row].tolist() == beams[row // 4, *ids]
+    assert "past_key_values" in plain and "past_key_values" not in output
+
+
 def test_both_parts_are_those_of_the_model(model, inputs):
     output = ranked(model, inputs, 1.0, suppress_tokens=[model.config.pad_token_id])
     each = {name: value.repeat_interleave(4, 0) for name, value in inputs.items()}
@@ -80,7 +97,16 @@ def test_sampled_candidates_and_rows_of_their_own(model, inputs):
 @pytest.mark.parametrize(
     "settings, sentence",
     [
-        ({"answerability_rerank": -1}, "has to be 0 or more, got -1"),
+        ({"answerability_rerank": -1}, "has to be a finite number of 0 or more, got -1"),
+        ({"answerability_rerank": float("nan")}, "has to be a finite number of 0 or more, got nan"),
+        ({"answerability_rerank": float("inf")}, "has to be a finite number of 0 or more, got inf"),
+        ({"answerability_rerank": "1"}, "has to be a finite number of 0 or more, got '1'"),
+        ({"answerability_rerank": [1]}, r"has to be a finite number of 0 or more, got \[1\]"),
+        ({"answerability_rerank": True}, "has to be a finite number of 0 or more, got True"),
+        (
+            {"answerability_rerank": torch.tensor([1.0, 2.0])},
+            r"has to be a finite number of 0 or more, got tensor\(\[1., 2.\]\)",
+        ),
         ({"answerability_rerank": 1, "num_return_sequences": 1}, "of 2 or more, got 1"),
         (
             {"answerability_rerank": 1, "output_scores": True},
@@ -112,3 +138,30 @@ def test_fusion_attentions_are_those_of_the_summaries(model, inputs):
                 x / x.sum(-1, keepdim=True) for x in (found, expected[row].narrow(axis, 0, length))
             )
             assert torch.allclose(found, whole, atol=1e-5)
+
+
+def test_a_plain_summarizer_assists(model, inputs):
+    one = {name: value[:1] for name, value in inputs.items()}
+    settings = SHORT | {"return_dict_in_generate": True}
+    if model.gate is not None:
+        model.gate.gates.data.fill_(1.0)
+    expected = model.generate(**one, **settings)
+    output = model.generate(**one, **settings, assistant_model=model.summarizer)
+    assert torch.equal(output.sequences, expected.sequences)
+    assert torch.allclose(output.answerability, expected.answerability, atol=1e-5)
+
+
+def test_it_assists_others(model, inputs, make_model):
+    one = {name: value[:1] for name, value in inputs.items()}
+    source = {name: one[name] for name in ("input_ids", "attention_mask")}
+    expected = model.summarizer.generate(**source, **SHORT)
+    target = copy.deepcopy(model.summarizer)
+    drafts, judged = [], []
+    model.get_decoder().register_forward_hook(lambda *_: drafts.append(1))
+    model.fusion.register_forward_hook(lambda *_: judged.append(1))
+    assert torch.equal(target.generate(**source, **SHORT, assistant_model=model), expected)
+    assert drafts and not judged
+    gated = make_model(model.config.summarizer.model_type, "bert", fusion="gated", seed=1)
+    gated.gate.gates.data.fill_(1.0)
+    expected = gated.generate(**one, **SHORT)
+    assert torch.equal(gated.generate(**one, **SHORT, assistant_model=model), expected)

@@ -162,3 +162,33 @@ def test_the_gate_is_of_the_states_own_size(gate, inputs):
     large, _ = gate(states, gate.memory(question), mask)
     small, _ = gate(states / 16, gate.memory(question), mask)
     assert torch.allclose(small * 16, large, atol=1e-2)
+
+
+@torch.no_grad()
+def test_the_gates_mask_is_of_any_kind(gate, inputs):
+    question, mask, states, _ = inputs
+    memory = gate.memory(question)
+    for output_attentions in (False, True):
+        found, _ = gate(states, memory, mask, output_attentions)
+        assert torch.equal(gate(states, memory, mask.long(), output_attentions)[0], found)
+        assert torch.equal(
+            gate(states, memory, None, output_attentions)[0],
+            gate(states, memory, torch.ones_like(mask), output_attentions)[0],
+        )
+
+
+def test_the_gate_refuses_questions_of_other_rows(gate, inputs):
+    question, mask, states, _ = inputs
+    with pytest.raises(ValueError, match="The batch sizes differ: 2 summaries and questions of 1"):
+        gate(states, gate.memory(question[:1]), mask[:1])
+
+
+def test_the_gates_hooks_see_every_use(gate, inputs):
+    """What is sharded or offloaded has its weights from them."""
+    question, mask, states, _ = inputs
+    calls = []
+    gate.register_forward_pre_hook(lambda *_: calls.append(1))
+    memory = gate.memory(question)
+    assert len(calls) == 1
+    gate(states, memory, mask)
+    assert len(calls) == 2

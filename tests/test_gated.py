@@ -91,12 +91,13 @@ def test_the_judge_reads_the_fused_states(model, inputs):
     ids = written.sequences
     answerability = model.score_answerability(summary_ids=ids, **given)
     assert torch.allclose(answerability, written.answerability, atol=1e-5)
+    pad = model.config.pad_token_id
     output = model(
-        **given, decoder_input_ids=ids[:, :-1], decoder_attention_mask=torch.ones_like(ids[:, :-1])
+        **given, labels=ids[:, 1:].masked_fill(ids[:, 1:] == pad, -100), decoder_input_ids=ids[:, :-1]
     )
+    assert torch.allclose(output.answerability_logits.softmax(-1)[:, 1], answerability, atol=1e-5)
     model.gate.gates.data.zero_()
     assert not torch.allclose(model.score_answerability(summary_ids=ids, **given), answerability, atol=1e-6)
-    assert output.answerability_logits.shape == (2, 2)
 
 
 def test_the_question_encoder_runs_once(make_model, inputs):
@@ -124,6 +125,35 @@ def test_it_needs_the_question(make_model, inputs):
         model.generate(encoder_outputs=encoded, **SHORT)
 
 
+def test_it_needs_a_question_for_each_input(model, inputs):
+    given = inputs(model)
+    one = given | {name: given[name][:1] for name in ("question_input_ids", "question_attention_mask")}
+    for call in (
+        lambda: model.generate(**one, **SHORT),
+        lambda: model(**one, labels=torch.ones(2, 3, dtype=torch.long)),
+        lambda: model.score_answerability(**one, summary_ids=torch.ones(2, 3, dtype=torch.long)),
+    ):
+        with pytest.raises(ValueError, match="The batch sizes differ: 2 inputs and 1 questions"):
+            call()
+    encoded = model.get_encoder()(**plain(given))
+    with pytest.raises(ValueError, match="The batch sizes differ: 2 summaries and questions of 1"):
+        model.generate(encoder_outputs=encoded, question_input_ids=one["question_input_ids"], **SHORT)
+
+
+def test_a_memory_that_is_given(make_model, inputs):
+    model = opened(make_model("t5", "bert", fusion="gated"))
+    given = inputs(model)
+    labels = torch.randint(3, 99, (2, 5))
+    expected = model(**given, labels=labels)
+    question = model.question_encoder(given["question_input_ids"])[0]
+    memory = {"decoder_question_memory": model.gate.memory(question), "labels": labels}
+    for mask in (None, given["question_attention_mask"], given["question_attention_mask"].bool()):
+        output = model(**plain(given), **memory, decoder_question_mask=mask)
+        assert torch.allclose(output.logits, expected.logits, atol=1e-5)
+    with pytest.raises(ValueError, match="nor `decoder_question_memory`"):
+        model(**given, **memory, answerable=torch.tensor([1, 0]))
+
+
 def test_static_cache_and_left_padding(make_model, inputs):
     model = opened(make_model("t5", "bert", fusion="gated"))
     given = inputs(model)
@@ -135,10 +165,8 @@ def test_static_cache_and_left_padding(make_model, inputs):
         name: torch.cat([torch.zeros(2, 3, dtype=torch.long), given[name]], 1)
         for name in ("question_input_ids", "question_attention_mask")
     }
-    positions = torch.arange(6) + 0  # BERT counts positions, so only the gate's own mask is looked at here
-    question = model.question_encoder(
-        given["question_input_ids"], given["question_attention_mask"], position_ids=positions[None]
-    )[0]
+    # BERT counts positions, so only the gate's own mask is looked at here.
+    question = model.question_encoder(given["question_input_ids"], given["question_attention_mask"])[0]
     states = torch.cat([torch.randn(2, 3, 24), question], 1)
     found = model.generate(
         **plain(given),
@@ -149,7 +177,7 @@ def test_static_cache_and_left_padding(make_model, inputs):
     assert torch.equal(found, expected)
 
 
-def test_saved_loaded_resumed(make_model, inputs, tmp_path):
+def test_saved_and_loaded(make_model, inputs, tmp_path):
     model = opened(make_model("t5", "bert", fusion="gated"))
     model.save_pretrained(tmp_path)
     loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
@@ -201,12 +229,14 @@ def test_an_adapter_brings_its_own_gate(make_model, inputs, tmp_path):
     assert torch.equal(fresh.generate(**given, **SHORT), before)
 
 
-def test_compiled(make_model, inputs):
-    model = opened(make_model("t5", "bert", fusion="gated"))
+@pytest.mark.parametrize("question_encoder", ["t5", "bert"])
+def test_compiled(make_model, inputs, question_encoder):
+    model = opened(make_model("t5", question_encoder, fusion="gated"))
     given = inputs(model) | {"labels": torch.randint(3, 99, (2, 5))}
     torch._dynamo.reset()
     with torch.no_grad():
-        found, expected = torch.compile(model, backend="eager")(**given), model(**given)
+        found = torch.compile(model, backend="eager", fullgraph=True)(**given)
+        expected = model(**given)
     assert torch.allclose(found.logits, expected.logits, atol=1e-5)
     assert torch.allclose(found.answerability_logits, expected.answerability_logits, atol=1e-5)
 
@@ -228,4 +258,9 @@ def test_a_compiled_decoding_step(make_model, inputs):
 
     torch._dynamo.reset()
     with torch.no_grad():
-        assert torch.allclose(step(torch.compile(model, backend="eager")), step(model), atol=1e-5)
+        expected = step(model)
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        assert torch.allclose(step(compiled), expected, atol=1e-5)
+        model.gate.gates.data.zero_()
+        assert torch.allclose(step(compiled), step(model), atol=1e-5)
+        assert not torch.allclose(step(compiled), expected, atol=1e-3)

@@ -2,8 +2,17 @@
 
 import pytest
 import torch
+from transformers import AutoModelForSeq2SeqLM
 
-from crosstask.masks_crosstask import IGNORED, UNKNOWN, attention_mask_of, summary_mask, targets_of, token_ids
+from crosstask.masks_crosstask import (
+    IGNORED,
+    UNKNOWN,
+    attention_mask_of,
+    shifted_right,
+    summary_mask,
+    targets_of,
+    token_ids,
+)
 
 EOS, PAD = 1, 0
 
@@ -54,3 +63,13 @@ def test_attention_mask_of_inputs_without_one(make_config):
     assert attention_mask_of(ids, config).tolist() == [[1, 1, 0, 1]]
     config.pad_token_id = EOS  # then an end may be padding or not
     assert attention_mask_of(ids, config).tolist() == [[1, 1, 1, 1]]
+
+
+def test_labels_are_shifted_as_transformers_shifts_them(make_config, make_part):
+    labels = torch.tensor([[5, 6, EOS, IGNORED], [7, EOS, PAD, PAD]])
+    expected = AutoModelForSeq2SeqLM.from_config(make_part("t5")).prepare_decoder_input_ids_from_labels(
+        labels
+    )
+    assert torch.equal(shifted_right(labels, make_config()), expected)
+    with pytest.raises(ValueError, match="`labels` need `decoder_start_token_id` and `pad_token_id`"):
+        shifted_right(labels, make_config(pad_token_id=None))

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import BertConfig, GenerationConfig
+from transformers import BertConfig, BlenderbotConfig, GenerationConfig, M2M100Config
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration
 
@@ -65,6 +65,23 @@ def test_families(make_model, make_inputs, summarizer, question_encoder, tmp_pat
         again = loaded.eval()(**inputs, answerable=ANSWERABLE)
     assert torch.equal(again.logits, output.logits)
     assert torch.equal(again.answerability_logits, output.answerability_logits)
+
+
+@pytest.mark.parametrize("config_class", [BlenderbotConfig, M2M100Config])
+def test_families_that_do_not_shift_labels(make_part, make_model, make_inputs, config_class):
+    settings = make_part("bart").to_diff_dict()
+    names = ("d_model", "encoder_layers", "decoder_layers", "vocab_size", "max_position_embeddings")
+    settings = {name: settings[name] for name in names} | {"encoder_ffn_dim": 37, "decoder_ffn_dim": 37}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    model = make_model(config_class(**settings, **heads), "bert")
+    inputs = make_inputs(model)
+    with torch.no_grad():
+        output = model(**inputs, answerable=ANSWERABLE)
+        assert torch.allclose(output.summary_loss, model.summarizer(**inputs).loss, atol=1e-5)
+        inputs.pop("labels")
+        written = model.generate(**inputs, max_new_tokens=6, return_dict_in_generate=True)
+        read = model(**inputs, labels=as_labels(written.sequences, model.config.pad_token_id))
+    assert torch.allclose(probability(read), written.answerability, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -413,7 +430,21 @@ def test_arguments_that_only_the_summarizer_knows(make_model, make_inputs):
         model.generate(**sources, max_new_token=4)
 
 
-@pytest.mark.parametrize("summarizer", ["t5", "bart"])
+@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+def test_passages_beyond_a_sliding_window(make_model, make_inputs, fusion):
+    model = make_model("t5gemma", "bert", fusion=fusion)
+    sources = make_inputs(model, length=40)
+    sources.pop("labels")
+    static = {"cache_implementation": "static", "disable_compile": True}
+    for settings in ({}, {"num_beams": 3}, {"use_cache": False}, static):
+        output = model.generate(**sources, max_new_tokens=20, **settings, return_dict_in_generate=True)
+        expected = model.summarizer.generate(**sources, max_new_tokens=20, **settings)
+        assert torch.equal(output.sequences, expected)
+        scored = model.score_answerability(**sources, summary_ids=expected)
+        assert torch.allclose(output.answerability, scored, atol=1e-5)
+
+
+@pytest.mark.parametrize("summarizer", ["t5", "bart", "t5gemma"])
 def test_static_cache_equals_dynamic(make_model, make_inputs, summarizer):
     model = make_model(summarizer, "bert")
     sources = make_inputs(model)

@@ -7,8 +7,12 @@ import pickle
 
 import pytest
 import torch
+from accelerate import disk_offload
 from safetensors.torch import load_file, save_file
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import CompileConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskOutput
@@ -248,6 +252,30 @@ def test_device_map(make_model, make_inputs, device_map, tmp_path):
     assert torch.allclose(output.answerability_logits.cpu(), expected.answerability_logits, atol=1e-4)
 
 
+@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+@pytest.mark.parametrize("by", ["device_map", "accelerate"])
+def test_offloading(make_model, make_inputs, fusion, by, tmp_path):
+    model = make_model("t5", "bert", fusion=fusion)
+    if fusion == "gated":
+        model.gate.gates.data.fill_(1.0)
+    model.save_pretrained(tmp_path)
+    if by == "device_map":
+        devices = {"summarizer": "cpu", "question_encoder": "cpu", "fusion": "disk"}
+        devices |= {"gate": "disk"} if fusion == "gated" else {}
+        loaded = load(tmp_path, device_map=devices, offload_folder=tmp_path / "offload")
+        assert loaded.fusion.q_proj.weight.device.type == "meta"
+    else:
+        loaded = load(tmp_path)
+        disk_offload(loaded, tmp_path / "offload", execution_device=torch.device("cpu"))
+    inputs = make_inputs(model)
+    assert_same(loaded(**inputs, answerable=ANSWERABLE), model(**inputs, answerable=ANSWERABLE))
+    inputs.pop("labels")
+    settings = {"max_new_tokens": 4, "return_dict_in_generate": True}
+    found, expected = loaded.generate(**inputs, **settings), model.generate(**inputs, **settings)
+    assert torch.equal(found.sequences, expected.sequences)
+    assert torch.equal(found.answerability, expected.answerability)
+
+
 @pytest.mark.parametrize(
     ("summarizer", "question_encoder"), [("bart", "bert"), ("t5gemma", "roberta"), ("t5", "t5")]
 )
@@ -284,10 +312,34 @@ def test_compiled_forward(make_model, make_part, make_inputs):
     )
     inputs = make_inputs(model) | {"answerable": ANSWERABLE}
     torch._dynamo.reset()
-    compiled = torch.compile(model, backend="eager")
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.no_grad():
         assert_same(compiled(**inputs), model(**inputs), atol=1e-5)
-    assert not model.get_output_embeddings()._forward_pre_hooks
+        model.resize_token_embeddings(104, mean_resizing=False)  # another LM head
+        assert_same(compiled(**inputs), model(**inputs), atol=1e-5)
+
+
+@pytest.fixture
+def mesh(tmp_path):
+    """Of one process, on the CPU."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+def test_fully_sharded_parts(make_model, make_inputs, mesh, fusion):
+    model = make_model("t5", "bert", fusion=fusion)
+    if fusion == "gated":
+        model.gate.gates.data.fill_(1.0)
+    inputs = make_inputs(model) | {"answerable": ANSWERABLE}
+    expected = model(**inputs)
+    for part in filter(None, (model.fusion, model.gate, model)):
+        fully_shard(part, mesh=mesh)
+    output = model(**inputs)
+    assert_same(output, expected, atol=1e-6)
+    output.loss.backward()
+    assert all(p.grad is not None for p in (model.gate or model.fusion).parameters())
 
 
 # Training.
@@ -370,3 +422,40 @@ def test_a_decoding_step_compiles_into_one_graph(make_model, make_inputs):
     with torch.no_grad():
         compiled = step(torch.compile(model, backend="eager", fullgraph=True))
         assert torch.allclose(compiled, step(model), atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+def test_generation_compiles_its_steps_once(make_model, make_inputs, fusion):
+    model = make_model("t5", "t5", fusion=fusion)
+    if fusion == "gated":
+        model.gate.gates.data.fill_(1.0)
+    inputs = make_inputs(model)
+    inputs.pop("labels")
+    settings = {"max_new_tokens": 6, "return_dict_in_generate": True}
+    config = CompileConfig(backend="eager", mode=None, fullgraph=True)
+    config._compile_all_devices = True
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    for seed in range(3):
+        inputs["input_ids"] = make_inputs(model, seed=seed)["input_ids"]
+        expected = model.generate(**inputs, **settings)
+        found = model.generate(**inputs, **settings, cache_implementation="static", compile_config=config)
+        assert torch.equal(found.sequences, expected.sequences)
+        assert torch.allclose(found.answerability, expected.answerability, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_generation_with_compiled_parts(make_model, make_inputs):
+    model = make_model("t5", "t5", fusion="gated")
+    model.gate.gates.data.fill_(1.0)
+    inputs = make_inputs(model)
+    inputs.pop("labels")
+    settings = {"max_new_tokens": 6, "return_dict_in_generate": True}
+    expected = model.generate(**inputs, **settings)
+    torch._dynamo.reset()
+    for part in (model.get_encoder(), model.get_output_embeddings()):
+        part.compile(backend="eager")
+    found = model.generate(**inputs, **settings)
+    assert torch.equal(found.sequences, expected.sequences)
+    assert torch.allclose(found.answerability, expected.answerability, atol=1e-5)

@@ -2,9 +2,11 @@
 
 import copy
 import json
+import threading
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModel,
@@ -248,13 +250,30 @@ def test_load_part_without_the_updates_of_adapters(summarizer, tmp_path):
         assert found.keys() == before.keys() and all(torch.equal(found[name], before[name]) for name in found)
 
 
-def test_catching_inputs_and_outputs_leaves_no_hook(make_part):
+def test_catching_inputs_and_outputs():
     linear = torch.nn.Linear(3, 4)
     states = torch.randn(2, 5, 3)
-    with input_of(linear, pass_on=1) as inputs:
-        assert linear(states).shape == (2, 1, 4)
-    assert inputs[0] is states
+    plain = linear(states)
+    with input_of(linear, pass_on=1, change=lambda states: states + 1) as inputs:
+        changed = linear(states)
+    assert torch.equal(changed, F.linear(states + 1, *linear.parameters())[:, :1])
+    assert len(inputs) == 1 and torch.equal(inputs[0], states + 1)
     with output_of(linear) as outputs, pytest.raises(RuntimeError):
         linear(torch.randn(2, 7))
-    assert outputs == []
-    assert not linear._forward_pre_hooks and not linear._forward_hooks
+    # Nobody listens any more, here or in a copy.
+    for module in (linear, copy.deepcopy(linear)):
+        assert torch.equal(module(states), plain)
+    assert len(inputs) == 1 and outputs == []
+
+
+def test_catching_is_of_one_thread():
+    linear = torch.nn.Linear(3, 4)
+    states = torch.randn(2, 3)
+    plain, elsewhere = linear(states), []
+    with input_of(linear, change=torch.zeros_like) as inputs, output_of(linear) as outputs:
+        other = threading.Thread(target=lambda: elsewhere.append(linear(states)))
+        other.start()
+        other.join()
+        assert torch.equal(elsewhere[0], plain) and inputs == outputs == []
+        assert torch.equal(linear(states)[0], linear.bias)
+    assert len(inputs) == len(outputs) == 1
