@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import cached_file
 
+from crosstask.data.checkpoints import positions
 from crosstask.parts_crosstask import encoder_of, hub_kwargs
 
 CENTROID = "adapter_centroid.safetensors"  # beside an adapter's weights
@@ -48,7 +49,10 @@ class AdapterRouter:
         self.tokenizer = AutoTokenizer.from_pretrained(text_encoder, **hub_kwargs(kwargs))
         # A pickle could run code of whoever made it.
         kwargs = {"use_safetensors": True, **kwargs}
-        self.text_encoder = encoder_of(AutoModel.from_pretrained(text_encoder, **kwargs)).eval()
+        model = AutoModel.from_pretrained(text_encoder, **kwargs)
+        # Of the whole model, for an encoder alone does not say which of two numbers is its own.
+        self._positions = positions(model, "encoder" if model.config.is_encoder_decoder else None)
+        self.text_encoder = encoder_of(model).eval()
         self.centroids: dict[str, torch.Tensor] = {}
 
     def fit(self, name: str, passages: Iterable[str]) -> "AdapterRouter":
@@ -137,8 +141,7 @@ class AdapterRouter:
         # Of like length together, so that little is padding.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         device = self.text_encoder.device
-        positions = getattr(self.text_encoder.config, "max_position_embeddings", None) or self.max_length
-        limit = min(self.max_length, self.tokenizer.model_max_length, positions)
+        limit = min(self.max_length, self.tokenizer.model_max_length, self._positions)
         found = [torch.empty(0, self.text_encoder.config.hidden_size)]
         for start in range(0, len(order), batch_size):
             batch = [texts[index] for index in order[start : start + batch_size]]

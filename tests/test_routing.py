@@ -62,12 +62,21 @@ def test_a_text_without_tokens_is_nowhere_near(router, monkeypatch):
     assert router.route([TEXTS[0], TEXTS[2]]) == ["a", "b"]
 
 
-def test_an_encoder_with_fewer_positions(make_part, tokenizer, tmp_path):
-    config = make_part("bert")
-    config.vocab_size, config.max_position_embeddings = len(tokenizer), 16
-    AutoModel.from_config(config).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    "kind, settings",
+    [
+        ("bert", {"max_position_embeddings": 16}),
+        ("roberta", {"max_position_embeddings": 18}),  # two of which are before the first token's
+        ("led", {"max_encoder_position_embeddings": 16}),
+    ],
+)
+def test_an_encoder_with_fewer_positions(make_part, tokenizer, tmp_path, kind, settings):
+    AutoModel.from_config(make_part(kind, len(tokenizer), **settings)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    assert AdapterRouter(tmp_path).embed(["rain fell " * 1000]).isfinite().all()
+    whole, cut = AdapterRouter(tmp_path), AdapterRouter(tmp_path, max_length=16)
+    long = ["rain fell " * 1000]
+    torch.testing.assert_close(whole.embed(long), cut.embed(long))
+    assert not torch.allclose(whole.embed(long), AdapterRouter(tmp_path, max_length=15).embed(long))
 
 
 def test_the_nearest_centroid(router):
