@@ -1,11 +1,12 @@
 """Which adapter a passage is for: the domain whose passages are nearest to it."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import cached_file
 
@@ -75,11 +76,19 @@ class AdapterRouter:
         return self
 
     def save(self, name: str, folder: str | Path) -> None:
-        """Write a centroid beside an adapter's weights; see `load`. Raises KeyError for an unknown name."""
+        """
+        Write a centroid beside an adapter's weights, in a folder that is made where there is none; see
+        `load`. Raises KeyError for an unknown name.
+        """
         # Ids say which encoder it was; a folder's name says nothing to others.
         told = {} if Path(self.name).exists() else {"text_encoder": self.name}
         tensors = {"centroid": self.centroids[name], "probe": self.embed([_PROBE])[0]}
-        save_file(tensors, Path(folder) / CENTROID, {"format": "pt", **told})
+        content = save(tensors, {"format": "pt", **told})
+        path = Path(folder, CENTROID)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{CENTROID}.tmp")
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
 
     def load(self, name: str, adapter: str | Path, **kwargs) -> "AdapterRouter":
         """
@@ -88,39 +97,41 @@ class AdapterRouter:
         Args:
             name (`str`): The adapter's name on the model.
             adapter (`str` or `Path`): Folder or Hub id.
-            kwargs: `revision`, `token` and what else says where on the Hub.
+            kwargs: `subfolder`, `revision`, `token` and what else says where.
 
         Returns:
             The router itself.
 
         Raises:
             OSError: where there is none, or it cannot be read.
-            ValueError: where it was made with another text encoder.
+            ValueError: where it was made with another text encoder, or is none.
         """
-        if Path(adapter).exists():
-            path, found = Path(adapter, CENTROID), Path(adapter, CENTROID).exists()
-        else:
-            # None where there is a repository without it; what else is amiss is said.
-            path = cached_file(
-                str(adapter), CENTROID, _raise_exceptions_for_missing_entries=False, **hub_kwargs(kwargs)
-            )
-            found = path is not None
-        if not found:
-            raise OSError(f"adapter {adapter}: has no {CENTROID}; make one with `fit` and `save`")
+        # None where there is a folder or repository without it; what else is amiss is said.
+        path = cached_file(
+            str(adapter), CENTROID, _raise_exceptions_for_missing_entries=False, **hub_kwargs(kwargs)
+        )
+        if path is None:
+            missing = Path(kwargs.get("subfolder") or "", CENTROID).as_posix()
+            raise OSError(f"adapter {adapter}: has no {missing}; make one with `fit` and `save`")
         try:
             with safe_open(path, "pt") as file:
                 told = (file.metadata() or {}).get("text_encoder", "one that its file does not name")
-                centroid, probe = file.get_tensor("centroid"), file.get_tensor("probe")
+                centroid, probe = (file.get_tensor(name).float() for name in ("centroid", "probe"))
         except SafetensorError as error:
             raise OSError(f"adapter {adapter}: its {CENTROID} cannot be read ({error})") from error
         own = self.embed([_PROBE])[0]
         # Below 1 by the rounding of other devices and precisions.
-        if probe.shape != own.shape or probe @ own < 0.99:
+        if probe.shape != own.shape or not probe @ own >= 0.99:
             raise ValueError(
                 f"adapter {adapter}: its centroid was made with another text encoder ({told}), "
                 f"expected that of this router, {self.name}"
             )
-        self.centroids[name] = centroid
+        if centroid.shape != own.shape or not centroid.isfinite().all():
+            raise ValueError(
+                f"adapter {adapter}: its centroid is a tensor of shape {tuple(centroid.shape)}, expected "
+                f"{len(own)} finite numbers"
+            )
+        self.centroids[name] = _unit(centroid)
         return self
 
     def route(self, passages: Sequence[str]) -> list[str]:

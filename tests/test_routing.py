@@ -2,10 +2,11 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, T5EncoderModel
 
 from crosstask import AdapterRouter
@@ -89,8 +90,8 @@ def test_the_nearest_centroid(router):
 def test_what_is_saved_is_loaded(router, encoders, tmp_path):
     router.fit("a", TEXTS[:2]).fit("b", TEXTS[2:])
     for name in "ab":
-        (tmp_path / name).mkdir()
         router.save(name, tmp_path / name)
+        assert [path.name for path in (tmp_path / name).iterdir()] == [CENTROID]
     again = AdapterRouter(str(encoders / "one"))
     for name in "ab":
         again.load(name, tmp_path / name)
@@ -98,6 +99,45 @@ def test_what_is_saved_is_loaded(router, encoders, tmp_path):
     assert again.route(TEXTS) == router.route(TEXTS)
     assert str(tmp_path).encode() not in (tmp_path / "a" / CENTROID).read_bytes()
     assert load_file(tmp_path / "a" / CENTROID)["centroid"].norm() == pytest.approx(1)
+
+
+def test_a_killed_save_leaves_the_centroid_as_it_was(router, tmp_path, monkeypatch):
+    router.fit("a", TEXTS[:1]).save("a", tmp_path)
+    before = router.centroids["a"]
+
+    def half(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(KeyboardInterrupt):
+        router.fit("a", TEXTS[1:]).save("a", tmp_path)
+    torch.testing.assert_close(router.load("a", tmp_path).centroids["a"], before)
+
+
+def test_a_centroid_in_a_subfolder(router, tmp_path):
+    router.fit("a", TEXTS).save("a", tmp_path / "best")
+    assert router.load("b", tmp_path, subfolder="best").centroids.keys() == {"a", "b"}
+    with pytest.raises(OSError, match=f"^adapter {tmp_path}: has no last/adapter_centroid.safetensors"):
+        router.load("c", tmp_path, subfolder="last")
+
+
+@pytest.mark.parametrize("centroid", [torch.ones(7), torch.ones(1, 24), torch.full((24,), torch.nan)])
+def test_a_centroid_that_is_none_is_refused(router, tmp_path, centroid):
+    router.fit("a", TEXTS).save("a", tmp_path)
+    save_file(load_file(tmp_path / CENTROID) | {"centroid": centroid}, tmp_path / CENTROID)
+    with pytest.raises(ValueError, match=f"^adapter {tmp_path}: its centroid .* expected 24 finite numbers"):
+        router.load("a", tmp_path)
+
+
+def test_a_centroid_in_half_precision(router, tmp_path):
+    router.fit("a", TEXTS[:1]).save("a", tmp_path)
+    found = load_file(tmp_path / CENTROID)
+    save_file({"centroid": found["centroid"].half() * 3, "probe": found["probe"].half()}, tmp_path / CENTROID)
+    router.load("a", tmp_path)
+    assert router.centroids["a"].norm() == pytest.approx(1)
+    assert router.route(TEXTS) == ["a"] * 3
 
 
 @pytest.mark.parametrize("other", ["two", "t5"])
