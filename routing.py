@@ -1,7 +1,7 @@
 """Which adapter a passage is for: the domain whose passages are nearest to it."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -67,9 +67,8 @@ class AdapterRouter:
         Returns:
             The router itself.
         """
-        if isinstance(passages, str):
-            raise TypeError(f"adapter {name}: expected a list of passages, got one text")
-        passages = [passage for passage in dict.fromkeys(passages) if passage.strip()]
+        passages = dict.fromkeys(_texts(passages, f"adapter {name}: "))
+        passages = [passage for passage in passages if passage.strip()]
         if not passages:
             raise ValueError(f"adapter {name}: expected passages to make its centroid of, got none")
         self.centroids[name] = _unit(self.embed(passages).mean(0))
@@ -134,21 +133,18 @@ class AdapterRouter:
         self.centroids[name] = _unit(centroid)
         return self
 
-    def route(self, passages: Sequence[str]) -> list[str]:
+    def route(self, passages: Iterable[str]) -> list[str]:
         """The name of the adapter for each passage."""
         if not self.centroids:
             raise ValueError("expected centroids of some adapters (`fit` or `load`), the router has none")
-        if isinstance(passages, str):
-            raise TypeError("expected a list of passages, got one text")
         names = list(self.centroids)
-        if not passages:
-            return []
         nearest = self.embed(passages) @ torch.stack([self.centroids[name] for name in names]).T
         return [names[index] for index in nearest.argmax(1).tolist()]
 
     @torch.inference_mode()
-    def embed(self, texts: Sequence[str], batch_size: int = 32) -> torch.Tensor:
-        """Embeddings of shape `(len(texts), hidden_size)`, float32, of unit length, on the CPU."""
+    def embed(self, texts: Iterable[str], batch_size: int = 32) -> torch.Tensor:
+        """Embeddings of shape `(number of texts, hidden_size)`, float32, of unit length, on the CPU."""
+        texts = _texts(texts)
         # Of like length together, so that little is padding.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         device = self.text_encoder.device
@@ -167,6 +163,19 @@ class AdapterRouter:
         embeddings = torch.empty(len(texts), found[0].shape[1])
         embeddings[order] = torch.cat(found)
         return _unit(embeddings)
+
+
+def _texts(passages, where=""):
+    """A list of them, or one sentence on what is wrong."""
+    if isinstance(passages, str):
+        raise TypeError(f"{where}expected a list of passages, got one text")
+    if not isinstance(passages, Iterable):
+        raise TypeError(f"{where}expected a list of passages, got {type(passages).__name__}")
+    texts = list(passages)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{where}expected a list of passages, got {type(text).__name__} at place {place}")
+    return texts
 
 
 def _unit(vectors):

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -85,6 +86,15 @@ def test_the_nearest_centroid(router):
         router.fit(name, [text])
     assert router.route(TEXTS[::-1]) == ["c", "b", "a"]
     assert router.route([]) == []
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, iter, lambda texts: (text for text in texts)])
+def test_any_iterable_of_texts(router, kind):
+    expected = router.embed(TEXTS)
+    torch.testing.assert_close(router.embed(kind(TEXTS)), expected)
+    for name, text in zip("abc", TEXTS, strict=True):
+        router.fit(name, kind([text]))
+    assert router.route(kind(TEXTS)) == ["a", "b", "c"]
 
 
 def test_what_is_saved_is_loaded(router, encoders, tmp_path):
@@ -185,6 +195,15 @@ def test_mistakes(router, tmp_path):
         router.load("b", "nobody/nothing")
     with pytest.raises(TypeError, match="^expected a list of passages, got one text"):
         router.fit("a", TEXTS).route("the river rose")
+    with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got NoneType at place 1$"):
+        router.fit("a", ["the river rose", None])
+    with pytest.raises(TypeError, match="^expected a list of passages, got int at place 0$"):
+        router.route([3])
+    for passages in (None, 3):
+        with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got (NoneType|int)$"):
+            router.fit("a", passages)
+        with pytest.raises(TypeError, match="^expected a list of passages, got (NoneType|int)$"):
+            router.route(passages)
     with pytest.raises(OSError, match="has no adapter_centroid.safetensors"):
         router.load("b", tmp_path)
     (tmp_path / CENTROID).write_bytes(json.dumps({}).encode())
