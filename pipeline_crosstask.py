@@ -50,6 +50,10 @@ class QuestionSummarizationPipeline(Pipeline):
     _load_processor = True
 
     def __init__(self, model, router=None, **kwargs):
+        if router is not None and not callable(getattr(router, "route", None)):
+            raise TypeError(
+                f"`router` has to have a method `route`, as an AdapterRouter, got {type(router).__name__}."
+            )
         self.router = router
         if kwargs.get("processor") is None:
             raise ValueError("`processor` is needed beside a loaded `model`: its CrossTaskProcessor.")
@@ -72,10 +76,10 @@ class QuestionSummarizationPipeline(Pipeline):
             merge (`bool`, defaults to `False`):
                 One summary for all questions on a passage: what the summaries say, in the passage's order,
                 each thing once. With `min_answerability`, of the answered questions.
-            adapter (`str`, *optional*):
-                The name of a loaded adapter, `"base"` for the model without any, `"auto"` for the one that
-                the router picks for the passage. Without it the model writes as it stands. (It is switched
-                for the call: no other thread may use the model meanwhile.)
+            adapter (`str` or `list[str]`, *optional*):
+                The name of a loaded adapter or of several at once, `"base"` for the model without any,
+                `"auto"` for the one that the router picks for the passage. Without it the model writes as it
+                stands. (It is switched for the call: no other thread may use the model meanwhile.)
             kwargs:
                 Settings of generation. With `answerability_rerank` and `num_return_sequences` the summary is
                 the best by likelihood and answerability of so many candidates.
@@ -149,7 +153,7 @@ class QuestionSummarizationPipeline(Pipeline):
         if adapter == AUTO and self.router is None:
             raise ValueError('`adapter="auto"` needs a `router`, as an argument of the pipeline.')
         if adapter is not None and adapter != AUTO:
-            self._check_adapter(adapter)
+            adapter = self._checked_adapter(adapter)
         preprocess = {} if adapter is None else {"adapter": adapter}
         return preprocess, generation, {name: value for name, value in options.items() if value is not None}
 
@@ -191,12 +195,23 @@ class QuestionSummarizationPipeline(Pipeline):
     def _route(self, items):
         """Put a name for "auto"."""
         routed = [item for item in items if item["adapter"] == AUTO]
-        names = self.router.route([item["passage"] for item in routed]) if routed else []
+        if not routed:
+            return
+        names = self.router.route([item["passage"] for item in routed])
+        names = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+        if len(names) != len(routed):
+            raise ValueError(
+                f"the router has to give one name for each passage, got {len(names)} for {len(routed)}."
+            )
         for item, name in zip(routed, names, strict=True):
-            self._check_adapter(name)
-            item["adapter"] = name
+            item["adapter"] = self._checked_adapter(name)
 
-    def _check_adapter(self, name):
+    def _checked_adapter(self, adapter):
+        """A name, or a tuple of them, that can be had, or one sentence on why not."""
+        names = (adapter,) if isinstance(adapter, str) else adapter
+        named = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+        if not named or not names:
+            raise TypeError(f"`adapter` has to be a name or a list of names, got {adapter!r:.80}.")
         loaded = getattr(self.model, "peft_config", {})
         if hasattr(self.model, "get_base_model"):
             raise ValueError("`adapter` is for adapters that `model.load_adapter` loaded, got a PeftModel.")
@@ -204,17 +219,22 @@ class QuestionSummarizationPipeline(Pipeline):
             raise ValueError(
                 f"adapter {taken.pop()!r}: load it by another name, this one has a meaning here."
             )
-        if name != BASE and name not in loaded:
-            raise ValueError(
-                f"adapter {name!r} is not loaded; expected one of {', '.join([*loaded, BASE, AUTO])} "
-                "(`model.load_adapter` loads one)."
-            )
+        if adapter == BASE:
+            return adapter
+        for name in names:
+            if name in (AUTO, BASE) and name != adapter:
+                raise ValueError(f"adapter {name!r}: has to be given by itself, got it in a list.")
+            if name not in loaded:
+                raise ValueError(
+                    f"adapter {name!r} is not loaded; expected one of {', '.join([*loaded, BASE, AUTO])} "
+                    "(`model.load_adapter` loads one)."
+                )
+        return adapter if isinstance(adapter, str) else tuple(adapter)
 
     @contextmanager
-    def _switched(self, name):
+    def _switched(self, adapter):
         """The model with this adapter, and afterwards as it was."""
-        loaded = getattr(self.model, "peft_config", {})
-        if name is None or not loaded:
+        if adapter is None or not getattr(self.model, "peft_config", None):
             yield
             return
         # Of an adapter's layer this is a state; of a transformers model, a method.
@@ -223,10 +243,10 @@ class QuestionSummarizationPipeline(Pipeline):
         trained = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         active = self.model.active_adapters()
         try:
-            if name == BASE:
+            if adapter == BASE:
                 self.model.disable_adapters()
             else:
-                self.model.set_adapter(name)
+                self.model.set_adapter(adapter if isinstance(adapter, str) else list(adapter))
                 self.model.enable_adapters()
             yield
         finally:
