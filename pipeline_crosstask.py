@@ -1,6 +1,7 @@
 """`pipeline("question-summarization")`: from questions and passages to summaries with answerability."""
 
 import difflib
+import threading
 import types
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
@@ -79,7 +80,8 @@ class QuestionSummarizationPipeline(Pipeline):
             adapter (`str` or `list[str]`, *optional*):
                 The name of a loaded adapter or of several at once, `"base"` for the model without any,
                 `"auto"` for the one that the router picks for the passage. Without it the model writes as it
-                stands. (It is switched for the call: no other thread may use the model meanwhile.)
+                stands. (It is switched for each batch. The pipelines of one model take turns then, in
+                whatever threads they are; no other thread may use the model by itself meanwhile.)
             kwargs:
                 Settings of generation. With `answerability_rerank` and `num_return_sequences` the summary is
                 the best by likelihood and answerability of so many candidates.
@@ -233,10 +235,21 @@ class QuestionSummarizationPipeline(Pipeline):
 
     @contextmanager
     def _switched(self, adapter):
-        """The model with this adapter, and afterwards as it was."""
-        if adapter is None or not getattr(self.model, "peft_config", None):
+        """The model with this adapter, or as it stands, for no one else; and afterwards as it was."""
+        if not getattr(self.model, "peft_config", None):
             yield
             return
+        # Also of a batch that switches nothing, which would be written with another one's adapter. Never
+        # from one batch of a stream to the next, for whoever reads it may do so in any thread, or not at all.
+        with vars(self.model).setdefault("_adapter_turns", _Turns()):
+            if adapter is None:
+                yield
+            else:
+                with self._adapted(adapter):
+                    yield
+
+    @contextmanager
+    def _adapted(self, adapter):
         # Of an adapter's layer this is a state; of a transformers model, a method.
         states = ((module, getattr(module, "disable_adapters", None)) for module in self.model.modules())
         before = [(layer, disabled) for layer, disabled in states if isinstance(disabled, bool)]
@@ -320,6 +333,23 @@ class QuestionSummarizationPipeline(Pipeline):
             if span is not None and span[0] < ends[-1]:
                 attention[bisect_right(ends, span[0])] += value
         return attention
+
+
+class _Turns:
+    """A lock that is not copied with its model: a copy, or one from a file, has its own."""
+
+    def __init__(self):
+        # A thread that has its turn may call again, from what watches a generation for instance.
+        self._lock = threading.RLock()
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+    def __reduce__(self):
+        return _Turns, ()
 
 
 def _checked(inputs, where):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -407,6 +408,65 @@ def test_several_adapters_at_once(routed, tmp_path):
     with pytest.raises(ValueError):
         routed(ROWS[1], adapter=["a", "b"])
     assert routed.model.active_adapters() == ["b"] and alike(routed(ROWS[1]), before)
+
+
+def test_calls_from_several_threads_each_have_their_adapter(routed):
+    """By several pipelines of one model, whose state is afterwards what it was."""
+    expected = {name: routed(ROWS[1], adapter=name) for name in ("a", "b", "base", None)}
+    wrong = []
+
+    def work(name):
+        own = QuestionSummarizationPipeline(routed.model, processor=copy.deepcopy(routed.processor))
+        try:
+            for _ in range(8):
+                if not alike(own(ROWS[1], adapter=name), expected[name]):
+                    wrong.append(name)
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert routed.model.active_adapters() == ["b"] and alike(routed(ROWS[1]), expected["b"])
+
+
+def test_streams_that_are_read_by_turns_or_left_hold_no_one_up(routed):
+    expected = {name: routed(ROWS[0], adapter=name) for name in "ab"}
+    streams = {name: routed((ROWS[0] for _ in range(3)), adapter=name) for name in "ab"}
+    for name in "abba":
+        assert alike(next(streams[name]), expected[name])
+    # Both are open still.
+    found = []
+    other = threading.Thread(target=lambda: found.append(routed(ROWS[0], adapter="a")), daemon=True)
+    other.start()
+    other.join(60)
+    assert found and alike(found[0], expected["a"])
+
+
+def test_a_call_within_a_call_is_not_held_up(routed):
+    """By what watches the generation."""
+    expected = {name: routed(ROWS[0], adapter=name) for name in "ab"}
+    found = []
+
+    def watch(ids, scores, **kwargs):
+        if not found:
+            found.append(routed(ROWS[0], adapter="a"))
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+    options = {"adapter": "b", "stopping_criteria": [watch]}
+    thread = threading.Thread(target=lambda: found.append(routed(ROWS[0], **options)), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert alike_all(found, [expected["a"], expected["b"]])
+
+
+def test_a_model_in_use_is_copied_all_the_same(routed):
+    expected = routed(ROWS[1], adapter="a")
+    own = QuestionSummarizationPipeline(copy.deepcopy(routed.model), processor=routed.processor)
+    assert alike(own(ROWS[1], adapter="a"), expected)
 
 
 @pytest.mark.parametrize("size", [1, 3, 16])
