@@ -236,6 +236,8 @@ class QuestionSummarizationPipeline(Pipeline):
     @contextmanager
     def _switched(self, adapter):
         """The model with this adapter, or as it stands, for no one else; and afterwards as it was."""
+        if adapter is not None:
+            self._checked_adapter(adapter)  # for it may be gone since it was named
         if not getattr(self.model, "peft_config", None):
             yield
             return

@@ -469,6 +469,20 @@ def test_a_model_in_use_is_copied_all_the_same(routed):
     assert alike(own(ROWS[1], adapter="a"), expected)
 
 
+def test_an_adapter_that_is_gone(folder, tmp_path):
+    own = pipeline(TASK, model=str(folder), device="cpu")
+    adapted(folder, 0).save_pretrained(tmp_path)
+    own.model.load_adapter(tmp_path, adapter_name="a")
+    always = QuestionSummarizationPipeline(own.model, processor=own.processor, adapter="a")
+    stream = always(row for row in ROWS)
+    next(stream)
+    own.model.delete_adapter("a")
+    for call in (lambda: always(ROWS[0]), lambda: next(stream)):
+        with pytest.raises(ValueError, match="^adapter 'a' is not loaded; expected one of base, auto "):
+            call()
+    assert alike(always(ROWS[0], adapter="base"), own(ROWS[0]))
+
+
 @pytest.mark.parametrize("size", [1, 3, 16])
 def test_auto_is_what_the_router_says_whatever_the_batch(routed, size):
     expected = [routed(row, adapter="b" if "Rain" in row["passage"] else "base") for row in ROWS]
