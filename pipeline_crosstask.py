@@ -1,6 +1,7 @@
 """`pipeline("question-summarization")`: from questions and passages to summaries with answerability."""
 
 import difflib
+import threading
 import types
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
@@ -50,6 +51,10 @@ class QuestionSummarizationPipeline(Pipeline):
     _load_processor = True
 
     def __init__(self, model, router=None, **kwargs):
+        if router is not None and not callable(getattr(router, "route", None)):
+            raise TypeError(
+                f"`router` has to have a method `route`, as an AdapterRouter, got {type(router).__name__}."
+            )
         self.router = router
         if kwargs.get("processor") is None:
             raise ValueError("`processor` is needed beside a loaded `model`: its CrossTaskProcessor.")
@@ -72,10 +77,11 @@ class QuestionSummarizationPipeline(Pipeline):
             merge (`bool`, defaults to `False`):
                 One summary for all questions on a passage: what the summaries say, in the passage's order,
                 each thing once. With `min_answerability`, of the answered questions.
-            adapter (`str`, *optional*):
-                The name of a loaded adapter, `"base"` for the model without any, `"auto"` for the one that
-                the router picks for the passage. Without it the model writes as it stands. (It is switched
-                for the call: no other thread may use the model meanwhile.)
+            adapter (`str` or `list[str]`, *optional*):
+                The name of a loaded adapter or of several at once, `"base"` for the model without any,
+                `"auto"` for the one that the router picks for the passage. Without it the model writes as it
+                stands. (It is switched for each batch. The pipelines of one model take turns then, in
+                whatever threads they are; no other thread may use the model by itself meanwhile.)
             kwargs:
                 Settings of generation. With `answerability_rerank` and `num_return_sequences` the summary is
                 the best by likelihood and answerability of so many candidates.
@@ -149,7 +155,7 @@ class QuestionSummarizationPipeline(Pipeline):
         if adapter == AUTO and self.router is None:
             raise ValueError('`adapter="auto"` needs a `router`, as an argument of the pipeline.')
         if adapter is not None and adapter != AUTO:
-            self._check_adapter(adapter)
+            adapter = self._checked_adapter(adapter)
         preprocess = {} if adapter is None else {"adapter": adapter}
         return preprocess, generation, {name: value for name, value in options.items() if value is not None}
 
@@ -191,12 +197,23 @@ class QuestionSummarizationPipeline(Pipeline):
     def _route(self, items):
         """Put a name for "auto"."""
         routed = [item for item in items if item["adapter"] == AUTO]
-        names = self.router.route([item["passage"] for item in routed]) if routed else []
+        if not routed:
+            return
+        names = self.router.route([item["passage"] for item in routed])
+        names = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+        if len(names) != len(routed):
+            raise ValueError(
+                f"the router has to give one name for each passage, got {len(names)} for {len(routed)}."
+            )
         for item, name in zip(routed, names, strict=True):
-            self._check_adapter(name)
-            item["adapter"] = name
+            item["adapter"] = self._checked_adapter(name)
 
-    def _check_adapter(self, name):
+    def _checked_adapter(self, adapter):
+        """A name, or a tuple of them, that can be had, or one sentence on why not."""
+        names = (adapter,) if isinstance(adapter, str) else adapter
+        named = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+        if not named or not names:
+            raise TypeError(f"`adapter` has to be a name or a list of names, got {adapter!r:.80}.")
         loaded = getattr(self.model, "peft_config", {})
         if hasattr(self.model, "get_base_model"):
             raise ValueError("`adapter` is for adapters that `model.load_adapter` loaded, got a PeftModel.")
@@ -204,29 +221,47 @@ class QuestionSummarizationPipeline(Pipeline):
             raise ValueError(
                 f"adapter {taken.pop()!r}: load it by another name, this one has a meaning here."
             )
-        if name != BASE and name not in loaded:
-            raise ValueError(
-                f"adapter {name!r} is not loaded; expected one of {', '.join([*loaded, BASE, AUTO])} "
-                "(`model.load_adapter` loads one)."
-            )
+        if adapter == BASE:
+            return adapter
+        for name in names:
+            if name in (AUTO, BASE) and name != adapter:
+                raise ValueError(f"adapter {name!r}: has to be given by itself, got it in a list.")
+            if name not in loaded:
+                raise ValueError(
+                    f"adapter {name!r} is not loaded; expected one of {', '.join([*loaded, BASE, AUTO])} "
+                    "(`model.load_adapter` loads one)."
+                )
+        return adapter if isinstance(adapter, str) else tuple(adapter)
 
     @contextmanager
-    def _switched(self, name):
-        """The model with this adapter, and afterwards as it was."""
-        loaded = getattr(self.model, "peft_config", {})
-        if name is None or not loaded:
+    def _switched(self, adapter):
+        """The model with this adapter, or as it stands, for no one else; and afterwards as it was."""
+        if adapter is not None:
+            self._checked_adapter(adapter)  # for it may be gone since it was named
+        if not getattr(self.model, "peft_config", None):
             yield
             return
+        # Also of a batch that switches nothing, which would be written with another one's adapter. Never
+        # from one batch of a stream to the next, for whoever reads it may do so in any thread, or not at all.
+        with vars(self.model).setdefault("_adapter_turns", _Turns()):
+            if adapter is None:
+                yield
+            else:
+                with self._adapted(adapter):
+                    yield
+
+    @contextmanager
+    def _adapted(self, adapter):
         # Of an adapter's layer this is a state; of a transformers model, a method.
         states = ((module, getattr(module, "disable_adapters", None)) for module in self.model.modules())
         before = [(layer, disabled) for layer, disabled in states if isinstance(disabled, bool)]
         trained = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         active = self.model.active_adapters()
         try:
-            if name == BASE:
+            if adapter == BASE:
                 self.model.disable_adapters()
             else:
-                self.model.set_adapter(name)
+                self.model.set_adapter(adapter if isinstance(adapter, str) else list(adapter))
                 self.model.enable_adapters()
             yield
         finally:
@@ -300,6 +335,23 @@ class QuestionSummarizationPipeline(Pipeline):
             if span is not None and span[0] < ends[-1]:
                 attention[bisect_right(ends, span[0])] += value
         return attention
+
+
+class _Turns:
+    """A lock that is not copied with its model: a copy, or one from a file, has its own."""
+
+    def __init__(self):
+        # A thread that has its turn may call again, from what watches a generation for instance.
+        self._lock = threading.RLock()
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+    def __reduce__(self):
+        return _Turns, ()
 
 
 def _checked(inputs, where):

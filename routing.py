@@ -1,14 +1,16 @@
 """Which adapter a passage is for: the domain whose passages are nearest to it."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import cached_file
 
+from crosstask.data.checkpoints import positions
 from crosstask.parts_crosstask import encoder_of, hub_kwargs
 
 CENTROID = "adapter_centroid.safetensors"  # beside an adapter's weights
@@ -48,7 +50,10 @@ class AdapterRouter:
         self.tokenizer = AutoTokenizer.from_pretrained(text_encoder, **hub_kwargs(kwargs))
         # A pickle could run code of whoever made it.
         kwargs = {"use_safetensors": True, **kwargs}
-        self.text_encoder = encoder_of(AutoModel.from_pretrained(text_encoder, **kwargs)).eval()
+        model = AutoModel.from_pretrained(text_encoder, **kwargs)
+        # Of the whole model, for an encoder alone does not say which of two numbers is its own.
+        self._positions = positions(model, "encoder" if model.config.is_encoder_decoder else None)
+        self.text_encoder = encoder_of(model).eval()
         self.centroids: dict[str, torch.Tensor] = {}
 
     def fit(self, name: str, passages: Iterable[str]) -> "AdapterRouter":
@@ -62,20 +67,27 @@ class AdapterRouter:
         Returns:
             The router itself.
         """
-        if isinstance(passages, str):
-            raise TypeError(f"adapter {name}: expected a list of passages, got one text")
-        passages = [passage for passage in dict.fromkeys(passages) if passage.strip()]
+        passages = dict.fromkeys(_texts(passages, f"adapter {name}: "))
+        passages = [passage for passage in passages if passage.strip()]
         if not passages:
             raise ValueError(f"adapter {name}: expected passages to make its centroid of, got none")
         self.centroids[name] = _unit(self.embed(passages).mean(0))
         return self
 
     def save(self, name: str, folder: str | Path) -> None:
-        """Write a centroid beside an adapter's weights; see `load`. Raises KeyError for an unknown name."""
+        """
+        Write a centroid beside an adapter's weights, in a folder that is made where there is none; see
+        `load`. Raises KeyError for an unknown name.
+        """
         # Ids say which encoder it was; a folder's name says nothing to others.
         told = {} if Path(self.name).exists() else {"text_encoder": self.name}
         tensors = {"centroid": self.centroids[name], "probe": self.embed([_PROBE])[0]}
-        save_file(tensors, Path(folder) / CENTROID, {"format": "pt", **told})
+        content = save(tensors, {"format": "pt", **told})
+        path = Path(folder, CENTROID)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{CENTROID}.tmp")
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
 
     def load(self, name: str, adapter: str | Path, **kwargs) -> "AdapterRouter":
         """
@@ -84,61 +96,59 @@ class AdapterRouter:
         Args:
             name (`str`): The adapter's name on the model.
             adapter (`str` or `Path`): Folder or Hub id.
-            kwargs: `revision`, `token` and what else says where on the Hub.
+            kwargs: `subfolder`, `revision`, `token` and what else says where.
 
         Returns:
             The router itself.
 
         Raises:
             OSError: where there is none, or it cannot be read.
-            ValueError: where it was made with another text encoder.
+            ValueError: where it was made with another text encoder, or is none.
         """
-        if Path(adapter).exists():
-            path, found = Path(adapter, CENTROID), Path(adapter, CENTROID).exists()
-        else:
-            # None where there is a repository without it; what else is amiss is said.
-            path = cached_file(
-                str(adapter), CENTROID, _raise_exceptions_for_missing_entries=False, **hub_kwargs(kwargs)
-            )
-            found = path is not None
-        if not found:
-            raise OSError(f"adapter {adapter}: has no {CENTROID}; make one with `fit` and `save`")
+        # None where there is a folder or repository without it; what else is amiss is said.
+        path = cached_file(
+            str(adapter), CENTROID, _raise_exceptions_for_missing_entries=False, **hub_kwargs(kwargs)
+        )
+        if path is None:
+            missing = Path(kwargs.get("subfolder") or "", CENTROID).as_posix()
+            raise OSError(f"adapter {adapter}: has no {missing}; make one with `fit` and `save`")
         try:
             with safe_open(path, "pt") as file:
                 told = (file.metadata() or {}).get("text_encoder", "one that its file does not name")
-                centroid, probe = file.get_tensor("centroid"), file.get_tensor("probe")
+                centroid, probe = (file.get_tensor(name).float() for name in ("centroid", "probe"))
         except SafetensorError as error:
             raise OSError(f"adapter {adapter}: its {CENTROID} cannot be read ({error})") from error
         own = self.embed([_PROBE])[0]
         # Below 1 by the rounding of other devices and precisions.
-        if probe.shape != own.shape or probe @ own < 0.99:
+        if probe.shape != own.shape or not probe @ own >= 0.99:
             raise ValueError(
                 f"adapter {adapter}: its centroid was made with another text encoder ({told}), "
                 f"expected that of this router, {self.name}"
             )
-        self.centroids[name] = centroid
+        if centroid.shape != own.shape or not centroid.isfinite().all():
+            raise ValueError(
+                f"adapter {adapter}: its centroid is a tensor of shape {tuple(centroid.shape)}, expected "
+                f"{len(own)} finite numbers"
+            )
+        self.centroids[name] = _unit(centroid)
         return self
 
-    def route(self, passages: Sequence[str]) -> list[str]:
+    def route(self, passages: Iterable[str]) -> list[str]:
         """The name of the adapter for each passage."""
         if not self.centroids:
             raise ValueError("expected centroids of some adapters (`fit` or `load`), the router has none")
-        if isinstance(passages, str):
-            raise TypeError("expected a list of passages, got one text")
         names = list(self.centroids)
-        if not passages:
-            return []
         nearest = self.embed(passages) @ torch.stack([self.centroids[name] for name in names]).T
         return [names[index] for index in nearest.argmax(1).tolist()]
 
     @torch.inference_mode()
-    def embed(self, texts: Sequence[str], batch_size: int = 32) -> torch.Tensor:
-        """Embeddings of shape `(len(texts), hidden_size)`, float32, of unit length, on the CPU."""
+    def embed(self, texts: Iterable[str], batch_size: int = 32) -> torch.Tensor:
+        """Embeddings of shape `(number of texts, hidden_size)`, float32, of unit length, on the CPU."""
+        texts = _texts(texts)
         # Of like length together, so that little is padding.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         device = self.text_encoder.device
-        positions = getattr(self.text_encoder.config, "max_position_embeddings", None) or self.max_length
-        limit = min(self.max_length, self.tokenizer.model_max_length, positions)
+        limit = min(self.max_length, self.tokenizer.model_max_length, self._positions)
         found = [torch.empty(0, self.text_encoder.config.hidden_size)]
         for start in range(0, len(order), batch_size):
             batch = [texts[index] for index in order[start : start + batch_size]]
@@ -153,6 +163,19 @@ class AdapterRouter:
         embeddings = torch.empty(len(texts), found[0].shape[1])
         embeddings[order] = torch.cat(found)
         return _unit(embeddings)
+
+
+def _texts(passages, where=""):
+    """A list of them, or one sentence on what is wrong."""
+    if isinstance(passages, str):
+        raise TypeError(f"{where}expected a list of passages, got one text")
+    if not isinstance(passages, Iterable):
+        raise TypeError(f"{where}expected a list of passages, got {type(passages).__name__}")
+    texts = list(passages)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{where}expected a list of passages, got {type(text).__name__} at place {place}")
+    return texts
 
 
 def _unit(vectors):

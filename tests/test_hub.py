@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from tiny_run import WHOLE, write
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 
-from crosstask import CrossTaskForConditionalGeneration, train
+from crosstask import AdapterRouter, CrossTaskForConditionalGeneration, train
 from crosstask.data.build import main as build
 from crosstask.hub import main, publish
 from crosstask.recipes import ConfigError
+from crosstask.routing import CENTROID
 from crosstask.upload import HubError
 
 REPO = "alice/tiny"
@@ -223,7 +224,11 @@ def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained
         fusion=fusion,
     )
     train.main([str(recipe)])
+    router = AdapterRouter("alice/qa").fit("mine", TEXTS["passage"])
+    router.save("mine", tmp_path / "run" / "adapter")
     publish("adapter", tmp_path / "run", "alice/small", license="mit")
+    found = AdapterRouter("alice/qa").load("theirs", "alice/small").centroids["theirs"]
+    torch.testing.assert_close(found, router.centroids["mine"])
     code = ModelCard(hub.files("alice/small")["README.md"].decode()).text.split("```python\n")[1]
     names = {}
     exec(code.split("```")[0], names)
@@ -231,6 +236,22 @@ def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained
     found = names["model"].merge_and_unload().state_dict()
     assert found.keys() >= expected.keys() and ("gate.gates" in expected) == (fusion == "gated")
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
+
+
+def test_an_adapter_s_centroid_comes_and_goes_with_it(hub, alice, trained_run, lora_run, tmp_path):
+    publish("model", trained_run[1], REPO, license="mit")
+    run = tmp_path / "run"
+    shutil.copytree(lora_run, run)
+    encoder = trained_run[1] / "question_answerer"
+    router = AdapterRouter(encoder).fit("mine", TEXTS["passage"])
+    router.save("mine", run / "adapter")
+    publish("adapter", run, "alice/small", license="mit", base=REPO)
+    again = AdapterRouter(encoder).load("theirs", "alice/small")
+    assert again.route(TEXTS["passage"]) == ["theirs"] * 2
+    (run / "adapter" / CENTROID).unlink()
+    publish("adapter", run, "alice/small", license="mit", base=REPO)
+    assert CENTROID not in hub.files("alice/small")
+    assert {"adapter_config.json", "adapter_model.safetensors"} < hub.files("alice/small").keys()
 
 
 def test_what_an_adapter_of_two_local_parts_sits_on_is_said(hub, alice, trained_run, tmp_path):

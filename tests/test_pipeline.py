@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -387,6 +388,101 @@ def test_adapters_of_several_shapes_by_name(folder, pipe, tmp_path):
             assert alike(own(ROWS[1]), expected[active])
 
 
+def test_several_adapters_at_once(routed, tmp_path):
+    """Two that adapt the same layers, neither with a fusion of its own."""
+    own = pipeline(TASK, model=routed.model.config._name_or_path, device="cpu")
+    targets = {"target_modules": r"summarizer\..*\.(q|v)", "modules_to_save": None}
+    for seed, name in enumerate("cd"):
+        adapted(routed.model.config._name_or_path, seed, **targets).save_pretrained(tmp_path / name)
+        own.model.load_adapter(tmp_path / name, adapter_name=name)
+    one = own(ROWS[1])
+    own.model.set_adapter(["c", "d"])
+    both = own(ROWS[1])
+    own.model.set_adapter("d")
+    assert not alike(both, one)
+    assert alike(own(ROWS[1], adapter=["c", "d"]), both) and alike(own(ROWS[1], adapter=("c", "d")), both)
+    assert alike(own(ROWS[1], adapter=["d"]), one)
+    assert own.model.active_adapters() == ["d"] and alike(own(ROWS[1]), one)
+    # One model has one fusion.
+    before = routed(ROWS[1])
+    with pytest.raises(ValueError):
+        routed(ROWS[1], adapter=["a", "b"])
+    assert routed.model.active_adapters() == ["b"] and alike(routed(ROWS[1]), before)
+
+
+def test_calls_from_several_threads_each_have_their_adapter(routed):
+    """By several pipelines of one model, whose state is afterwards what it was."""
+    expected = {name: routed(ROWS[1], adapter=name) for name in ("a", "b", "base", None)}
+    wrong = []
+
+    def work(name):
+        own = QuestionSummarizationPipeline(routed.model, processor=copy.deepcopy(routed.processor))
+        try:
+            for _ in range(8):
+                if not alike(own(ROWS[1], adapter=name), expected[name]):
+                    wrong.append(name)
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert routed.model.active_adapters() == ["b"] and alike(routed(ROWS[1]), expected["b"])
+
+
+def test_streams_that_are_read_by_turns_or_left_hold_no_one_up(routed):
+    expected = {name: routed(ROWS[0], adapter=name) for name in "ab"}
+    streams = {name: routed((ROWS[0] for _ in range(3)), adapter=name) for name in "ab"}
+    for name in "abba":
+        assert alike(next(streams[name]), expected[name])
+    # Both are open still.
+    found = []
+    other = threading.Thread(target=lambda: found.append(routed(ROWS[0], adapter="a")), daemon=True)
+    other.start()
+    other.join(60)
+    assert found and alike(found[0], expected["a"])
+
+
+def test_a_call_within_a_call_is_not_held_up(routed):
+    """By what watches the generation."""
+    expected = {name: routed(ROWS[0], adapter=name) for name in "ab"}
+    found = []
+
+    def watch(ids, scores, **kwargs):
+        if not found:
+            found.append(routed(ROWS[0], adapter="a"))
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+    options = {"adapter": "b", "stopping_criteria": [watch]}
+    thread = threading.Thread(target=lambda: found.append(routed(ROWS[0], **options)), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert alike_all(found, [expected["a"], expected["b"]])
+
+
+def test_a_model_in_use_is_copied_all_the_same(routed):
+    expected = routed(ROWS[1], adapter="a")
+    own = QuestionSummarizationPipeline(copy.deepcopy(routed.model), processor=routed.processor)
+    assert alike(own(ROWS[1], adapter="a"), expected)
+
+
+def test_an_adapter_that_is_gone(folder, tmp_path):
+    own = pipeline(TASK, model=str(folder), device="cpu")
+    adapted(folder, 0).save_pretrained(tmp_path)
+    own.model.load_adapter(tmp_path, adapter_name="a")
+    always = QuestionSummarizationPipeline(own.model, processor=own.processor, adapter="a")
+    stream = always(row for row in ROWS)
+    next(stream)
+    own.model.delete_adapter("a")
+    for call in (lambda: always(ROWS[0]), lambda: next(stream)):
+        with pytest.raises(ValueError, match="^adapter 'a' is not loaded; expected one of base, auto "):
+            call()
+    assert alike(always(ROWS[0], adapter="base"), own(ROWS[0]))
+
+
 @pytest.mark.parametrize("size", [1, 3, 16])
 def test_auto_is_what_the_router_says_whatever_the_batch(routed, size):
     expected = [routed(row, adapter="b" if "Rain" in row["passage"] else "base") for row in ROWS]
@@ -406,6 +502,30 @@ def test_an_adapter_that_cannot_be_had(routed, pipe, monkeypatch):
         patch.setitem(routed.model.peft_config, "base", None)
         with pytest.raises(ValueError, match="^adapter 'base': load it by another name"):
             routed(ROWS[0], adapter="base")
-    monkeypatch.setattr(routed.router, "route", lambda passages: ["law"] * len(passages), raising=False)
+    for adapter in (3, [], ["a", None], {"a"}):
+        with pytest.raises(TypeError, match="^`adapter` has to be a name or a list of names, got "):
+            routed(ROWS[0], adapter=adapter)
     with pytest.raises(ValueError, match="^adapter 'law' is not loaded"):
-        routed(ROWS[0], adapter="auto")
+        routed(ROWS[0], adapter=["a", "law"])
+    for name in ("base", "auto"):
+        with pytest.raises(
+            ValueError, match=f"^adapter '{name}': has to be given by itself, got it in a list"
+        ):
+            routed(ROWS[0], adapter=["a", name])
+
+
+def test_a_router_that_is_none(routed, monkeypatch):
+    with pytest.raises(
+        TypeError, match="^`router` has to have a method `route`, as an AdapterRouter, got str"
+    ):
+        QuestionSummarizationPipeline(routed.model, processor=routed.processor, router="minilm")
+    for names, error, sentence in (
+        (["law"] * 2, ValueError, "^adapter 'law' is not loaded"),
+        (["a"], ValueError, "^the router has to give one name for each passage, got 1 for 2.$"),
+        ("ab", ValueError, "^the router has to give one name for each passage, got 1 for 2.$"),
+        (None, ValueError, "^the router has to give one name for each passage, got 1 for 2.$"),
+        ([None] * 2, TypeError, "^`adapter` has to be a name or a list of names, got None"),
+    ):
+        monkeypatch.setattr(routed.router, "route", lambda passages, names=names: names, raising=False)
+        with pytest.raises(error, match=sentence):
+            routed(ROWS[:2], adapter="auto", batch_size=16)

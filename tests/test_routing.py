@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, T5EncoderModel
 
 from crosstask import AdapterRouter
@@ -62,12 +64,21 @@ def test_a_text_without_tokens_is_nowhere_near(router, monkeypatch):
     assert router.route([TEXTS[0], TEXTS[2]]) == ["a", "b"]
 
 
-def test_an_encoder_with_fewer_positions(make_part, tokenizer, tmp_path):
-    config = make_part("bert")
-    config.vocab_size, config.max_position_embeddings = len(tokenizer), 16
-    AutoModel.from_config(config).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    "kind, settings",
+    [
+        ("bert", {"max_position_embeddings": 16}),
+        ("roberta", {"max_position_embeddings": 18}),  # two of which are before the first token's
+        ("led", {"max_encoder_position_embeddings": 16}),
+    ],
+)
+def test_an_encoder_with_fewer_positions(make_part, tokenizer, tmp_path, kind, settings):
+    AutoModel.from_config(make_part(kind, len(tokenizer), **settings)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    assert AdapterRouter(tmp_path).embed(["rain fell " * 1000]).isfinite().all()
+    whole, cut = AdapterRouter(tmp_path), AdapterRouter(tmp_path, max_length=16)
+    long = ["rain fell " * 1000]
+    torch.testing.assert_close(whole.embed(long), cut.embed(long))
+    assert not torch.allclose(whole.embed(long), AdapterRouter(tmp_path, max_length=15).embed(long))
 
 
 def test_the_nearest_centroid(router):
@@ -77,11 +88,20 @@ def test_the_nearest_centroid(router):
     assert router.route([]) == []
 
 
+@pytest.mark.parametrize("kind", [tuple, np.array, iter, lambda texts: (text for text in texts)])
+def test_any_iterable_of_texts(router, kind):
+    expected = router.embed(TEXTS)
+    torch.testing.assert_close(router.embed(kind(TEXTS)), expected)
+    for name, text in zip("abc", TEXTS, strict=True):
+        router.fit(name, kind([text]))
+    assert router.route(kind(TEXTS)) == ["a", "b", "c"]
+
+
 def test_what_is_saved_is_loaded(router, encoders, tmp_path):
     router.fit("a", TEXTS[:2]).fit("b", TEXTS[2:])
     for name in "ab":
-        (tmp_path / name).mkdir()
         router.save(name, tmp_path / name)
+        assert [path.name for path in (tmp_path / name).iterdir()] == [CENTROID]
     again = AdapterRouter(str(encoders / "one"))
     for name in "ab":
         again.load(name, tmp_path / name)
@@ -89,6 +109,45 @@ def test_what_is_saved_is_loaded(router, encoders, tmp_path):
     assert again.route(TEXTS) == router.route(TEXTS)
     assert str(tmp_path).encode() not in (tmp_path / "a" / CENTROID).read_bytes()
     assert load_file(tmp_path / "a" / CENTROID)["centroid"].norm() == pytest.approx(1)
+
+
+def test_a_killed_save_leaves_the_centroid_as_it_was(router, tmp_path, monkeypatch):
+    router.fit("a", TEXTS[:1]).save("a", tmp_path)
+    before = router.centroids["a"]
+
+    def half(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(KeyboardInterrupt):
+        router.fit("a", TEXTS[1:]).save("a", tmp_path)
+    torch.testing.assert_close(router.load("a", tmp_path).centroids["a"], before)
+
+
+def test_a_centroid_in_a_subfolder(router, tmp_path):
+    router.fit("a", TEXTS).save("a", tmp_path / "best")
+    assert router.load("b", tmp_path, subfolder="best").centroids.keys() == {"a", "b"}
+    with pytest.raises(OSError, match=f"^adapter {tmp_path}: has no last/adapter_centroid.safetensors"):
+        router.load("c", tmp_path, subfolder="last")
+
+
+@pytest.mark.parametrize("centroid", [torch.ones(7), torch.ones(1, 24), torch.full((24,), torch.nan)])
+def test_a_centroid_that_is_none_is_refused(router, tmp_path, centroid):
+    router.fit("a", TEXTS).save("a", tmp_path)
+    save_file(load_file(tmp_path / CENTROID) | {"centroid": centroid}, tmp_path / CENTROID)
+    with pytest.raises(ValueError, match=f"^adapter {tmp_path}: its centroid .* expected 24 finite numbers"):
+        router.load("a", tmp_path)
+
+
+def test_a_centroid_in_half_precision(router, tmp_path):
+    router.fit("a", TEXTS[:1]).save("a", tmp_path)
+    found = load_file(tmp_path / CENTROID)
+    save_file({"centroid": found["centroid"].half() * 3, "probe": found["probe"].half()}, tmp_path / CENTROID)
+    router.load("a", tmp_path)
+    assert router.centroids["a"].norm() == pytest.approx(1)
+    assert router.route(TEXTS) == ["a"] * 3
 
 
 @pytest.mark.parametrize("other", ["two", "t5"])
@@ -132,10 +191,19 @@ def test_mistakes(router, tmp_path):
         router.fit("a", [" "])
     with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got one text"):
         router.fit("a", "the river rose")
-    with pytest.raises(OSError, match="nobody/nothing is not a local folder|nobody/nothing"):
+    with pytest.raises(OSError, match="^nobody/nothing is not a local folder and is not a valid model id"):
         router.load("b", "nobody/nothing")
     with pytest.raises(TypeError, match="^expected a list of passages, got one text"):
         router.fit("a", TEXTS).route("the river rose")
+    with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got NoneType at place 1$"):
+        router.fit("a", ["the river rose", None])
+    with pytest.raises(TypeError, match="^expected a list of passages, got int at place 0$"):
+        router.route([3])
+    for passages in (None, 3):
+        with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got (NoneType|int)$"):
+            router.fit("a", passages)
+        with pytest.raises(TypeError, match="^expected a list of passages, got (NoneType|int)$"):
+            router.route(passages)
     with pytest.raises(OSError, match="has no adapter_centroid.safetensors"):
         router.load("b", tmp_path)
     (tmp_path / CENTROID).write_bytes(json.dumps({}).encode())
