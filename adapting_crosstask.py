@@ -13,7 +13,7 @@ from .parts_crosstask import hub_kwargs
 _PREFIX = "base_model.model."  # of the names in an adapter's weights
 _NAMED = 3  # weights that a message names
 # What peft says of an adapter whose layers a model has none of; before 0.21 in a plain ValueError.
-_NO_LAYER = re.compile("not found in the base model|No modules were targeted")
+NO_LAYER = re.compile("not found in the base model|No modules were targeted")
 logger = logging.get_logger(__name__)
 
 
@@ -78,7 +78,7 @@ class AdapterMixin:
         except (RuntimeError, ValueError) as error:
             # Of other shapes, or for layers that are not there at all; what else is wrong says so itself.
             shapes = name in getattr(self, "peft_config", {}) and weights and _misfits(weights, layers(), ())
-            if not shapes and not _NO_LAYER.search(str(error)):
+            if not shapes and not NO_LAYER.search(str(error)):
                 raise
             reason = shapes or "it is for layers that this one lacks"
             raise ValueError(self._misfit(adapter, reason, config)) from error

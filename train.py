@@ -35,6 +35,7 @@ from transformers import (
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor
 from crosstask.arguments import FOLDERS, MODEL_KEYS, STAGES, RunArguments, StageArguments, read_recipe
+from crosstask.checkpoint_crosstask import keep_unpacked
 from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, have_contrasts
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.schema import NO_ANSWER, DataError
@@ -240,6 +241,7 @@ class Stage:
                 )
                 raise ConfigError(f"{side}: {model_name} is no sequence-to-sequence model; {hint}")
             model = _load(AutoModelForSeq2SeqLM, model_name, side, **self.quantized())
+            keep_unpacked(model)
         if self.training.generation_max_length:
             model.generation_config.max_new_tokens = self.training.generation_max_length
         return self.tuned(model), self.processor(tokenizer)
@@ -329,16 +331,9 @@ class Stage:
                 return model
             if self.training.gradient_checkpointing:
                 model.enable_input_require_grads()
+            model = with_adapter(model, config, new_fusion)
         except ConfigError as error:
             raise ConfigError(f"{self.name}.{error}") from error
-        try:
-            model = with_adapter(model, config, new_fusion)
-        except ValueError as error:
-            own = "target_modules" in (self.arguments.peft or {})
-            raise ConfigError(
-                f"{self.name}.{'peft.' if own else 'lora_'}target_modules: none of "
-                f"{sorted(config.target_modules)} is a layer of the model"
-            ) from error
         if PartialState().is_main_process:
             model.print_trainable_parameters()
         return model

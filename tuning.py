@@ -1,5 +1,6 @@
 """What of a model a stage trains: all of it, an adapter of peft's on top of it, or its last layers."""
 
+import re
 from importlib.util import find_spec
 
 from peft import get_peft_config, get_peft_model
@@ -8,6 +9,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import BitsAndBytesConfig
 
+from crosstask.adapting_crosstask import NO_LAYER
 from crosstask.recipes import ConfigError
 
 QUANTIZATIONS = ("int8", "nf4")
@@ -78,11 +80,12 @@ def with_adapter(model, config, new_fusion):
             base, the question encoder's own updates, small as they are, are always trained whole.
 
     Raises:
-        ValueError: where the model has none of the layers that the adapter is for.
+        ConfigError: where the adapter cannot be made for this model.
     """
     fusion = [name for name in FUSION if getattr(model, name, None) is not None]
     shared = ["question_encoder"] if getattr(model.config, "share_base", False) else []
-    named = isinstance(config.target_modules, str)  # a pattern, which says all that it wants to
+    named = isinstance(config.target_modules, str)  # a pattern, which says all that it wants
+    whole = []
     if fusion and not named and not new_fusion and config.peft_type == "LORA":
         layers = [
             name
@@ -90,12 +93,34 @@ def with_adapter(model, config, new_fusion):
             if name.split(".")[0] in fusion and isinstance(module, nn.Linear)
         ]
         config.target_modules = {*config.target_modules, *layers}
-        config.modules_to_save = [*(config.modules_to_save or ()), *shared] or None
-    elif fusion and not named:
-        config.modules_to_save = [*(config.modules_to_save or ()), *fusion, *shared]
+        whole = shared
+    elif fusion and (new_fusion or not named):
+        whole = [*fusion, *shared]
         if hasattr(config, "exclude_modules"):  # BART's layers have the names of the fusion's
-            config.exclude_modules = r"(fusion|gate)\..*"
-    return get_peft_model(model, config)
+            config.exclude_modules = _excluded(whole, config.exclude_modules)
+    there = {part for name, _ in model.named_modules() for part in (name, name.split(".")[-1])}
+    if unknown := {*(config.modules_to_save or ())} - there:
+        raise ConfigError(f"peft: modules_to_save: {min(unknown)!r} is no module of the model")
+    config.modules_to_save = [*(config.modules_to_save or ()), *whole] or None
+    targets = config.target_modules if named else sorted(config.target_modules)
+    try:
+        return get_peft_model(model, config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # as one setting or another has it
+        if NO_LAYER.search(str(error)):
+            raise ConfigError(
+                f"lora_target_modules, or peft: target_modules: none of {targets} is a layer of the model"
+            ) from error
+        raise ConfigError(f"peft: {str(error).splitlines()[0]}") from error
+
+
+def _excluded(modules, others):
+    """A pattern of all layers in some modules, and of what else is not to be adapted."""
+    own = rf"({'|'.join(modules)})\..*"
+    if not others:
+        return own
+    if not isinstance(others, str):
+        others = rf"(.*\.)?({'|'.join(map(re.escape, others))})"
+    return f"{own}|{others}"
 
 
 def merged(model):

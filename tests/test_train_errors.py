@@ -223,7 +223,7 @@ def test_a_model_that_is_not_there_is_named(refused, parts):
 def test_lora_of_layers_that_do_not_exist_is_refused(refused, parts):
     values = {**summarizer(parts / "t5"), **answerer(parts / "t5"), "lora_r": 2}
     sentence = refused(lora_target_modules=["nope"], **values)
-    assert "summarize.lora_target_modules: none of ['nope'] is a layer of the model" in sentence
+    assert "summarize.lora_target_modules, or peft: target_modules: none of ['nope'] is a layer" in sentence
 
 
 def test_lora_of_a_model_from_scratch_is_refused_before_it_loses_its_weights(refused):

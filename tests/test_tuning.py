@@ -117,14 +117,49 @@ def test_an_adapter_is_saved_alone_and_loaded(method, new_fusion, shape, make_mo
 
 
 def test_layers_that_do_not_exist(make_model):
-    with pytest.raises(ValueError, match="No modules were targeted"):
+    with pytest.raises(ConfigError, match=r"target_modules: none of \['nope'\] is a layer of the model"):
         with_adapter(make_model(), adapter_config(stage(lora_r=2, lora_target_modules=["nope"])), True)
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"init_lora_weights": "nope"}, "^peft: Unknown initialization"),
+        ({"r": "two"}, "^peft: '<=' not supported"),
+        ({"modules_to_save": ["nope"]}, "^peft: modules_to_save: 'nope' is no module of the model"),
+    ],
+)
+def test_what_peft_cannot_make_is_said(make_model, settings, sentence):
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        with_adapter(make_model(), adapter_config(stage(lora_r=2, peft=settings)), True)
+    assert "\n" not in str(caught.value)
+
+
+def trained(model):
+    return {name for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def test_a_pattern_says_all_itself(make_model):
     config = adapter_config(stage(peft={"r": 2, "target_modules": r"summarizer\..*\.q"}))
-    model = with_adapter(make_model(), config, new_fusion=False)
-    assert all("summarizer" in name for name, weight in model.named_parameters() if weight.requires_grad)
+    assert all("summarizer" in name for name in trained(with_adapter(make_model(), config, new_fusion=False)))
+
+
+@pytest.mark.parametrize("layers", ["all-linear", r".*\.(q|v)"])
+def test_a_new_fusion_is_trained_whatever_the_layers(make_model, layers):
+    config = adapter_config(stage(peft={"r": 2, "target_modules": layers}))
+    model = with_adapter(make_model(fusion="gated"), config, new_fusion=True)
+    whole = {name.split(".")[2] for name in trained(model) if "modules_to_save" in name}
+    assert whole == {"fusion", "gate"}
+    assert any(name.endswith("modules_to_save.default.gates") for name in trained(model))
+    assert not any("lora_" in name for name in trained(model) if name.split(".")[2] in whole)
+
+
+@pytest.mark.parametrize("excluded", [["k"], r".*\.k"])
+def test_what_is_excluded_stays_so_beside_a_new_fusion(make_model, excluded):
+    settings = {"r": 2, "target_modules": ["q", "k"], "exclude_modules": excluded}
+    names = trained(with_adapter(make_model(), adapter_config(stage(peft=settings)), new_fusion=True))
+    assert any(".q.lora_A" in name for name in names)
+    assert not any(".k.lora_A" in name for name in names)
 
 
 def test_the_adapter_of_a_large_model_is_small():
@@ -197,7 +232,7 @@ def test_a_recipe_says_what_is_trained(method, trained_run, tmp_path):
         ({"quantization": "int3", "lora_r": 2}, "fuse: quantization: expected int8 or nf4, got 'int3'"),
         (
             {"peft": {"peft_type": "IA3", "target_modules": ["nope"], "feedforward_modules": []}},
-            r"fuse.peft.target_modules: none of \['nope'\] is a layer",
+            r"fuse.lora_target_modules, or peft: target_modules: none of \['nope'\] is a layer",
         ),
     ],
 )
