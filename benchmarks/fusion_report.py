@@ -2,8 +2,11 @@
 
     python benchmarks/fusion_report.py
 
-Writes `fusion_study.md` and `fusion_study.svg` beside `fusion_study.jsonl` and `guided_decoding.jsonl` in
-`benchmarks/results/`. Means are over seeds, with the 95% interval of Student's t.
+Writes `fusion_study.md` and `fusion_study.svg` beside `fusion_study.jsonl`, `contrastive.jsonl` and
+`guided_decoding.jsonl` in `benchmarks/results/`. Means are over seeds, with the 95% interval of Student's t.
+
+`contrastive.jsonl` is of the same program, with other parts and ten seeds. It has the system
+without the contrastive loss for itself, since lines of different parts are not compared.
 """
 
 import json
@@ -12,14 +15,18 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import matplotlib
+from fusion_study import SYSTEMS
 from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 # Two-sided, 95%, by degrees of freedom.
-STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}
+STUDENT = dict(enumerate((12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262), start=1))
 ALONE, RANDOM = "summarizer", "gated, random question encoder"
 LIGHT = "gated, alpha 0.1, rate 3e-3"
 MAIN = ("fine-tuned", "classifier", "gated", RANDOM, LIGHT)
+DIFFERENCE = (
+    "The difference is to the system without the last variation, seed by seed, over the seeds of both."
+)
 # What is drawn: system, decoding, label and style.
 LINES = (
     ("gated", "reranked", "gated, best of 4 beams by answerability too", {"color": "#0b6e4f", "marker": "o"}),
@@ -38,9 +45,7 @@ LINES = (
 
 
 def main():
-    runs = defaultdict(dict)
-    for line in read("fusion_study.jsonl"):
-        runs[line["system"], line["rows"]][line["seed"]] = line
+    runs, contrastive = runs_of("fusion_study.jsonl"), runs_of("contrastive.jsonl")
     sizes = sorted({rows for system, rows in runs if system in MAIN})
     alone = runs[ALONE, 0][0]
     parts = [
@@ -76,17 +81,29 @@ def main():
         "encoder's states are zeros when tested. Learning rates are the best of "
         "1e-4, 3e-4, 1e-3 and 3e-3 on validation rows, where no other is named: " + rates(runs) + ".",
         "## Variants, N = 200",
-        variants(runs),
+        variants(runs, sorted(name for name, rows in runs if rows == 200 and name not in MAIN)),
         "alpha is `answerability_weight`, 1 where not said. Warm start: the fusion alone in the first third "
-        "of the steps. Contrastive: the loss has -log sigmoid(log p(summary | question) - log p(summary | "
-        "another question on the passage)) too, times the weight; the other questions, not their summaries, "
-        "are all that the generator has on these passages, with whole passages those of the N rows alone. "
-        "The difference is to the system without the last variation, seed by seed, over the seeds of both.",
+        "of the steps. Contrastive, whole passages: see below. " + DIFFERENCE,
+        "## Contrastive loss among the rows, N = 200",
+        "From a second training of the parts, whose summarizer alone has an answer recall of "
+        f"{contrastive[ALONE, 0][0]['test']['answer recall']:.3f}. " + machines(contrastive),
+        variants(contrastive, [name for name, rows in contrastive if rows == 200]),
+        "Contrastive: the loss has -log sigmoid(log p(summary | question) - log p(summary | another question "
+        "on the passage)) too, times the weight; the other questions, not their summaries, are all that the "
+        "generator has on these passages, with whole passages those of the N rows alone. " + DIFFERENCE,
     ]
     if guided := list(read("guided_decoding.jsonl")):
         parts += ["## Guided decoding, step by step", guidance(guided)]
     (RESULTS / "fusion_study.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     draw(runs, sizes, alone)
+
+
+def runs_of(name):
+    """Lines by system, number of rows and seed; systems in the study's order."""
+    runs = defaultdict(dict)
+    for line in sorted(read(name), key=lambda line: list(SYSTEMS).index(line["system"])):
+        runs[line["system"], line["rows"]][line["seed"]] = line
+    return runs
 
 
 def read(name):
@@ -144,11 +161,10 @@ def table(head, rows):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def variants(runs):
+def variants(runs, names):
     rows = []
-    for (name, count), seeds in sorted(runs.items()):
-        if count != 200 or ", " not in name or name == RANDOM:
-            continue
+    for name in names:
+        seeds = runs[name, 200]
         base = runs.get((name.rpartition(", ")[0], 200), {})
         differences = [
             [
@@ -159,8 +175,21 @@ def variants(runs):
             for kind in ("test", "reranked")
         ]
         figures = row_of(seeds)
-        rows.append([name, figures[0], figures[1], *(cell(d, "+") for d in differences), *figures[5:]])
-    head = ["system", "seeds", "answer recall", "difference", "difference, ranked", "ROUGE-L", "AUROC", "ECE"]
+        recall, ranked, *others = figures[1], figures[3], *figures[5:]
+        rows.append(
+            [name, figures[0], recall, cell(differences[0], "+"), ranked, cell(differences[1], "+"), *others]
+        )
+    head = [
+        "system",
+        "seeds",
+        "answer recall",
+        "difference",
+        "ranked",
+        "difference",
+        "ROUGE-L",
+        "AUROC",
+        "ECE",
+    ]
     return table(head, rows)
 
 
