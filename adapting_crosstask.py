@@ -6,12 +6,12 @@ import re
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
+from .checkpoint_crosstask import cached, told
 from .parts_crosstask import hub_kwargs
+from .sharing_crosstask import ADAPTER_PREFIX
 
-_PREFIX = "base_model.model."  # of the names in an adapter's weights
-_NAMED = 3  # weights that a message names
 # What peft says of an adapter whose layers a model has none of; before 0.21 in a plain ValueError.
 NO_LAYER = re.compile("not found in the base model|No modules were targeted")
 logger = logging.get_logger(__name__)
@@ -210,24 +210,14 @@ def _read(adapter, kwargs):
     """
     given = kwargs | (kwargs.get("adapter_kwargs") or {})
     hub = hub_kwargs({key: value for key, value in given.items() if value is not None})
-    paths = []
-    for filename in ("adapter_config.json", "adapter_model.safetensors"):
-        path = cached_file(
-            adapter,
-            filename,
-            **hub,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        paths.append(path)
+    paths = [cached(adapter, name, **hub) for name in ("adapter_config.json", "adapter_model.safetensors")]
     config, weights = {}, None
     if paths[0] is not None:
         with open(paths[0], encoding="utf-8") as file:
             config = json.load(file)
     if paths[1] is not None:
         try:
-            weights = {key.removeprefix(_PREFIX): value for key, value in load_file(paths[1]).items()}
+            weights = {key.removeprefix(ADAPTER_PREFIX): value for key, value in load_file(paths[1]).items()}
         except SafetensorError as error:
             raise OSError(
                 f"adapter {adapter}: its weights cannot be read ({error}); download them again, or ask who "
@@ -251,18 +241,10 @@ def _misfits(weights, layers, own):
     own = {name.replace(".base_layer.", ".") for name in own}
     unknown = [key for key in weights if key not in layers and key.replace(".base_layer.", ".") not in own]
     found = [
-        _told(unknown, "for layers that this one lacks"),
-        _told(layers.keys() - weights.keys(), "missing"),
+        told(unknown, "for layers that this one lacks"),
+        told(layers.keys() - weights.keys(), "missing"),
     ]
     return " and ".join(filter(None, found))
-
-
-def _told(names, what):
-    if not names:
-        return ""
-    shown = ", ".join(sorted(names)[:_NAMED])
-    more = ", ..." if len(names) > _NAMED else ""
-    return f"{len(names)} of its weights are {what}: {shown}{more}"
 
 
 def _is_hub_id(name):

@@ -85,7 +85,7 @@ class CheckpointMixin:
             return model, info
         mismatched = {entry[0] for entry in info["mismatched_keys"]}
         missing = set(info["missing_keys"]) - mismatched
-        problems = [_told(missing, "missing"), _told(info["unexpected_keys"], "unknown to the model")]
+        problems = [told(missing, "missing"), told(info["unexpected_keys"], "unknown to the model")]
         if problems := [problem for problem in problems if problem]:
             raise ValueError(
                 f"{name}: {' and '.join(problems)}: no whole checkpoint of this model; download it again "
@@ -165,7 +165,7 @@ def check_weights(name, variant=None, **hub):
         OSError: naming the file that is missing or is not what was saved.
     """
     sums = _sums_of(variant)
-    found = _file(name, sums, **hub)
+    found = cached(name, sums, **hub)
     if found is None:
         return
     with open(found, encoding="utf-8") as file:
@@ -181,10 +181,10 @@ def check_weights(name, variant=None, **hub):
         expected[matched[2]] = matched[1].lower()
     # transformers takes the one file before any shards, so it has to be what was saved, if it is there.
     single = sums.removesuffix(".sha256")
-    if single not in expected and _file(name, single, **hub) is not None:
+    if single not in expected and cached(name, single, **hub) is not None:
         expected[single] = None
     for filename, digest in expected.items():
-        path = _file(name, filename, **hub)
+        path = cached(name, filename, **hub)
         if path is None or _sum(path) != digest:
             problem = "is missing" if path is None else "is not what was saved"
             raise OSError(
@@ -221,7 +221,8 @@ def keep_unpacked(model):
             module.support_avx512bf16_for_cpu = False
 
 
-def _told(names, what):
+def told(names, what):
+    """A message about weights, some of which it names; empty about none."""
     if not names:
         return ""
     shown = ", ".join(sorted(names)[:_NAMED])
@@ -229,7 +230,8 @@ def _told(names, what):
     return f"{len(names)} weights are {what} ({shown}{more})"
 
 
-def _file(name, filename, **hub):
+def cached(name, filename, **hub):
+    """The path of a file of a checkpoint or adapter, in a folder or of the Hub; None if there is none."""
     return cached_file(
         name,
         filename,

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from numbers import Real
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
 from transformers.utils.hub import PushInProgress
 
+from crosstask.configuration_crosstask import check_weight
 from crosstask.data.collator import CONTRAST, ROW
 from crosstask.eval.scores import answerability
 from crosstask.loss_crosstask import log_likelihood
@@ -65,10 +65,10 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     def __init__(
         self, *args, compute_metrics=None, fusion_learning_rate=None, contrastive_weight=0.0, **kwargs
     ):
-        _check_number("contrastive_weight", contrastive_weight)
+        check_weight("contrastive_weight", contrastive_weight)
         super().__init__(*args, **kwargs)
         if fusion_learning_rate is not None:
-            _check_number("fusion_learning_rate", fusion_learning_rate)
+            check_weight("fusion_learning_rate", fusion_learning_rate)
             if self.optimizer is not None:
                 raise ValueError(
                     "fusion_learning_rate: expected no optimizer beside it, whose groups have rates of their "
@@ -376,12 +376,6 @@ def avoid_reentry(args):
     for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):  # the later name
         if hasattr(args, name):
             setattr(args, name, settings)
-
-
-def _check_number(name, value):
-    correct = isinstance(value, Real) and not isinstance(value, bool)
-    if not correct or not 0 <= value < math.inf:
-        raise ValueError(f"{name}: expected a finite number of 0 or more, got {value!r}")
 
 
 class _Epochs(TrainerCallback):

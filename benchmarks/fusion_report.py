@@ -5,8 +5,9 @@
 Writes `fusion_study.md` and `fusion_study.svg` beside `fusion_study.jsonl`, `contrastive.jsonl` and
 `guided_decoding.jsonl` in `benchmarks/results/`. Means are over seeds, with the 95% interval of Student's t.
 
-`contrastive.jsonl` is of the same program, with other parts and ten seeds. It has the system
-without the contrastive loss for itself, since lines of different parts are not compared.
+`contrastive.jsonl` is of the same program, with other parts, `--seeds 0 1 2 3 4 5 6 7 8 9` and
+`--systems summarizer "gated, whole passages" "gated, whole passages, contrastive 0.3"`; lines of different
+parts are not compared.
 """
 
 import json

@@ -362,7 +362,9 @@ def test_the_rates_of_ones_own_optimizer_are_not_overridden(processor, tmp_path,
 def test_what_is_no_weight_or_rate_is_refused(processor, tmp_path, name, value):
     if (name, value) == ("fusion_learning_rate", None):
         return  # that of the other parts
-    with pytest.raises(ValueError, match=f"^{name}: expected a finite number of 0 or more, got {value!r}$"):
+    with pytest.raises(
+        ValueError, match=f"^`{name}` has to be a finite number of 0 or more, got {value!r}.$"
+    ):
         trainer_of(fused(processor), processor, tmp_path, **{name: value})
 
 
