@@ -6,7 +6,8 @@ import re
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers.utils import logging
+from transformers.integrations.peft import MIN_PEFT_VERSION
+from transformers.utils import check_peft_version, logging
 
 from .checkpoint_crosstask import cached, told
 from .parts_crosstask import hub_kwargs
@@ -31,9 +32,10 @@ class AdapterMixin:
 
         Raises:
             ValueError: where the adapter was trained on another model, changes the fusion in another way than
-                one that is there, or its name is taken.
+                one that is there, its name is taken, or peft is missing or too old for this transformers.
             OSError: where its weights cannot be read.
         """
+        check_peft_version(MIN_PEFT_VERSION)  # which transformers does after loading only
         name = "default" if adapter_name is None else adapter_name
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"adapter_name: expected a name without a dot, got {name!r}")

@@ -226,6 +226,15 @@ def test_what_is_refused_leaves_the_model_as_it_was(folders, base, others, expec
     assert_same(numbers(base, inputs), wanted["a"])
 
 
+def test_a_peft_too_old_for_transformers_is_refused_before_anything_is_loaded(folders, base, monkeypatch):
+    # By its installed version: each transformers has a least one of its own, and asks for it at every switch.
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0.1")
+    before = base.state_dict().keys()
+    with pytest.raises(ValueError, match="version of PEFT you are using is not compatible"):
+        base.load_adapter(folders / "a")
+    assert base.state_dict().keys() == before and not getattr(base, "peft_config", None)
+
+
 def test_a_fusion_is_a_copy_or_updated_not_both(folders, base, expected, tmp_path):
     updated = {"target_modules": ["q", "fusion.fc1"], "modules_to_save": None, "exclude_modules": None}
     adapted(folders / "base", 3, **updated).save_pretrained(tmp_path / "updated")
