@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from crosstask.data.corpora import SOURCES
 from crosstask.eval.results import eval_results, eval_results_yaml, without_folders
+from crosstask.processing_crosstask import QUESTION_TOKENIZER
 from crosstask.recipes import ConfigError
 
 # https://huggingface.co/docs/hub/repositories-licenses
@@ -58,7 +59,7 @@ def local_names(run_dir):
     Of the names of models and data in a finished run's recipe, those that were folders or files when it was
     trained: seen from another folder, `data/rows` looks like an id of the Hub.
     """
-    return set(json.loads((Path(run_dir) / "metrics.json").read_text(encoding="utf-8"))["local"])
+    return set(_json(Path(run_dir) / "metrics.json")["local"])
 
 
 def names_in(values):
@@ -186,7 +187,7 @@ def model_card(
 def card_files(run_dir):
     """The pictures that a card refers to: `{name beside README.md: Path}`."""
     run_dir = Path(run_dir)
-    fusion = json.loads((run_dir / "crosstask" / "config.json").read_text(encoding="utf-8"))["fusion"]
+    fusion = _json(run_dir / "crosstask" / "config.json")["fusion"]
     picture = Path(__file__).with_name("docs") / _PICTURES[fusion]
     return {"learning_curve.png": run_dir / "learning_curve.png", PICTURE: picture}
 
@@ -206,19 +207,18 @@ class _Run:
         self.folder = folder
         self.name = folder.resolve().name
         self.values = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        self.metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        self.metrics = _json(folder / "metrics.json")
         self.local = local_names(folder)
         history = folder / "history.json"
-        self.history = json.loads(history.read_text(encoding="utf-8")) if history.exists() else {}
-        config = json.loads((folder / "crosstask" / "config.json").read_text(encoding="utf-8"))
+        self.history = _json(history) if history.exists() else {}
+        config = _json(folder / "crosstask" / "config.json")
         self.fusion, self.max_source_length = config["fusion"], config["max_source_length"]
         last = self.history.get("fuse", {}).get("environment", {})
         self.versions = last.get("versions", {})
 
     def adapter_kind(self):
         """LORA, IA3 or what else peft calls the adapter of the run's last stage."""
-        settings = json.loads((self.folder / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
-        return settings["peft_type"]
+        return _json(self.folder / "adapter" / "adapter_config.json")["peft_type"]
 
     def bases(self):
         """Checkpoints of the Hub that the model came from, and how."""
@@ -229,6 +229,10 @@ class _Run:
         )
         # Two models made one are what the Hub calls a merge.
         return names, "merge" if len(names) > 1 else "finetune"
+
+
+def _json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _datasets(values, local):
@@ -287,19 +291,28 @@ makes that needless."""
 
 
 def _adapter_code(run, where, bases):
+    # An adapter brings no processor: what it was trained to read is said here.
+    saved = _json(run.folder / "crosstask" / "processor_config.json")
+    reads = ", ".join(f"{name}={saved[name]!r}" for name in ("prompt", "max_source_length"))
     if len(bases) == 1:
-        base = f"base = CrossTaskForConditionalGeneration.from_pretrained({bases[0]!r})"
+        base = f"from_pretrained({bases[0]!r})"
+        tokenizers, processor = "", f"CrossTaskProcessor.from_pretrained({bases[0]!r}, {reads})"
     else:
-        config = json.loads((run.folder / "crosstask" / "config.json").read_text(encoding="utf-8"))
+        config = _json(run.folder / "crosstask" / "config.json")
         names = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim")
         shape = ", ".join(f"{name}={config[name]!r}" for name in names)
-        base = f"base = CrossTaskForConditionalGeneration.from_tasks({bases[0]!r}, {bases[1]!r}, {shape})"
+        base = f"from_tasks({bases[0]!r}, {bases[1]!r}, {shape})"
+        own = (run.folder / "crosstask" / QUESTION_TOKENIZER).exists()  # or one for both parts
+        read = [f"AutoTokenizer.from_pretrained({name!r})" for name in bases[: 1 + own]]
+        tokenizers = "\nfrom transformers import AutoTokenizer"
+        processor = f"CrossTaskProcessor({', '.join(read)}, {reads})"
     return f"""```python
-from crosstask import CrossTaskForConditionalGeneration
-from peft import PeftModel
+from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
+from peft import PeftModel{tokenizers}
 
-{base}
+base = CrossTaskForConditionalGeneration.{base}
 model = PeftModel.from_pretrained(base, {where!r})
+processor = {processor}
 ```
 
 These are the weights of the adapter and of the fusion alone: they need the model above under them."""

@@ -49,6 +49,8 @@ def run(tmp_path):
         shape = {"fusion": "classifier", "max_source_length": 64, "fusion_num_heads": 4}
         shape |= {"fusion_dim": 8, "fusion_ffn_dim": 32}
         (folder / "crosstask" / "config.json").write_text(json.dumps(shape))
+        reads = {"prompt": "{question} |", "max_source_length": 64}
+        (folder / "crosstask" / "processor_config.json").write_text(json.dumps(reads))
         shared = {"data": "briefs", "output_dir": str(folder), "learning_rate": 0.1} | values
         stages = {name: {"data": shared["data"], "learning_rate": 0.1} for name in HISTORY}
         stages["fuse"]["learning_rate"] = 0.2

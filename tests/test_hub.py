@@ -13,7 +13,6 @@ import pytest
 import torch
 from datasets import ClassLabel, load_dataset
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
-from peft import PeftModel
 from safetensors.torch import load_file
 from tiny_run import WHOLE, write
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor
@@ -31,16 +30,28 @@ TEXTS = {"question": ["Who won?", "Why?"], "passage": ["The mayor won.", "It rai
 
 @pytest.fixture(scope="module")
 def lora_run(trained_run, tmp_path_factory):
-    """A run whose fuse stage adapts the model of another run."""
+    """A run whose fuse stage adapts the model of another run, to a prompt of its own."""
     folder = tmp_path_factory.mktemp("lora")
-    model = str(trained_run[1] / "crosstask")
-    train.main([str(write(folder, model=model, lora_r=2, learning_rate=0.1, **WHOLE))])
+    settings = {"model": str(trained_run[1] / "crosstask"), "prompt": "{question} Say it of:"}
+    train.main([str(write(folder, **settings, lora_r=2, learning_rate=0.1, **WHOLE))])
     return folder / "run"
 
 
 def generated(model, processor):
     inputs = processor(**TEXTS, return_tensors="pt")
     return model.eval().generate(**inputs, max_new_tokens=8, num_beams=2)
+
+
+def run_card(text):
+    """What the code of a card defines."""
+    names = {}
+    exec(ModelCard(text).text.split("```python\n")[1].split("```")[0], names)
+    return names
+
+
+def assert_reads_as(processor, folder):
+    expected = AutoProcessor.from_pretrained(folder)(**TEXTS)
+    assert dict(processor(**TEXTS)) == dict(expected)
 
 
 def write_rows(path):
@@ -198,10 +209,10 @@ def test_an_adapter_sits_on_the_published_base(hub, alice, trained_run, lora_run
     assert not any(str(trained_run[1].parent).encode() in content for content in files.values())
     card = ModelCard(files["README.md"].decode())
     assert (card.data.base_model, card.data.base_model_relation) == ([REPO], "adapter")
-    base = CrossTaskForConditionalGeneration.from_pretrained(REPO)
-    adapted = PeftModel.from_pretrained(base, "alice/small").merge_and_unload()
+    names = run_card(files["README.md"].decode())
+    assert_reads_as(names["processor"], lora_run / "crosstask")
     expected = load_file(lora_run / "crosstask" / "model.safetensors")
-    found = adapted.state_dict()
+    found = names["model"].merge_and_unload().state_dict()
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
     before = load_file(trained_run[1] / "crosstask" / "model.safetensors")
     assert any(not torch.allclose(before[name], value) for name, value in expected.items())
@@ -229,9 +240,8 @@ def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained
     publish("adapter", tmp_path / "run", "alice/small", license="mit")
     found = AdapterRouter("alice/qa").load("theirs", "alice/small").centroids["theirs"]
     torch.testing.assert_close(found, router.centroids["mine"])
-    code = ModelCard(hub.files("alice/small")["README.md"].decode()).text.split("```python\n")[1]
-    names = {}
-    exec(code.split("```")[0], names)
+    names = run_card(hub.files("alice/small")["README.md"].decode())
+    assert_reads_as(names["processor"], tmp_path / "run" / "crosstask")
     expected = load_file(tmp_path / "run" / "crosstask" / "model.safetensors")
     found = names["model"].merge_and_unload().state_dict()
     assert found.keys() >= expected.keys() and ("gate.gates" in expected) == (fusion == "gated")
