@@ -125,7 +125,10 @@ def prepare(folder, size):
         return
     torch.manual_seed(0)
     config = T5Config(**COMMON | SHAPES[size], decoder_start_token_id=0)
-    T5ForConditionalGeneration(config).save_pretrained(folder / "plain")
+    plain = T5ForConditionalGeneration(config)
+    # Flan-T5's LM head has weights of its own, which loading keeps; a T5Config of transformers 5 ties them.
+    plain.lm_head.weight = torch.nn.Parameter(torch.randn_like(plain.lm_head.weight))
+    plain.save_pretrained(folder / "plain")
     for name in ("summarizer", "answerer"):
         plain = T5ForConditionalGeneration.from_pretrained(folder / "plain")
         adapter = LoraConfig(r=16, target_modules=["q", "v"], init_lora_weights=False)

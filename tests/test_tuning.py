@@ -163,7 +163,7 @@ def test_what_is_excluded_stays_so_beside_a_new_fusion(make_model, excluded):
 
 
 def test_the_adapter_of_a_large_model_is_small():
-    # Flan-T5-large's shape (https://huggingface.co/google/flan-t5-large, config.json), 783 million weights.
+    # Flan-T5-large's shape (https://huggingface.co/google/flan-t5-large, config.json).
     large = {
         "d_model": 1024,
         "d_ff": 2816,
