@@ -2,7 +2,7 @@
 
 model        a training run's model, with its code and its card
 adapter      a training run's adapter and fusion alone, for those who have the model they sit on; with the
-             centroid that a router has saved beside them
+             centroids that a router has saved beside them
 dataset      what `crosstask-build` made
 evaluation   the rows of an evaluation (a report's, or a run's own) and what each system wrote for them
 metric       a module for `evaluate.load`
@@ -37,7 +37,7 @@ from crosstask.data.schema import DataError
 from crosstask.eval.dataset import write_evaluation_dataset
 from crosstask.eval.metric_space import write_metric_space
 from crosstask.recipes import ConfigError
-from crosstask.routing import CENTROID
+from crosstask.routing import CENTROIDS
 from crosstask.upload import (
     ADAPTER_FILES,
     MODEL_FILES,
@@ -163,7 +163,7 @@ def _model(run_dir, repo_id, _, *, evaluation=None, **facts):
 
 
 def _adapter(run_dir, repo_id, stack, *, base=None, evaluation=None, **facts):
-    """The weights of an adapter and a fusion, with the names of what they sit on, and its centroid if any."""
+    """The weights of an adapter and a fusion, the names of what they sit on, and its centroids if any."""
     run_dir = _finished_run(run_dir)
     folder = run_dir / "adapter"
     if not (folder / SETTINGS).exists():
@@ -199,8 +199,8 @@ def _adapter(run_dir, repo_id, stack, *, base=None, evaluation=None, **facts):
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     settings["base_model_name_or_path"] = bases[0]
     files = {SETTINGS: json.dumps(settings, indent=2) + "\n", WEIGHTS: folder / WEIGHTS}
-    if (run_dir / "adapter" / CENTROID).exists():  # which is of passages, whatever weights are joined
-        files[CENTROID] = run_dir / "adapter" / CENTROID
+    if (run_dir / "adapter" / CENTROIDS).exists():  # which are of passages, whatever weights are joined
+        files[CENTROIDS] = run_dir / "adapter" / CENTROIDS
     return files | _told(run_dir, repo_id, evaluation, facts | {"bases": bases}), ADAPTER_FILES
 
 

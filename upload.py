@@ -22,7 +22,7 @@ from crosstask.processing_crosstask import QUESTION_TOKENIZER
 # What a model's folder may hold that others need; optimizers' states, logs and pickles are none of it.
 MODEL_FILES = ("model*.safetensors", "model.safetensors.index*.json", "model*.sha256", "*_crosstask.py")
 MODEL_FILES += ("config.json", "generation_config.json", "processor_config.json")
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_centroid.safetensors")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_centroids.safetensors")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 TOKENIZER_FILES += ("chat_template.jinja", "vocab.*", "merges.txt", "*.model", "*.spm", "*.bpe.codes")
 QUESTION_TOKENIZER_FILES = tuple(f"{QUESTION_TOKENIZER}/{name}" for name in TOKENIZER_FILES)

@@ -21,7 +21,7 @@ from crosstask import AdapterRouter, CrossTaskForConditionalGeneration, train
 from crosstask.data.build import main as build
 from crosstask.hub import main, publish
 from crosstask.recipes import ConfigError
-from crosstask.routing import CENTROID
+from crosstask.routing import CENTROIDS
 from crosstask.upload import HubError
 
 REPO = "alice/tiny"
@@ -248,7 +248,7 @@ def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
 
 
-def test_an_adapter_s_centroid_comes_and_goes_with_it(hub, alice, trained_run, lora_run, tmp_path):
+def test_an_adapter_s_centroids_come_and_go_with_it(hub, alice, trained_run, lora_run, tmp_path):
     publish("model", trained_run[1], REPO, license="mit")
     run = tmp_path / "run"
     shutil.copytree(lora_run, run)
@@ -258,9 +258,9 @@ def test_an_adapter_s_centroid_comes_and_goes_with_it(hub, alice, trained_run, l
     publish("adapter", run, "alice/small", license="mit", base=REPO)
     again = AdapterRouter(encoder).load("theirs", "alice/small")
     assert again.route(TEXTS["passage"]) == ["theirs"] * 2
-    (run / "adapter" / CENTROID).unlink()
+    (run / "adapter" / CENTROIDS).unlink()
     publish("adapter", run, "alice/small", license="mit", base=REPO)
-    assert CENTROID not in hub.files("alice/small")
+    assert CENTROIDS not in hub.files("alice/small")
     assert {"adapter_config.json", "adapter_model.safetensors"} < hub.files("alice/small").keys()
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModel, T5EncoderModel
 
 from crosstask import AdapterRouter
 from crosstask.data.briefs import generate
-from crosstask.routing import CENTROID
+from crosstask.routing import CENTROIDS
 
 TEXTS = ["the river rose", "rain fell for two days and the bridge was closed", "a cup final"]
 
@@ -88,6 +88,24 @@ def test_the_nearest_centroid(router):
     assert router.route([]) == []
 
 
+def test_a_domain_is_several_clusters(router):
+    repeated = [f"{text} {number}" for text in TEXTS for number in range(4)]
+    router.fit("a", repeated, clusters=3)
+    assert router.centroids["a"].shape == (3, 24)
+    found = router.embed(repeated) @ router.centroids["a"].T
+    assert [len({*found[start : start + 4].argmax(1).tolist()}) for start in (0, 4, 8)] == [1, 1, 1]
+    assert len({*found.argmax(1).tolist()}) == 3
+    router.fit("one", repeated, clusters=1)
+    mean = router.embed(repeated).mean(0)
+    torch.testing.assert_close(router.centroids["one"][0], mean / mean.norm())
+    # Not more than there are different ones, as far as the encoder reads.
+    router.max_length = 8
+    assert len(router.fit("few", ["rain " * 9, "rain " * 12, "the river"]).centroids["few"]) == 2
+    for number in (0, "8", 2.5):
+        with pytest.raises(ValueError, match="^adapter a: clusters is .*, expected a whole number from 1$"):
+            router.fit("a", TEXTS, clusters=number)
+
+
 @pytest.mark.parametrize("kind", [tuple, np.array, iter, lambda texts: (text for text in texts)])
 def test_any_iterable_of_texts(router, kind):
     expected = router.embed(TEXTS)
@@ -101,17 +119,17 @@ def test_what_is_saved_is_loaded(router, encoders, tmp_path):
     router.fit("a", TEXTS[:2]).fit("b", TEXTS[2:])
     for name in "ab":
         router.save(name, tmp_path / name)
-        assert [path.name for path in (tmp_path / name).iterdir()] == [CENTROID]
+        assert [path.name for path in (tmp_path / name).iterdir()] == [CENTROIDS]
     again = AdapterRouter(str(encoders / "one"))
     for name in "ab":
         again.load(name, tmp_path / name)
         torch.testing.assert_close(again.centroids[name], router.centroids[name])
     assert again.route(TEXTS) == router.route(TEXTS)
-    assert str(tmp_path).encode() not in (tmp_path / "a" / CENTROID).read_bytes()
-    assert load_file(tmp_path / "a" / CENTROID)["centroid"].norm() == pytest.approx(1)
+    assert str(tmp_path).encode() not in (tmp_path / "a" / CENTROIDS).read_bytes()
+    assert load_file(tmp_path / "a" / CENTROIDS)["centroids"].norm(dim=1).tolist() == pytest.approx([1, 1])
 
 
-def test_a_killed_save_leaves_the_centroid_as_it_was(router, tmp_path, monkeypatch):
+def test_a_killed_save_leaves_the_centroids_as_they_were(router, tmp_path, monkeypatch):
     router.fit("a", TEXTS[:1]).save("a", tmp_path)
     before = router.centroids["a"]
 
@@ -126,34 +144,42 @@ def test_a_killed_save_leaves_the_centroid_as_it_was(router, tmp_path, monkeypat
     torch.testing.assert_close(router.load("a", tmp_path).centroids["a"], before)
 
 
-def test_a_centroid_in_a_subfolder(router, tmp_path):
+def test_centroids_in_a_subfolder(router, tmp_path):
     router.fit("a", TEXTS).save("a", tmp_path / "best")
     assert router.load("b", tmp_path, subfolder="best").centroids.keys() == {"a", "b"}
-    with pytest.raises(OSError, match=f"^adapter {tmp_path}: has no last/adapter_centroid.safetensors"):
+    with pytest.raises(OSError, match=f"^adapter {tmp_path}: has no last/adapter_centroids.safetensors"):
         router.load("c", tmp_path, subfolder="last")
 
 
-@pytest.mark.parametrize("centroid", [torch.ones(7), torch.ones(1, 24), torch.full((24,), torch.nan)])
-def test_a_centroid_that_is_none_is_refused(router, tmp_path, centroid):
+@pytest.mark.parametrize(
+    "centroids",
+    [torch.ones(()), torch.ones(24), torch.ones(0, 24), torch.ones(2, 7), torch.full((1, 24), torch.nan)],
+)
+def test_centroids_that_are_none_are_refused(router, tmp_path, centroids):
     router.fit("a", TEXTS).save("a", tmp_path)
-    save_file(load_file(tmp_path / CENTROID) | {"centroid": centroid}, tmp_path / CENTROID)
-    with pytest.raises(ValueError, match=f"^adapter {tmp_path}: its centroid .* expected 24 finite numbers"):
+    save_file(load_file(tmp_path / CENTROIDS) | {"centroids": centroids}, tmp_path / CENTROIDS)
+    with pytest.raises(
+        ValueError, match=f"^adapter {tmp_path}: its centroids are .* expected finite numbers"
+    ):
         router.load("a", tmp_path)
 
 
-def test_a_centroid_in_half_precision(router, tmp_path):
+def test_centroids_in_half_precision(router, tmp_path):
     router.fit("a", TEXTS[:1]).save("a", tmp_path)
-    found = load_file(tmp_path / CENTROID)
-    save_file({"centroid": found["centroid"].half() * 3, "probe": found["probe"].half()}, tmp_path / CENTROID)
+    found = load_file(tmp_path / CENTROIDS)
+    halves = {"centroids": found["centroids"].half() * 3, "probe": found["probe"].half()}
+    save_file(halves, tmp_path / CENTROIDS)
     router.load("a", tmp_path)
     assert router.centroids["a"].norm() == pytest.approx(1)
     assert router.route(TEXTS) == ["a"] * 3
 
 
 @pytest.mark.parametrize("other", ["two", "t5"])
-def test_a_centroid_of_another_encoder_is_refused(router, encoders, tmp_path, other):
+def test_centroids_of_another_encoder_are_refused(router, encoders, tmp_path, other):
     router.fit("a", TEXTS).save("a", tmp_path)
-    with pytest.raises(ValueError, match="its centroid was made with another text encoder .*, expected that"):
+    with pytest.raises(
+        ValueError, match="its centroids were made with another text encoder .*, expected that"
+    ):
         AdapterRouter(encoders / other).load("a", tmp_path)
 
 
@@ -174,7 +200,7 @@ def test_from_the_hub(hub, alice, router, encoders, tmp_path):
     router.load("a", "alice/adapter")
     assert router.route(TEXTS) == ["a"] * 3
     with pytest.raises(
-        OSError, match="^adapter alice/encoder: has no adapter_centroid.safetensors; make one"
+        OSError, match="^adapter alice/encoder: has no adapter_centroids.safetensors; make it"
     ):
         router.load("b", "alice/encoder")
     other = AdapterRouter(encoders / "two")
@@ -185,9 +211,9 @@ def test_from_the_hub(hub, alice, router, encoders, tmp_path):
 def test_mistakes(router, tmp_path):
     with pytest.raises(ValueError, match="^expected centroids of some adapters"):
         router.route(TEXTS)
-    with pytest.raises(ValueError, match="^adapter a: expected passages to make its centroid of, got none"):
+    with pytest.raises(ValueError, match="^adapter a: expected passages to make its centroids of, got none"):
         router.fit("a", [])
-    with pytest.raises(ValueError, match="^adapter a: expected passages to make its centroid of, got none"):
+    with pytest.raises(ValueError, match="^adapter a: expected passages to make its centroids of, got none"):
         router.fit("a", [" "])
     with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got one text"):
         router.fit("a", "the river rose")
@@ -204,10 +230,10 @@ def test_mistakes(router, tmp_path):
             router.fit("a", passages)
         with pytest.raises(TypeError, match="^expected a list of passages, got (NoneType|int)$"):
             router.route(passages)
-    with pytest.raises(OSError, match="has no adapter_centroid.safetensors"):
+    with pytest.raises(OSError, match="has no adapter_centroids.safetensors"):
         router.load("b", tmp_path)
-    (tmp_path / CENTROID).write_bytes(json.dumps({}).encode())
-    with pytest.raises(OSError, match="its adapter_centroid.safetensors cannot be read"):
+    (tmp_path / CENTROIDS).write_bytes(json.dumps({}).encode())
+    with pytest.raises(OSError, match="its adapter_centroids.safetensors cannot be read"):
         router.load("b", tmp_path)
 
 
@@ -215,7 +241,7 @@ def test_briefs_go_to_their_domain(minilm, tmp_path):
     router = AdapterRouter(minilm)
     passages = {
         split: {
-            domain: [row["passage"] for row in generate("summarize", split, 300, domain=domain)]
+            domain: [row["passage"] for row in generate("summarize", split, 100, domain=domain)]
             for domain in ("news", "farm")
         }
         for split in ("train", "test")
@@ -224,4 +250,4 @@ def test_briefs_go_to_their_domain(minilm, tmp_path):
         router.fit(domain, texts)
     for domain, texts in passages["test"].items():
         found = router.route(texts)
-        assert found.count(domain) >= 0.95 * len(found)
+        assert found.count(domain) >= 0.98 * len(found)
