@@ -6,8 +6,8 @@
     python benchmarks/tuning.py table
 
 `shapes`: Flan-T5-base's and -large's shapes (Hub: google/flan-t5-base, -large) with random weights, for both
-parts; a process for each way of tuning, which takes optimizer steps of AdamW on batches of 2 rows, 256 tokens
-in and 48 out, in full precision but for int8. `inference`: loading the model and generating 48 tokens for 4
+parts; a process for each way of tuning, which takes optimizer steps of AdamW on one row, 256 tokens in and 48
+out, in full precision but for int8. `inference`: loading the model and generating 48 tokens for 4
 such rows, beside the plain T5. `quality`: the quickstart's model, adapted to the farms' briefs as
 configs/briefs_lora.yaml does but with this way of tuning, at the learning rate of two that gives the least
 loss of the validation rows (int8: at that of LoRA). A shared base starts from the quickstart's summarizer on
@@ -56,7 +56,7 @@ METHODS = {
 }
 RATES = {"full": (3e-4, 1e-3), "last 2 layers": (1e-3, 3e-3)}
 RATES |= {"LoRA": (3e-3, 6e-3), "LoRA, int8 base": (3e-3,), "LoRA, shared base": (3e-3, 6e-3)}
-BATCH, SOURCE, TARGET = 2, 256, 48
+SOURCE, TARGET = 256, 48
 
 
 def main():
@@ -154,8 +154,8 @@ def measured(folder, what, size, method):
     with peak(before) as training:
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=1e-4)
-        batch = rows(BATCH) | {"answerable": torch.tensor([1, 0])}
-        batch["labels"] = torch.randint(5, 32000, (BATCH, TARGET))
+        batch = rows(1) | {"answerable": torch.ones(1, dtype=torch.long)}
+        batch["labels"] = torch.randint(5, 32000, (1, TARGET))
         seconds = []
         for _ in range(4):
             began = time.perf_counter()
