@@ -75,6 +75,7 @@ class CrossTaskConfig(PretrainedConfig):
         "summary_loss",
         "answerability_loss",
         "past_key_values",
+        "cache",  # the same, from transformers 5.24 on
         "decoder_hidden_states",
         "decoder_attentions",
         "cross_attentions",

@@ -6,6 +6,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from .configuration_crosstask import check_weight
 from .loss_crosstask import log_likelihood
 from .masks_crosstask import IGNORED, attention_mask_of, summary_mask
+from .outputs_crosstask import CACHE
 from .parts_crosstask import output_of
 
 _QUESTION = ("question_input_ids", "question_attention_mask", "question_encoder_outputs")
@@ -52,7 +53,7 @@ class DecodingMixin:
                 P(answerable)`, the best first, where p is the model's own probability of the whole summary
                 without processors or temperature, and length its number of tokens, the end included. With
                 `return_dict_in_generate=True` the output also has `summary_log_probs` (`log p / length`, in
-                nats) and `rerank_scores` (the sum), shaped as `answerability`, and no `past_key_values`.
+                nats) and `rerank_scores` (the sum), shaped as `answerability`, and no cache.
             output_fusion_attentions (`bool`, defaults to `False`):
                 With `return_dict_in_generate=True` the output also has `fusion_attentions` of what is
                 returned, as [`CrossTaskOutput`] has them. No other attention is computed for it.
@@ -89,7 +90,7 @@ class DecodingMixin:
             return output
         if answerability_rerank is not None:
             # A cache has the rows of the last step. (Nothing can be taken out of a `ModelOutput`.)
-            output = type(output)(**{k: v for k, v in output.items() if k != "past_key_values"})
+            output = type(output)(**{k: v for k, v in output.items() if k != CACHE})
         scores = self._judge(
             input_ids,
             kwargs.get("attention_mask"),

@@ -22,7 +22,7 @@ from .decoding_crosstask import DecodingMixin, without_memory
 from .fusion_crosstask import CrossAttentionFusion, GatedCrossAttention
 from .loss_crosstask import joint_loss
 from .masks_crosstask import UNKNOWN, shifted_right, summary_mask, targets_of
-from .outputs_crosstask import CrossTaskOutput
+from .outputs_crosstask import CACHE, CrossTaskOutput
 from .parts_crosstask import encoder_of, input_of, keep_weights, listen, lm_head, load_part
 from .sharing_crosstask import SharedEncoder, load_shared
 
@@ -247,6 +247,7 @@ class CrossTaskForConditionalGeneration(
         output_attentions=None,
         output_hidden_states=None,
         return_dict=None,
+        cache=None,
         **kwargs,
     ):
         r"""
@@ -265,9 +266,10 @@ class CrossTaskForConditionalGeneration(
                 With `fusion="gated"`, keys and values of the question encoder's output as
                 `model.gate.memory` gives them, and its mask (`(batch_size, question_length)`, ones where not
                 given), so that neither is computed in each step of decoding.
-            past_key_values (`Cache`):
-                Keys and values of former decoding steps. The answerability is not computed then, for the
-                fusion reads the whole summary.
+            past_key_values, cache (`Cache`):
+                Keys and values of former decoding steps: one thing by two names, of which the latter is that
+                of transformers from 5.24 on. The answerability is not computed then, for the fusion reads the
+                whole summary.
             inputs_embeds, decoder_inputs_embeds (`torch.FloatTensor`, `(batch_size, length, hidden_size)`):
                 Instead of the summarizer's ids.
             labels (`torch.LongTensor`, `(batch_size, summary_length)`):
@@ -295,7 +297,8 @@ class CrossTaskForConditionalGeneration(
         if isinstance(encoder_outputs, (tuple, list)):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
         question, question_mask = None, None
-        whole = past_key_values is None or not _has_begun(past_key_values)
+        cache = _first(cache, past_key_values)
+        whole = cache is None or not _has_begun(cache)
         if decoder_question_memory is None and (whole or self.gate is not None):
             question, question_mask = self._encode_question(
                 input_ids,
@@ -331,11 +334,11 @@ class CrossTaskForConditionalGeneration(
                 decoder_input_ids=decoder_input_ids,
                 decoder_attention_mask=decoder_attention_mask,
                 encoder_outputs=encoder_outputs,
-                past_key_values=past_key_values,
                 inputs_embeds=inputs_embeds if encoder_outputs is None else None,
                 decoder_inputs_embeds=decoder_inputs_embeds,
                 use_cache=use_cache,
                 **wanted,
+                **{CACHE: cache},
                 **kwargs,
             )
         fused = (None, None)

@@ -1,9 +1,12 @@
 """What the model returns: all that a sequence-to-sequence model does, and what the fusion adds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from transformers.modeling_outputs import Seq2SeqLMOutput
+
+# What a summarizer calls its keys and values of former steps, as argument and in what it returns.
+CACHE = "cache" if "cache" in {field.name for field in fields(Seq2SeqLMOutput)} else "past_key_values"
 
 
 @dataclass

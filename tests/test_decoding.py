@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 
+from crosstask.outputs_crosstask import CACHE
+
 SHORT = {"max_new_tokens": 6}
 BEAMS = {"num_beams": 4, "num_return_sequences": 4}
 
@@ -58,7 +60,7 @@ def test_all_that_is_returned_is_in_one_order(model, inputs):
     assert len(beams) == 12
     for row, ids in enumerate(output.sequences.tolist()):
         assert output.beam_indices[row].tolist() == beams[row // 4, *ids]
-    assert "past_key_values" in plain and "past_key_values" not in output
+    assert CACHE in plain and CACHE not in output
 
 
 def test_both_parts_are_those_of_the_model(model, inputs):

@@ -6,6 +6,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
 from crosstask import CrossTaskForConditionalGeneration
+from crosstask.outputs_crosstask import CACHE
 
 FAMILIES = [
     ("t5", "t5"),
@@ -253,8 +254,8 @@ def test_a_compiled_decoding_step(make_model, inputs):
     }
 
     def step(function):
-        past = model(**kept, decoder_input_ids=torch.tensor([[0], [0]])).past_key_values
-        return function(**kept, decoder_input_ids=torch.tensor([[5], [6]]), past_key_values=past).logits
+        past = model(**kept, decoder_input_ids=torch.tensor([[0], [0]]))[CACHE]
+        return function(**kept, decoder_input_ids=torch.tensor([[5], [6]]), cache=past).logits
 
     torch._dynamo.reset()
     with torch.no_grad():

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from transformers import BertConfig, BlenderbotConfig, GenerationConfig, M2M100Config
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration
+from crosstask.outputs_crosstask import CACHE
 
 SUMMARIZERS = ("t5", "mt5", "umt5", "bart", "pegasus", "led", "t5gemma")
 QUESTION_ENCODERS = ("t5", "bart", "t5gemma", "bert", "roberta")
@@ -456,8 +457,9 @@ def test_static_cache_equals_dynamic(make_model, make_inputs, summarizer):
     assert torch.allclose(dynamic.answerability, static.answerability, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
 @pytest.mark.parametrize("summarizer", ["t5", "bart", "t5gemma"])
-def test_step_by_step_equals_the_whole(make_model, make_inputs, summarizer):
+def test_step_by_step_equals_the_whole(make_model, make_inputs, summarizer, name):
     model = make_model(summarizer, "bert")
     inputs = make_inputs(model)
     decoder_ids = model.prepare_decoder_input_ids_from_labels(inputs.pop("labels"))
@@ -465,9 +467,9 @@ def test_step_by_step_equals_the_whole(make_model, make_inputs, summarizer):
     past, steps = None, []
     for step in range(decoder_ids.shape[1]):
         output = model(
-            **inputs, decoder_input_ids=decoder_ids[:, step : step + 1], past_key_values=past, use_cache=True
+            **inputs, decoder_input_ids=decoder_ids[:, step : step + 1], use_cache=True, **{name: past}
         )
-        past = output.past_key_values
+        past = output[CACHE]
         steps.append(output.logits)
         # The fusion reads whole summaries, so there is nothing to say from the second step on.
         assert (output.answerability_logits is None) == (step > 0)

@@ -16,6 +16,7 @@ from transformers import CompileConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskOutput
+from crosstask.outputs_crosstask import CACHE
 
 ANSWERABLE = torch.tensor([1, 0])
 
@@ -415,8 +416,8 @@ def test_a_decoding_step_compiles_into_one_graph(make_model, make_inputs):
     first, second = torch.tensor([[0], [0]]), torch.tensor([[5], [6]])
 
     def step(function):
-        past = model(**given, decoder_input_ids=first).past_key_values
-        return function(**given, decoder_input_ids=second, past_key_values=past).logits
+        past = model(**given, decoder_input_ids=first)[CACHE]
+        return function(**given, decoder_input_ids=second, cache=past).logits
 
     torch._dynamo.reset()
     with torch.no_grad():
