@@ -297,6 +297,8 @@ class CrossTaskForConditionalGeneration(
         if isinstance(encoder_outputs, (tuple, list)):
             encoder_outputs = BaseModelOutput(*encoder_outputs)
         question, question_mask = None, None
+        if cache is not None and past_key_values is not None:
+            raise ValueError("`cache` and `past_key_values` are one thing: give one of them.")
         cache = _first(cache, past_key_values)
         whole = cache is None or not _has_begun(cache)
         if decoder_question_memory is None and (whole or self.gate is not None):
@@ -311,7 +313,7 @@ class CrossTaskForConditionalGeneration(
         if question is None and answerable is not None:
             raise ValueError(
                 "`answerable` needs the question encoder: give `input_ids`, `question_input_ids` or "
-                "`question_encoder_outputs`, and neither `past_key_values` nor `decoder_question_memory`."
+                "`question_encoder_outputs`, and neither a cache nor `decoder_question_memory`."
             )
         if decoder_question_memory is None and self.gate is not None:
             if question is None:
@@ -338,7 +340,7 @@ class CrossTaskForConditionalGeneration(
                 decoder_inputs_embeds=decoder_inputs_embeds,
                 use_cache=use_cache,
                 **wanted,
-                **{CACHE: cache},
+                **({} if cache is None else {CACHE: cache}),
                 **kwargs,
             )
         fused = (None, None)

@@ -76,9 +76,12 @@ class AdapterRouter:
         passages = [passage for passage in passages if passage.strip()]
         if not passages:
             raise ValueError(f"adapter {name}: expected passages to make its centroids of, got none")
-        if not isinstance(clusters, int) or clusters < 1:
+        if type(clusters) is not int or clusters < 1:
             raise ValueError(f"adapter {name}: clusters is {clusters!r}, expected a whole number from 1")
         embeddings = self.embed(passages)
+        embeddings = embeddings[embeddings.any(1)]  # a text without tokens is of no domain
+        if not len(embeddings) or not embeddings.isfinite().all():
+            raise ValueError(f"adapter {name}: expected passages, {self.name} makes no embeddings of these")
         count = min(clusters, len(embeddings.unique(dim=0)))
         found = KMeans(count, n_init="auto", random_state=0).fit(embeddings.numpy()).cluster_centers_
         self.centroids[name] = _unit(torch.from_numpy(found))
@@ -160,18 +163,22 @@ class AdapterRouter:
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         device = self.text_encoder.device
         limit = min(self.max_length, self.tokenizer.model_max_length, self._positions)
-        found = [torch.empty(0, self.text_encoder.config.hidden_size)]
+        size = self.text_encoder.config.hidden_size
+        found = [torch.empty(0, size)]
         for start in range(0, len(order), batch_size):
             batch = [texts[index] for index in order[start : start + batch_size]]
             inputs = self.tokenizer(
                 batch, truncation=True, max_length=limit, padding=True, return_tensors="pt"
             ).to(device)
             ids, mask = inputs["input_ids"], inputs["attention_mask"]
+            if not ids.numel():  # not one token in all the batch, which encoders cannot read
+                found.append(torch.zeros(len(batch), size))
+                continue
             states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
             mask = mask[..., None]
             # A text without any token, as a blank one may be, is like none.
             found.append(((states * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu())
-        embeddings = torch.empty(len(texts), found[0].shape[1])
+        embeddings = torch.empty(len(texts), size)
         embeddings[order] = torch.cat(found)
         return _unit(embeddings)
 

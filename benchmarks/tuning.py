@@ -15,8 +15,8 @@ both sides instead, since its trained model has two bases. All lines go to bench
 `table` prints the newest.
 
 Memory is what the process has in use (VmRSS, sampled every 10 ms), less what it had with all libraries
-loaded. On a CPU a model of int8 is loaded in full precision and quantized then, so that its loading takes
-more than its training; both are kept.
+loaded. On a CPU a model of int8 is loaded in full precision and quantized then: the peak of its loading is
+kept beside that of its training.
 """
 
 import argparse

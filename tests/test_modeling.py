@@ -474,6 +474,8 @@ def test_step_by_step_equals_the_whole(make_model, make_inputs, summarizer, name
         # The fusion reads whole summaries, so there is nothing to say from the second step on.
         assert (output.answerability_logits is None) == (step > 0)
     assert torch.allclose(torch.cat(steps, 1), whole.logits, atol=1e-5)
+    with pytest.raises(ValueError, match="^`cache` and `past_key_values` are one thing"):
+        model(**inputs, decoder_input_ids=decoder_ids, cache=past, past_key_values=past)
 
 
 def test_generation_under_inference_mode(shared_model, sources):

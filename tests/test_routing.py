@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers.normalizers import Replace
 from transformers import AutoModel, T5EncoderModel
 
 from crosstask import AdapterRouter
@@ -62,6 +63,12 @@ def test_a_text_without_tokens_is_nowhere_near(router, monkeypatch):
     assert router.embed(["", TEXTS[0]])[0].norm() == 0
     router.fit("a", TEXTS[:1]).fit("b", ["", *TEXTS[2:]])
     assert router.route([TEXTS[0], TEXTS[2]]) == ["a", "b"]
+    # Nor is one that is not blank: a centroid of zeros would be nearer than those on the other side.
+    monkeypatch.setattr(router.tokenizer.backend_tokenizer, "normalizer", Replace("\u200b", ""))
+    assert router.embed(["\u200b"]).norm() == 0
+    assert len(router.fit("c", ["\u200b", TEXTS[1]]).centroids["c"]) == 1
+    with pytest.raises(ValueError, match="^adapter d: expected passages, .*/one makes no embeddings"):
+        router.fit("d", ["\u200b"])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,7 @@ def test_a_domain_is_several_clusters(router):
     # Not more than there are different ones, as far as the encoder reads.
     router.max_length = 8
     assert len(router.fit("few", ["rain " * 9, "rain " * 12, "the river"]).centroids["few"]) == 2
-    for number in (0, "8", 2.5):
+    for number in (0, "8", 2.5, True):
         with pytest.raises(ValueError, match="^adapter a: clusters is .*, expected a whole number from 1$"):
             router.fit("a", TEXTS, clusters=number)
 
