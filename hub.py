@@ -282,8 +282,9 @@ _COLLECTORS = {
 
 def _finished_run(folder):
     folder = Path(folder)
-    needed = ("metrics.json", "history.json", "learning_curve.png", "recipe.yaml")
-    for name in ("crosstask/config.json", "crosstask/processor_config.json", *needed):
+    needed = ("crosstask/config.json", "crosstask/processor_config.json")
+    needed += ("metrics.json", "history.json", "learning_curve.png", "recipe.yaml")
+    for name in needed:
         if not (folder / name).exists():
             raise ConfigError(f"{folder}: has no {name}, expected the folder of a finished training run")
     return folder

@@ -14,6 +14,9 @@ from crosstask.data.checkpoints import positions
 from crosstask.parts_crosstask import encoder_of, hub_kwargs
 
 CENTROIDS = "adapter_centroids.safetensors"  # beside an adapter's weights
+# Of a domain, which has passages of many kinds: fitted on 400 passages of news and 400 of farms, MiniLM told
+# 599 of 600 briefs apart with eight centroids each, and 583 with one.
+_CLUSTERS = 8
 # What every text encoder turns into an embedding of its own, by which centroids of another one are told.
 _PROBE = "A question, a passage, and a summary that carries the answer."
 
@@ -56,19 +59,21 @@ class AdapterRouter:
         self.text_encoder = encoder_of(model).eval()
         self.centroids: dict[str, torch.Tensor] = {}
 
-    def fit(self, name: str, passages: Iterable[str], clusters: int = 8) -> "AdapterRouter":
+    def fit(self, name: str, passages: Iterable[str]) -> "AdapterRouter":
         """
-        Make the centroids of a domain, from a few hundred of its passages: of clusters, as k-means finds
-        them, since one point tells little of a domain that has storms, votes and cup finals.
+        Make the centroids of a domain, from a few hundred of its passages: those of eight clusters, as
+        k-means finds them, or of fewer passages each by itself.
 
         Args:
             name (`str`): The adapter's name on the model; `"base"` is the model without an adapter.
             passages (`Iterable[str]`): Of the domain.
-            clusters (`int`, defaults to 8): How many; of fewer passages each is one. With 8, fitted on 400
-                passages of news and 400 of farms, MiniLM told 599 of 600 briefs apart; with one, 583.
 
         Returns:
             The router itself.
+
+        Raises:
+            TypeError: where these are no texts.
+            ValueError: where there is none, or the text encoder has no finite embedding of one.
         """
         from sklearn.cluster import KMeans  # takes a second
 
@@ -76,13 +81,11 @@ class AdapterRouter:
         passages = [passage for passage in passages if passage.strip()]
         if not passages:
             raise ValueError(f"adapter {name}: expected passages to make its centroids of, got none")
-        if type(clusters) is not int or clusters < 1:
-            raise ValueError(f"adapter {name}: clusters is {clusters!r}, expected a whole number from 1")
         embeddings = self.embed(passages)
         embeddings = embeddings[embeddings.any(1)]  # a text without tokens is of no domain
         if not len(embeddings) or not embeddings.isfinite().all():
             raise ValueError(f"adapter {name}: expected passages, {self.name} makes no embeddings of these")
-        count = min(clusters, len(embeddings.unique(dim=0)))
+        count = min(_CLUSTERS, len(embeddings.unique(dim=0)))
         found = KMeans(count, n_init="auto", random_state=0).fit(embeddings.numpy()).cluster_centers_
         self.centroids[name] = _unit(torch.from_numpy(found))
         return self

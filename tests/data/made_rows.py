@@ -1,11 +1,14 @@
 """Rows, files of them, and what reading them gives."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
 from crosstask.data.readers import iter_rows, read_rows
 from crosstask.data.schema import DataError
+
+needs_aclsum = pytest.mark.skipif(find_spec("aclsum") is None, reason="aclsum is not installed")
 
 
 def joint(number, **changes):

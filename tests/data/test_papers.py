@@ -1,14 +1,11 @@
 import sys
 from collections import Counter
-from importlib.util import find_spec
 
 import pytest
-from made_rows import failure, write_jsonl
+from made_rows import failure, needs_aclsum, write_jsonl
 
 from crosstask.data import papers
 from crosstask.data.readers import read_rows
-
-needs_aclsum = pytest.mark.skipif(find_spec("aclsum") is None, reason="aclsum is not installed")
 
 
 def test_aclsum_that_is_not_installed(monkeypatch):

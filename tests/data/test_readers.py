@@ -2,7 +2,6 @@ import json
 import logging
 import sys
 import tracemalloc
-from importlib.util import find_spec
 from types import ModuleType
 
 import pyarrow as pa
@@ -12,13 +11,11 @@ from broken import JSONL_KINDS, good_row
 from datasets import Dataset, DatasetDict, IterableDatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_rows import failure, joint, read_leniently, write_jsonl
+from made_rows import failure, joint, needs_aclsum, read_leniently, write_jsonl
 
 from crosstask.data import files
 from crosstask.data.readers import iter_rows, read_rows, write_rejects
 from crosstask.data.schema import FEATURES, STAGE_COLUMNS, DataError
-
-needs_aclsum = pytest.mark.skipif(find_spec("aclsum") is None, reason="aclsum is not installed")
 
 
 def test_rejects_that_nobody_asked_for_are_warned_of(tmp_path, caplog):
