@@ -6,8 +6,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_crosstask import CrossTaskConfig
-from .modeling_crosstask import CrossTaskForConditionalGeneration
-from .outputs_crosstask import CrossTaskOutput
+from .modeling_crosstask import CrossTaskForConditionalGeneration, CrossTaskOutput
 from .pipeline_crosstask import TASK, QuestionSummarizationPipeline
 from .processing_crosstask import CrossTaskProcessor
 
@@ -15,8 +14,8 @@ __version__ = "0.1.0"
 
 # What is dear to import comes when it is asked for.
 _LAZY = {
-    "AdapterRouter": "crosstask.routing",
-    "CrossTaskTrainer": "crosstask.trainer",
+    "AdapterRouter": "crosstask.training.routing",
+    "CrossTaskTrainer": "crosstask.training.trainer",
     "CrossTaskCollator": "crosstask.data.collator",
     "read_rows": "crosstask.data.readers",
 }

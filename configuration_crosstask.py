@@ -9,6 +9,7 @@ from transformers import AutoConfig, PretrainedConfig
 FUSIONS = ("classifier", "gated")
 SUMMARY_LOSS_ON = ("all", "answerable")
 PROMPT = "question: {question} passage:"
+IGNORE_INDEX = -100  # the label that a loss leaves out, as everywhere in transformers
 FORMAT_VERSION = 1  # of a checkpoint; the next one is what this code could not read
 # The pipelines that a checkpoint's own code has, as `pipeline()` looks for them.
 PIPELINES = {

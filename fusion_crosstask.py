@@ -1,12 +1,15 @@
 """The fusion: cross-attention that judges a summary, and cross-attention that takes part in writing it."""
 
+import threading
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers.activations import ACT2FN
 
 
-class CrossAttentionFusion(nn.Module):
+class AnswerabilityHead(nn.Module):
     """
     Multi-head cross-attention (Vaswani et al., 2017, section 3.2.2) from the question encoder's output
     to the decoder's states, feed-forward, layer norm, mean over the question's positions and a linear
@@ -101,7 +104,7 @@ class GatedCrossAttention(nn.Module):
         self.activation = ACT2FN["gelu"]
         self.gates = nn.Parameter(torch.zeros(2))  # of the attention and of the feed-forward layer
 
-    def memory(self, question_states):
+    def question_key_values(self, question_states):
         """
         Keys and values of a question, to be computed once: of `(batch_size, question_length, question_dim)`
         states `(batch_size, 2, num_heads, question_length, head_dim)`.
@@ -110,37 +113,44 @@ class GatedCrossAttention(nn.Module):
         return self(question_states=question_states)
 
     def forward(
-        self, states=None, memory=None, question_mask=None, output_attentions=False, question_states=None
+        self,
+        states=None,
+        question_key_values=None,
+        question_mask=None,
+        output_attentions=False,
+        question_states=None,
     ):
         """
         Args:
             states (`torch.FloatTensor` of shape `(batch_size, summary_length, summary_dim)`)
-            memory (`torch.FloatTensor`): As [`~GatedCrossAttention.memory`] gives it.
+            question_key_values (`torch.FloatTensor`): As [`~GatedCrossAttention.question_key_values`] gives it.
             question_mask (`torch.Tensor` of shape `(batch_size, question_length)`, *optional*):
                 Boolean, or of 1 and 0; ones where not given.
-            question_states: Instead of all of these, what [`~GatedCrossAttention.memory`] is to read.
+            question_states: Instead of all of these, what [`~GatedCrossAttention.question_key_values`] is to read.
 
         Returns:
             `(states, attentions)`: the states as the LM head is to read them, and, if asked for,
-            `(batch_size, num_heads, summary_length, question_length)`, otherwise `None`; or the memory.
+            `(batch_size, num_heads, summary_length, question_length)`, otherwise `None`; or the question_key_values.
         """
         if question_states is not None:
             question_states = self.question_norm(_moved(question_states, self.k_proj.weight))
             pairs = (project(question_states) for project in (self.k_proj, self.v_proj))
             return torch.stack([_heads(states, self.num_heads) for states in pairs], dim=1)
-        if len(states) != len(memory):
+        if len(states) != len(question_key_values):
             raise ValueError(
-                f"The batch sizes differ: {len(states)} summaries and questions of {len(memory)}."
+                f"The batch sizes differ: {len(states)} summaries and questions of {len(question_key_values)}."
             )
         if question_mask is None:
-            question_mask = memory.new_ones(len(memory), memory.shape[-2])
+            question_mask = question_key_values.new_ones(
+                len(question_key_values), question_key_values.shape[-2]
+            )
         came, states = states, _moved(states, self.q_proj.weight)
         scale = states.detach().float().square().mean(-1, keepdim=True).sqrt().to(states.dtype)
         open_attention, open_ffn = torch.tanh(self.gates)
         dropout = self.dropout if self.training else 0.0
         attended, attentions = _attend(
             _heads(self.q_proj(self.summary_norm(states)), self.num_heads),
-            *memory.unbind(1),
+            *question_key_values.unbind(1),
             question_mask.to(states.device, torch.bool)[:, None, None, :],
             dropout,
             output_attentions,
@@ -170,3 +180,83 @@ def _attend(query, key, value, mask, dropout, output_attentions):
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     attentions = scores.float().softmax(-1).to(query.dtype)
     return F.dropout(attentions, dropout) @ value, attentions
+
+
+class _Here(threading.local):
+    """What is of one thread alone: its name, and what it listens to."""
+
+    def __init__(self):
+        self.name = str(threading.get_ident())  # a graph that is compiled can read this, but not ask
+        self.input = self.output = None  # `(module, listener)` of the innermost context
+
+
+_here = _Here()
+
+
+_registering = threading.Lock()
+
+
+def get_thread_name():
+    """Which thread this is."""
+    return _here.name
+
+
+def register_capture_hooks(*modules):
+    """
+    Let modules be heard by `input_of` and `output_of`. Their hooks stay, since a graph that is compiled can
+    neither register one nor notice that one came later; while nobody listens they do nothing.
+    """
+    for module in modules:
+        for hooks, register, hook in (
+            (module._forward_pre_hooks, module.register_forward_pre_hook, _hear_input),
+            (module._forward_hooks, module.register_forward_hook, _hear_output),
+        ):
+            if hook not in hooks.values():
+                with _registering:
+                    if hook not in hooks.values():  # still: another thread may have been first
+                        register(hook)
+
+
+# Functions of the module, so that models can be copied and pickled with them.
+def _hear_input(module, args):
+    return _here.input[1](args) if _here.input is not None and _here.input[0] is module else None
+
+
+def _hear_output(module, args, output):
+    if _here.output is not None and _here.output[0] is module:
+        _here.output[1](output)
+
+
+@contextmanager
+def capture_input(module, pass_on=None, change=None):
+    """
+    Catch what `module` reads in this thread: the one place where every sequence-to-sequence model has its
+    decoder's states normed and scaled as its LM head wants them. With `change`, a function of these states,
+    the module reads what that returns, and so does the catcher; with `pass_on`, the module itself sees only
+    that many positions.
+    """
+    captured = []
+
+    def catch(args):
+        states = args[0] if change is None else change(args[0])
+        captured.append(states)
+        return (states if pass_on is None else states[:, :pass_on], *args[1:])
+
+    register_capture_hooks(module)
+    before, _here.input = _here.input, (module, catch)
+    try:
+        yield captured
+    finally:
+        _here.input = before
+
+
+@contextmanager
+def capture_output(module):
+    """Catch the first value of what `module` returns: an encoder's states, while generation runs it."""
+    captured = []
+    register_capture_hooks(module)
+    before, _here.output = _here.output, (module, lambda output: captured.append(output[0]))
+    try:
+        yield captured
+    finally:
+        _here.output = before

@@ -1,10 +1,14 @@
 """The cross-task model: a summarizer and a question encoder, joined by cross-attention."""
 
 import copy
+import inspect
+import os
+import shutil
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import (
     AutoModel,
@@ -13,27 +17,65 @@ from transformers import (
     GenerationMixin,
     PreTrainedModel,
 )
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from .adapting_crosstask import AdapterMixin
-from .checkpoint_crosstask import MODEL_TAGS, CheckpointMixin
-from .configuration_crosstask import CrossTaskConfig
-from .decoding_crosstask import DecodingMixin, without_memory
-from .fusion_crosstask import CrossAttentionFusion, GatedCrossAttention
-from .loss_crosstask import joint_loss
-from .masks_crosstask import UNKNOWN, shifted_right, summary_mask, targets_of
-from .outputs_crosstask import CACHE, CrossTaskOutput
-from .parts_crosstask import encoder_of, input_of, keep_weights, listen, lm_head, load_part
-from .sharing_crosstask import SharedEncoder, load_shared
+from .adapters_crosstask import CrossTaskAdapterMixin
+from .configuration_crosstask import IGNORE_INDEX, CrossTaskConfig
+from .fusion_crosstask import AnswerabilityHead, GatedCrossAttention, capture_input, register_capture_hooks
+from .generation_crosstask import (
+    CACHE_ARGUMENT,
+    UNKNOWN_TOKEN,
+    CrossTaskGenerationMixin,
+    drop_question_key_values,
+    get_predicted_ids,
+    get_summary_mask,
+)
+from .loading_crosstask import (
+    MODEL_TAGS,
+    CheckpointMixin,
+    get_lm_head,
+    get_text_encoder,
+    load_task_model,
+    mark_initialized,
+)
+from .sharing_crosstask import SharedEncoder, load_shared_base
 
-if TYPE_CHECKING:
-    # Not run: it has transformers, which goes by what the text imports, take these files along.
-    from .pipeline_crosstask import QuestionSummarizationPipeline  # noqa: F401
-    from .sentences_crosstask import sentences_of  # noqa: F401
+
+@dataclass
+class CrossTaskOutput(Seq2SeqLMOutput):
+    """
+    Output of [`CrossTaskForConditionalGeneration`]: all of `Seq2SeqLMOutput`, and
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            `summary_loss + config.answerability_weight * answerability_loss`, of those that there are.
+        summary_loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            Mean cross-entropy in nats per summary token; 0 where no row takes part.
+        answerability_loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            Mean cross-entropy in nats per labelled row; 0 where no row is labelled.
+        answerability_logits (`torch.FloatTensor` of shape `(batch_size, 2)`, *optional*):
+            Scores of "the summary does not / does carry the answer", before the softmax.
+        question_encoder_last_hidden_state, question_encoder_hidden_states, \
+question_encoder_attentions:
+            Of the question encoder, shaped as any encoder's.
+        fusion_attentions (`torch.FloatTensor` of shape \
+`(batch_size, num_heads, question_length, summary_length)`, *optional*):
+            Attention of the question encoder's positions to the summary's, with `output_attentions`. With
+            `fusion="gated"` that of the summary's positions to the question encoder's,
+            `(batch_size, num_heads, summary_length, question_length)`.
+    """
+
+    summary_loss: torch.FloatTensor | None = None
+    answerability_loss: torch.FloatTensor | None = None
+    answerability_logits: torch.FloatTensor | None = None
+    question_encoder_last_hidden_state: torch.FloatTensor | None = None
+    question_encoder_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    question_encoder_attentions: tuple[torch.FloatTensor, ...] | None = None
+    fusion_attentions: torch.FloatTensor | None = None
 
 
 class CrossTaskForConditionalGeneration(
-    AdapterMixin, CheckpointMixin, DecodingMixin, PreTrainedModel, GenerationMixin
+    CrossTaskAdapterMixin, CheckpointMixin, CrossTaskGenerationMixin, PreTrainedModel, GenerationMixin
 ):
     """
     A summarizer and a question encoder, joined by cross-attention: it writes the summary of a passage
@@ -77,14 +119,14 @@ class CrossTaskForConditionalGeneration(
         if config.share_base:
             question_encoder = SharedEncoder(summarizer.get_encoder(), config.question_encoder_updates)
         elif question_encoder is None:
-            question_encoder = encoder_of(AutoModel.from_config(config.question_encoder))
+            question_encoder = get_text_encoder(AutoModel.from_config(config.question_encoder))
         self.summarizer = summarizer
         self.question_encoder = question_encoder
         # One object, so that what changes the part (resized embeddings, say) is saved with the whole.
         config.summarizer = summarizer.config
-        sizes = question_encoder.config.hidden_size, lm_head(summarizer).weight.shape[-1]
-        self.fusion = CrossAttentionFusion(config, *sizes)
-        self.gate = GatedCrossAttention(config, *sizes) if config.fusion == "gated" else None
+        sizes = question_encoder.config.hidden_size, get_lm_head(summarizer).weight.shape[-1]
+        self.answerability_head = AnswerabilityHead(config, *sizes)
+        self.gated_cross_attention = GatedCrossAttention(config, *sizes) if config.fusion == "gated" else None
         self.generation_config = copy.deepcopy(summarizer.generation_config)
         # T5's feed-forward output overflows in float16; it names the modules to keep in float32, and
         # transformers 4 looks for such names in the outermost model only.
@@ -96,7 +138,7 @@ class CrossTaskForConditionalGeneration(
                 for name in module._keep_in_fp32_modules or ()
             }
         )
-        listen(lm_head(summarizer), summarizer.get_encoder())
+        register_capture_hooks(get_lm_head(summarizer), summarizer.get_encoder())
         self.post_init()
 
     @classmethod
@@ -133,14 +175,14 @@ class CrossTaskForConditionalGeneration(
             )
         answerer, updates = None, {}
         if config_kwargs.get("share_base"):
-            summarizer, updates = load_shared(summarizer, question_answerer, model_kwargs)
+            summarizer, updates = load_shared_base(summarizer, question_answerer, model_kwargs)
             config_kwargs["question_encoder_updates"] = {
                 name: len(down) for name, (down, _) in updates.items()
             }
         else:
-            summarizer = load_part(summarizer, model_kwargs)
-            answerer = keep_weights(load_part(question_answerer, model_kwargs))
-        keep_weights(summarizer)
+            summarizer = load_task_model(summarizer, model_kwargs)
+            answerer = mark_initialized(load_task_model(question_answerer, model_kwargs))
+        mark_initialized(summarizer)
         config = CrossTaskConfig(summarizer.config, getattr(answerer, "config", None), **config_kwargs)
         if not summarizer.can_generate():
             raise ValueError(
@@ -151,8 +193,8 @@ class CrossTaskForConditionalGeneration(
             model = cls(config, summarizer=summarizer)
             model.question_encoder.to(summarizer.dtype).set_updates(updates)
         else:
-            model = cls(config, summarizer=summarizer, question_encoder=encoder_of(answerer))
-        for part in filter(None, (model.fusion, model.gate)):
+            model = cls(config, summarizer=summarizer, question_encoder=get_text_encoder(answerer))
+        for part in filter(None, (model.answerability_head, model.gated_cross_attention)):
             part.to(summarizer.dtype)
         return model.eval()
 
@@ -177,6 +219,17 @@ class CrossTaskForConditionalGeneration(
         # transformers 5 finds T5's `wo` in BERT's `word_embeddings` too; 4 looks for whole names only.
         return {rf"\b{name}\b": kept for name, kept in super()._get_dtype_plan(dtype).items()}
 
+    def _save_pipeline_code(self, save_directory):
+        """Copy the pipeline's files beside the model's own, which transformers copies by itself."""
+        from .pipeline_crosstask import QuestionSummarizationPipeline
+        from .sentences_crosstask import split_sentences
+
+        for definition in (QuestionSummarizationPipeline, split_sentences):
+            source = inspect.getfile(definition)
+            target = os.path.join(save_directory, os.path.basename(source))
+            if os.path.realpath(source) != os.path.realpath(target):
+                shutil.copyfile(source, target)
+
     # What generation and `Trainer` ask of any sequence-to-sequence model is the summarizer's.
     def get_encoder(self, *args, **kwargs):
         return self.summarizer.get_encoder(*args, **kwargs)
@@ -199,7 +252,7 @@ class CrossTaskForConditionalGeneration(
     def prepare_decoder_input_ids_from_labels(self, labels):
         shift = getattr(self.summarizer, "prepare_decoder_input_ids_from_labels", None)
         # M2M100 and Blenderbot, say, keep theirs to themselves.
-        return shifted_right(labels, self.config) if shift is None else shift(labels)
+        return shift_tokens_right(labels, self.config) if shift is None else shift(labels)
 
     def prepare_inputs_for_generation(self, *args, **kwargs):
         return self.summarizer.prepare_inputs_for_generation(*args, **kwargs)
@@ -208,7 +261,7 @@ class CrossTaskForConditionalGeneration(
         return self.summarizer._prepare_cache_for_generation(*args, **kwargs)
 
     def _validate_model_kwargs(self, model_kwargs):
-        self.summarizer._validate_model_kwargs(without_memory(model_kwargs))
+        self.summarizer._validate_model_kwargs(drop_question_key_values(model_kwargs))
 
     def resize_token_embeddings(self, *args, **kwargs):
         """
@@ -223,7 +276,7 @@ class CrossTaskForConditionalGeneration(
                 resized = self.question_encoder.resize_token_embeddings(*args, **kwargs)
             # The encoder of a sequence-to-sequence model has a configuration of its own.
             self.config.question_encoder.vocab_size = resized.num_embeddings
-        listen(lm_head(self.summarizer))  # which may be a new one
+        register_capture_hooks(get_lm_head(self.summarizer))  # which may be a new one
         return embeddings
 
     def forward(
@@ -236,7 +289,7 @@ class CrossTaskForConditionalGeneration(
         decoder_attention_mask=None,
         encoder_outputs=None,
         question_encoder_outputs=None,
-        decoder_question_memory=None,
+        decoder_question_key_values=None,
         decoder_question_mask=None,
         past_key_values=None,
         inputs_embeds=None,
@@ -262,9 +315,9 @@ class CrossTaskForConditionalGeneration(
                 The summary, shifted right, and its mask. Made from `labels` where not given.
             encoder_outputs, question_encoder_outputs (`tuple` or `BaseModelOutput`):
                 Outputs of the encoders, so that they need not run.
-            decoder_question_memory, decoder_question_mask:
+            decoder_question_key_values, decoder_question_mask:
                 With `fusion="gated"`, keys and values of the question encoder's output as
-                `model.gate.memory` gives them, and its mask (`(batch_size, question_length)`, ones where not
+                `model.gated_cross_attention.question_key_values` gives them, and its mask (`(batch_size, question_length)`, ones where not
                 given), so that neither is computed in each step of decoding.
             past_key_values, cache (`Cache`):
                 Keys and values of former decoding steps: one thing by two names, of which the latter is that
@@ -301,7 +354,7 @@ class CrossTaskForConditionalGeneration(
             raise ValueError("`cache` and `past_key_values` are one thing: give one of them.")
         cache = _first(cache, past_key_values)
         whole = cache is None or not _has_begun(cache)
-        if decoder_question_memory is None and (whole or self.gate is not None):
+        if decoder_question_key_values is None and (whole or self.gated_cross_attention is not None):
             question, question_mask = self._encode_question(
                 input_ids,
                 attention_mask,
@@ -313,20 +366,23 @@ class CrossTaskForConditionalGeneration(
         if question is None and answerable is not None:
             raise ValueError(
                 "`answerable` needs the question encoder: give `input_ids`, `question_input_ids` or "
-                "`question_encoder_outputs`, and neither a cache nor `decoder_question_memory`."
+                "`question_encoder_outputs`, and neither a cache nor `decoder_question_key_values`."
             )
-        if decoder_question_memory is None and self.gate is not None:
+        if decoder_question_key_values is None and self.gated_cross_attention is not None:
             if question is None:
                 raise ValueError(
                     "`fusion='gated'` writes with the question encoder: give `input_ids`, "
-                    "`question_input_ids`, `question_encoder_outputs` or `decoder_question_memory`."
+                    "`question_input_ids`, `question_encoder_outputs` or `decoder_question_key_values`."
                 )
-            decoder_question_memory, decoder_question_mask = self.gate.memory(question[0]), question_mask
+            decoder_question_key_values, decoder_question_mask = (
+                self.gated_cross_attention.question_key_values(question[0]),
+                question_mask,
+            )
         judged = whole and question is not None
         gate_attentions = []
         with self._heard(
             judged,
-            decoder_question_memory,
+            decoder_question_key_values,
             decoder_question_mask,
             gate_attentions if wanted["output_attentions"] else None,
         ) as captured:
@@ -340,22 +396,26 @@ class CrossTaskForConditionalGeneration(
                 decoder_inputs_embeds=decoder_inputs_embeds,
                 use_cache=use_cache,
                 **wanted,
-                **({} if cache is None else {CACHE: cache}),
+                **({} if cache is None else {CACHE_ARGUMENT: cache}),
                 **kwargs,
             )
         fused = (None, None)
         if judged:
             if decoder_input_ids is None:  # `decoder_inputs_embeds`: every position counts
-                decoder_input_ids = torch.full(captured[0].shape[:2], UNKNOWN, device=captured[0].device)
-            targets = labels if labels is not None else targets_of(decoder_input_ids, decoder_attention_mask)
-            fused = self.fusion(
+                decoder_input_ids = torch.full(
+                    captured[0].shape[:2], UNKNOWN_TOKEN, device=captured[0].device
+                )
+            targets = (
+                labels if labels is not None else get_predicted_ids(decoder_input_ids, decoder_attention_mask)
+            )
+            fused = self.answerability_head(
                 question[0],
                 question_mask,
                 captured[0],
-                summary_mask(targets, self.config),
+                get_summary_mask(targets, self.config),
                 wanted["output_attentions"],
             )
-        loss, summary_loss, answerability_loss = joint_loss(
+        loss, summary_loss, answerability_loss = compute_joint_loss(
             self.config, summary.logits, labels, fused[0], answerable
         )
         output = CrossTaskOutput(
@@ -371,21 +431,23 @@ class CrossTaskForConditionalGeneration(
         )
         return output if return_dict else output.to_tuple()
 
-    def _heard(self, judged, memory, mask, attentions=None, pass_on=None):
+    def _heard(self, judged, question_key_values, mask, attentions=None, pass_on=None):
         """
         A context in which the states that the LM head reads are caught, if anybody is to judge them, and
         changed by the gate, if there is one, whose attentions are appended to a list.
         """
-        if self.gate is None:
-            return input_of(lm_head(self.summarizer), pass_on) if judged else nullcontext()
+        if self.gated_cross_attention is None:
+            return capture_input(get_lm_head(self.summarizer), pass_on) if judged else nullcontext()
 
         def change(states):
-            states, attention = self.gate(states, memory, mask, attentions is not None)
+            states, attention = self.gated_cross_attention(
+                states, question_key_values, mask, attentions is not None
+            )
             if attentions is not None:
                 attentions.append(attention)
             return states
 
-        return input_of(lm_head(self.summarizer), pass_on, change)
+        return capture_input(get_lm_head(self.summarizer), pass_on, change)
 
     def _encode_question(self, input_ids, attention_mask, question_ids, question_mask, outputs, **wanted):
         """The question encoder's output and its boolean mask, or (None, None) without its input."""
@@ -429,3 +491,67 @@ def _has_begun(cache):
     if isinstance(cache, EncoderDecoderCache):
         return cache.is_updated.get(0, False)
     return cache.get_seq_length() > 0
+
+
+def compute_joint_loss(config, logits, labels, answerability_logits, answerable):
+    """
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch_size, summary_length, vocab_size)`)
+        labels (`torch.LongTensor` of shape `(batch_size, summary_length)`, *optional*): -100 is ignored.
+        answerability_logits (`torch.FloatTensor` of shape `(batch_size, 2)`, *optional*)
+        answerable (`torch.LongTensor` of shape `(batch_size,)`, *optional*): 1, 0, or -100, which is ignored.
+
+    Returns:
+        `(loss, summary_loss, answerability_loss)`: means in nats per token and per row, and
+        `summary_loss + config.answerability_weight * answerability_loss` of those that there are; `None`
+        where there is nothing to compare with.
+    """
+    summary_loss = answerability_loss = None
+    if answerable is not None:
+        check_answerable(answerable, len(answerability_logits))
+        answerable = answerable.to(answerability_logits.device, torch.long)
+        answerability_loss = _cross_entropy(answerability_logits, answerable)
+    if labels is not None:
+        labels = labels.to(logits.device)
+        if config.summary_loss_on == "answerable" and answerable is not None:
+            left_out = answerable.to(labels.device) != 1
+            labels = labels.masked_fill(left_out[:, None], IGNORE_INDEX)
+        summary_loss = _cross_entropy(logits.flatten(0, 1), labels.flatten())
+    if answerability_loss is None:
+        return summary_loss, summary_loss, None
+    loss = config.answerability_weight * answerability_loss
+    if summary_loss is not None:
+        loss = summary_loss + loss.to(summary_loss.device)
+    return loss, summary_loss, answerability_loss
+
+
+def _cross_entropy(logits, labels):
+    """Mean over the labels that count, in float32; 0 (with a graph) where none does."""
+    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    return loss / (labels != IGNORE_INDEX).sum().clamp(min=1)
+
+
+def check_answerable(answerable, batch_size):
+    """Refuse what is no batch of 0, 1 or -100, which the loss would do from deep inside, or not at all."""
+    correct = answerable.shape == (batch_size,) and not answerable.is_floating_point()
+    # A compiled graph cannot branch on values.
+    if correct and not torch.compiler.is_compiling():
+        correct = ((answerable == 0) | (answerable == 1) | (answerable == IGNORE_INDEX)).all()
+    if not correct:
+        raise ValueError(
+            f"`answerable` has to be 1, 0 or {IGNORE_INDEX} for each of the {batch_size} rows, got {answerable}."
+        )
+
+
+def shift_tokens_right(labels, config):
+    """
+    The decoder's inputs of labels, -100 or padding where there is none, as transformers makes them: the start
+    token before, the last token off. Shapes: `(batch_size, summary_length)` in and out.
+    """
+    if config.decoder_start_token_id is None or config.pad_token_id is None:
+        raise ValueError(
+            "`labels` need `decoder_start_token_id` and `pad_token_id` in the configuration, or "
+            "`decoder_input_ids` beside them."
+        )
+    shifted = F.pad(labels[:, :-1], (1, 0), value=config.decoder_start_token_id)
+    return shifted.masked_fill(shifted == IGNORE_INDEX, config.pad_token_id)

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 
 from transformers import GenerationConfig, Pipeline
 
-from .masks_crosstask import summary_mask
-from .sentences_crosstask import evidence, merged, sentence_spans, sentences_of
+from .sentences_crosstask import find_evidence, iter_sentence_spans, merge_summaries, split_sentences
 
 TASK = "question-summarization"
 AUTO, BASE = "auto", "base"  # beside the names of adapters: what the router says, and none of them
@@ -150,7 +149,7 @@ class QuestionSummarizationPipeline(Pipeline):
             "min_answerability": min_answerability,
             "merge": merge,
         }
-        if return_evidence is not None and getattr(self.model, "gate", None) is not None:
+        if return_evidence is not None and getattr(self.model, "gated_cross_attention", None) is not None:
             generation["output_fusion_attentions"] = return_evidence
         if adapter == AUTO and self.router is None:
             raise ValueError('`adapter="auto"` needs a `router`, as an argument of the pipeline.')
@@ -293,7 +292,7 @@ class QuestionSummarizationPipeline(Pipeline):
         outputs = {"sequences": output.sequences[::first], "answerability": output.answerability[::first]}
         if "fusion_attentions" in output:
             # By the summary's tokens, without what pads a summary that is shorter than another.
-            kept = summary_mask(outputs["sequences"][:, 1:], self.model.config)[..., None]
+            kept = self.model.get_summary_mask(outputs["sequences"][:, 1:])[..., None]
             attention = output.fusion_attentions[::first].float().mean(1)
             attention = (attention * kept.to(attention.device)).sum(1)
             mask = model_inputs.get("question_attention_mask", model_inputs["attention_mask"]).bool()
@@ -303,7 +302,7 @@ class QuestionSummarizationPipeline(Pipeline):
 
     def postprocess(self, model_outputs, return_evidence=False, min_answerability=None, merge=False):
         summaries = self.processor.batch_decode(model_outputs["sequences"], skip_special_tokens=True)
-        sentences = sentences_of(model_outputs["passage"]) if return_evidence or merge else None
+        sentences = split_sentences(model_outputs["passage"]) if return_evidence or merge else None
         results = []
         for index, (question, summary, probability) in enumerate(
             zip(model_outputs["questions"], summaries, model_outputs["answerability"].tolist(), strict=True)
@@ -311,13 +310,15 @@ class QuestionSummarizationPipeline(Pipeline):
             result = {"question": question, "summary": summary.strip(), "answerability": probability}
             if return_evidence:
                 attention = self._attention(model_outputs, index)
-                result["evidence"] = [sentences[place] for place in evidence(summary, sentences, attention)]
+                result["evidence"] = [
+                    sentences[place] for place in find_evidence(summary, sentences, attention)
+                ]
             if min_answerability is not None:
                 result["answered"] = probability >= min_answerability
             results.append(result)
         if merge:
             answered = [result["summary"] for result in results if result.get("answered", True)]
-            return {"summary": merged(answered, sentences), "questions": results}
+            return {"summary": merge_summaries(answered, sentences), "questions": results}
         return results if model_outputs["several"] else results[0]
 
     def _attention(self, model_outputs, index):
@@ -329,7 +330,7 @@ class QuestionSummarizationPipeline(Pipeline):
             offsets = self.processor.passage_offsets(model_outputs["questions"][index], passage)
         except NotImplementedError:  # a slow tokenizer
             return None
-        ends = [end for _, end in sentence_spans(passage)]
+        ends = [end for _, end in iter_sentence_spans(passage)]
         attention = [0.0] * len(ends)
         for span, value in zip(offsets, model_outputs["attention"][index].tolist(), strict=True):
             if span is not None and span[0] < ends[-1]:

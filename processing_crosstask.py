@@ -6,9 +6,8 @@ import os
 from transformers import AutoTokenizer, BatchEncoding
 from transformers.processing_utils import ProcessorMixin
 
-from .configuration_crosstask import PROMPT
+from .configuration_crosstask import IGNORE_INDEX, PROMPT
 
-IGNORED = -100  # the label that a loss leaves out, as everywhere in transformers
 QUESTION_TOKENIZER = "question_tokenizer"
 
 
@@ -154,7 +153,9 @@ class CrossTaskProcessor(ProcessorMixin):
         if "labels" in rows[0]:
             length = max(len(row["labels"]) for row in rows)
             length += -length % (pad_to_multiple_of or 1)
-            batch["labels"] = [[*row["labels"], *[IGNORED] * (length - len(row["labels"]))] for row in rows]
+            batch["labels"] = [
+                [*row["labels"], *[IGNORE_INDEX] * (length - len(row["labels"]))] for row in rows
+            ]
         if "answerable" in rows[0]:
             batch["answerable"] = [row["answerable"] for row in rows]
         return BatchEncoding(batch, tensor_type=return_tensors)
@@ -270,8 +271,8 @@ def _columns(values):
 
 def _label(label):
     if label is None:
-        return IGNORED
-    if label not in (0, 1, IGNORED):
+        return IGNORE_INDEX
+    if label not in (0, 1, IGNORE_INDEX):
         raise ValueError(f"`answerable` has to be 0, 1 or -100 (not labelled), got {label!r}.")
     return int(label)
 

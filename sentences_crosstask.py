@@ -41,7 +41,7 @@ _WORD = re.compile(r"\w+(?:[.,'’]\w+)*")
 _SUBSTANTIAL = 0.15
 
 
-def sentences_of(text: str) -> list[str]:
+def split_sentences(text: str) -> list[str]:
     """Cut a text into its sentences.
 
     Sentences end at ".", "!" or "?" (closing quotes and brackets may follow) before white space,
@@ -55,10 +55,10 @@ def sentences_of(text: str) -> list[str]:
     Returns:
         The sentences as they stand there, without white space around them; none of a blank text.
     """
-    return [text[start:end] for start, end in sentence_spans(text)]
+    return [text[start:end] for start, end in iter_sentence_spans(text)]
 
 
-def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
+def iter_sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     """Where each sentence of [`sentences_of`] begins and ends, in characters."""
     cased = text != text.lower()
     words = list(re.finditer(r"\S+", text))
@@ -84,7 +84,9 @@ def _ends_sentence(word: str, following: str, cased: bool) -> bool:
     return stem not in _TITLES and following.lower() in OPENERS
 
 
-def evidence(summary: str, passage: Sequence[str], attention: Sequence[float] | None = None) -> list[int]:
+def find_evidence(
+    summary: str, passage: Sequence[str], attention: Sequence[float] | None = None
+) -> list[int]:
     """Which sentences of a passage a summary rests on: the closest by the words they share.
 
     For each sentence of the summary, the sentence of the passage that has most of its words is taken,
@@ -106,7 +108,7 @@ def evidence(summary: str, passage: Sequence[str], attention: Sequence[float] | 
     counts = Counter(word for words in having for word in words)
     weights = {word: math.log((len(passage) + 1) / count) for word, count in counts.items()}
     found = set()
-    for sentence in sentences_of(summary):
+    for sentence in split_sentences(summary):
         left = _content(sentence) & weights.keys()
         least = 0.0
         while left:
@@ -127,7 +129,7 @@ def evidence(summary: str, passage: Sequence[str], attention: Sequence[float] | 
     return sorted(found)
 
 
-def merged(summaries: Sequence[str], passage: Sequence[str]) -> str:
+def merge_summaries(summaries: Sequence[str], passage: Sequence[str]) -> str:
     """One text of several summaries of a passage: what they say, in the passage's order, each thing once.
 
     A sentence stands where the first of its [`evidence`] does, or after all others where it has none. It is
@@ -138,7 +140,7 @@ def merged(summaries: Sequence[str], passage: Sequence[str]) -> str:
         summaries: Any texts.
         passage: Sentences of the passage.
     """
-    points = [sentence for summary in summaries for sentence in sentences_of(summary)]
+    points = [sentence for summary in summaries for sentence in split_sentences(summary)]
 
     def said_elsewhere(text, index):
         content = _content(text)
@@ -152,7 +154,7 @@ def merged(summaries: Sequence[str], passage: Sequence[str]) -> str:
         if said_elsewhere(points[index], index):
             points[index] = ""
     kept = [point for point in points if point]
-    return " ".join(sorted(kept, key=lambda point: (evidence(point, passage) or [len(passage)])[0]))
+    return " ".join(sorted(kept, key=lambda point: (find_evidence(point, passage) or [len(passage)])[0]))
 
 
 def _content(text):

@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 # The repository root is the package itself: the files that travel with a checkpoint to the Hub lie at the
 # top, where a reader of the Hub looks for them.
-PACKAGES = ["", "data", "eval"]
+FOLDERS = find_packages(exclude=["tests*", "benchmarks*", "eval.metrics*"])
 
 setup(
     name="crosstask",
@@ -16,11 +16,12 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     package_dir={"crosstask": "."},
-    packages=[f"crosstask.{name}" if name else "crosstask" for name in PACKAGES],
+    packages=["crosstask", *(f"crosstask.{folder}" for folder in FOLDERS)],
     package_data={
         "crosstask": ["configs/*.yaml", "docs/*.svg"],
         # Not packages: `evaluate` loads each folder by its path.
-        "crosstask.eval": ["report.html.jinja", "metrics/*/*.py", "metrics/*/README.md"],
+        "crosstask.eval": ["metrics/*/*.py", "metrics/*/README.md"],
+        "crosstask.eval.report": ["report.html.jinja"],
     },
     install_requires=[
         "accelerate>=1.1",
@@ -65,7 +66,7 @@ setup(
         "console_scripts": [
             "crosstask-build=crosstask.data.build:main",
             "crosstask-eval=crosstask.eval.run:main",
-            "crosstask-publish=crosstask.hub:main",
+            "crosstask-publish=crosstask.hub.publish:main",
             "crosstask-train=crosstask.train:main",
         ]
     },

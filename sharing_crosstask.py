@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from transformers.utils import find_adapter_config_file
 
-from .parts_crosstask import encoder_of, hub_kwargs, load_part, thread
+from .fusion_crosstask import get_thread_name
+from .loading_crosstask import get_text_encoder, load_task_model, select_hub_kwargs
 
 ADAPTER_PREFIX = "base_model.model."  # of the names in an adapter's weights
 # Of LoRA's initializations those that leave the base as it is; PiSSA and others take the updates out of it.
@@ -49,11 +50,11 @@ class SharedEncoder(nn.Module):
 
     @contextmanager
     def _updated(self, encoder):
-        caller = thread()
+        caller = get_thread_name()
 
         def add(update):
             def hook(_, args, output):
-                if thread() != caller:  # of another call of the same model, in a server for instance
+                if get_thread_name() != caller:  # of another call of the same model, in a server for instance
                     return None
                 first = update[0].weight
                 change = update(args[0].to(first.device, first.dtype))
@@ -77,7 +78,7 @@ def _key(layer):
     return layer.replace(".", "-")  # a dot would part modules
 
 
-def load_shared(summarizer, question_answerer, model_kwargs=None):
+def load_shared_base(summarizer, question_answerer, model_kwargs=None):
     """
     Load two LoRA adapters of one base.
 
@@ -95,22 +96,22 @@ def load_shared(summarizer, question_answerer, model_kwargs=None):
             its linear layers.
     """
     _check_one_base(summarizer, question_answerer, model_kwargs)
-    merged = load_part(summarizer, model_kwargs)
-    encoder = encoder_of(merged)
+    merged = load_task_model(summarizer, model_kwargs)
+    encoder = get_text_encoder(merged)
     layers = dict(encoder.named_modules())
     # Back from the summarizer's weights to the base's, and on to the question answerer's.
     updates = {}
     for part, sign in ((question_answerer, 1), (summarizer, -1)):
         pairs, others = _lora_of(part, model_kwargs)
         for layer, (down, up) in pairs:
-            if (name := of_encoder(layer)) in layers:
+            if (name := get_name_in_encoder(layer)) in layers:
                 updates.setdefault(name, []).append((down, sign * up))
             else:
                 others.append(layer)
         # The summarizer's decoder is merged, and the question answerer's is not needed.
         for name in others:
             if _is_of(encoder, name, merged):
-                raise no_plain_lora(_called(part), name)
+                raise unsupported_adapter(_called(part), name)
     joined = {
         name: (torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], dim=1))
         for name, pairs in updates.items()
@@ -118,7 +119,7 @@ def load_shared(summarizer, question_answerer, model_kwargs=None):
     return merged, joined
 
 
-def lora_pairs(settings, weights, name):
+def read_lora_matrices(settings, weights, name):
     """
     The matrices of a LoRA adapter.
 
@@ -140,7 +141,7 @@ def lora_pairs(settings, weights, name):
     if settings.get("init_lora_weights", True) not in _ON_THE_BASE:
         kinds.append("init_lora_weights")
     if settings["peft_type"] != "LORA" or kinds:
-        raise no_plain_lora(name, kinds[0] if kinds else settings["peft_type"])
+        raise unsupported_adapter(name, kinds[0] if kinds else settings["peft_type"])
     scale = settings["lora_alpha"] / (settings["r"] ** 0.5 if settings.get("use_rslora") else settings["r"])
     pairs, others = {}, {}
     for key, weight in weights.items():
@@ -153,12 +154,12 @@ def lora_pairs(settings, weights, name):
     return pairs, others
 
 
-def no_plain_lora(name, what):
+def unsupported_adapter(name, what):
     """The error for an adapter of which something would be lost."""
     return ValueError(f"{name} is an adapter with {what}, expected plain LoRA.")
 
 
-def of_encoder(layer):
+def get_name_in_encoder(layer):
     """The name within its encoder of a layer of a sequence-to-sequence model; None of one elsewhere."""
     _, encoder, rest = f".{layer}".partition(".encoder.")
     return rest if encoder else None
@@ -169,7 +170,7 @@ def _lora_of(part, model_kwargs):
     `(layer, (D, U))` of each layer that the adapters of a part change, and the names of their other weights;
     none of a checkpoint without one.
     """
-    given = hub_kwargs(model_kwargs or {})
+    given = select_hub_kwargs(model_kwargs or {})
     if hasattr(part, "merge_and_unload"):
         from peft import get_peft_model_state_dict
 
@@ -190,7 +191,7 @@ def _lora_of(part, model_kwargs):
         adapters = []
     layers, names = [], []
     for settings, weights in adapters:
-        pairs, others = lora_pairs(settings.to_dict(), weights, _called(part))
+        pairs, others = read_lora_matrices(settings.to_dict(), weights, _called(part))
         layers += pairs.items()
         names += others
     return layers, names
@@ -209,7 +210,9 @@ def _check_one_base(summarizer, question_answerer, model_kwargs):
     parts = summarizer, question_answerer
     if any(isinstance(part, nn.Module) for part in parts):
         # The name that a loaded model has may be empty, or of weights that were changed since.
-        encoders = [encoder_of(load_part(part, model_kwargs, merge=False)).state_dict() for part in parts]
+        encoders = [
+            get_text_encoder(load_task_model(part, model_kwargs, merge=False)).state_dict() for part in parts
+        ]
         if not _same(*encoders):
             names = " and one of ".join(_called(part) for part in parts)
             raise ValueError(
@@ -233,7 +236,7 @@ def _same(weights, others):
 
 def _base_of(part, model_kwargs):
     """The name of the checkpoint that an adapter sits on, or of a checkpoint itself; one for each folder."""
-    given = hub_kwargs(model_kwargs or {})
+    given = select_hub_kwargs(model_kwargs or {})
     if find_adapter_config_file(part, **given) is not None:
         from peft import PeftConfig
 

@@ -13,8 +13,8 @@ from crosstask import (
     CrossTaskProcessor,
     QuestionSummarizationPipeline,
 )
+from crosstask.data.answers import answer_recall_rows, mean
 from crosstask.data.briefs import generate
-from crosstask.eval.rows import answer_recall_rows, mean
 
 quickstart, adapted = map(Path, sys.argv[1:])
 seconds = sum(stage["seconds"] for stage in json.loads((adapted / "history.json").read_text()).values())

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 
 from crosstask.data.build import BuildArguments
-from crosstask.data.shards import read_into_shards
+from crosstask.data.builder.shards import read_into_shards
 
 
 def main():

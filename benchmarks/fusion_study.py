@@ -28,9 +28,10 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainingAr
 from transformers.utils import logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer, read_rows
-from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator
-from crosstask.eval.calibration import answerability_figures
-from crosstask.eval.rows import answer_recall_rows, mean, rouge_rows
+from crosstask.data.answers import answer_recall_rows, mean
+from crosstask.data.collator import ROW_INDEX, Contrasts, CrossTaskCollator
+from crosstask.eval.scoring.calibration import answerability_figures
+from crosstask.eval.scoring.rows import rouge_rows
 
 SYSTEMS = {
     "summarizer": {"untrained": True},
@@ -194,9 +195,22 @@ class Study:
         contrasts = self.contrasts(train, encoded, others, seed) if options.get("contrast") else None
         warm = round(STEPS[rows] * options.get("warm_start", 0))
         if warm:
-            self.fit(model, encoded, warm, seed, rate, options, contrasts, only={"fusion", "gate"})
+            self.fit(
+                model,
+                encoded,
+                warm,
+                seed,
+                rate,
+                options,
+                contrasts,
+                only={"answerability_head", "gated_cross_attention"},
+            )
         self.fit(model, encoded, STEPS[rows] - warm, seed, rate, options, contrasts)
-        gates = model.gate.gates.detach().tanh().tolist() if options.get("fusion") == "gated" else None
+        gates = (
+            model.gated_cross_attention.gates.detach().tanh().tolist()
+            if options.get("fusion") == "gated"
+            else None
+        )
         return model.eval(), gates
 
     def drawn(self, rows, seed, whole):
@@ -227,7 +241,7 @@ class Study:
         texts = ({name: row[name] for name in ("question", "passage")} for row in others)
         encoded = [*encoded, *(dict(self.processor(**each)) for each in texts)]
         for index, row in enumerate(encoded):
-            row[ROW] = index
+            row[ROW_INDEX] = index
         rows = {name: [row[name] for row in (*train, *others)] for name in ("passage", "question", "summary")}
         return Contrasts(rows, encoded, seed)
 
@@ -273,12 +287,12 @@ def measured(model, processor, rows):
     """Figures of greedy decoding, of beams, of ranked beams, and of the judgement of the references."""
     found = {"test": written(model, processor, rows)[1]}
     found["beams"] = written(model, processor, rows, num_beams=4)[1]
-    if hasattr(model, "fusion"):
+    if hasattr(model, "answerability_head"):
         found["judgement"] = judged(model, processor, rows)
         found["reranked"] = written(
             model, processor, rows, num_beams=4, num_return_sequences=4, answerability_rerank=1.0
         )[1]
-    if getattr(model, "gate", None) is not None:
+    if getattr(model, "gated_cross_attention", None) is not None:
         found["zeroed"] = written(model, processor, rows, zeroed=True)[1]
     return found
 

@@ -22,7 +22,7 @@ from transformers import LogitsProcessor, set_seed
 from transformers.utils import logging
 
 from crosstask.data.collator import CrossTaskCollator
-from crosstask.parts_crosstask import lm_head
+from crosstask.loading_crosstask import get_lm_head
 
 BEAMS = 4
 WEIGHTS = (0.3, 1.0, 3.0)
@@ -113,7 +113,7 @@ class AnswerabilityGuidance(LogitsProcessor):
         def hear(_, args, output):  # what the LM head reads, behind the gate
             self.heard = args[0][:, -1:]
 
-        self.handle = lm_head(self.model.summarizer).register_forward_hook(hear)
+        self.handle = get_lm_head(self.model.summarizer).register_forward_hook(hear)
 
     def __exit__(self, *_):
         self.handle.remove()
@@ -130,7 +130,7 @@ class AnswerabilityGuidance(LogitsProcessor):
             self.states = torch.cat([self.states[parents], self.heard], 1)
             before = self.estimate[parents]
         kept = torch.ones(self.states.shape[:2], dtype=torch.bool, device=self.states.device)
-        logits, _ = self.model.fusion(self.question, self.mask, self.states, kept)
+        logits, _ = self.model.answerability_head(self.question, self.mask, self.states, kept)
         self.estimate = logits.float().log_softmax(-1)[:, 1]
         self.ids = input_ids.clone()
         return scores + (self.weight * (self.estimate - before))[:, None]
@@ -141,7 +141,7 @@ def train_on_prefixes(model, processor, rows):
     columns = ("question", "passage", "summary", "answerable")
     encoded = [dict(processor(**{name: row[name] for name in columns})) for row in rows]
     collate = CrossTaskCollator(processor)
-    optimizer = torch.optim.AdamW(model.fusion.parameters(), lr=PREFIX_RATE)
+    optimizer = torch.optim.AdamW(model.answerability_head.parameters(), lr=PREFIX_RATE)
     for _ in range(PREFIX_STEPS):
         batch = collate([encoded[at] for at in torch.randint(len(encoded), (BATCH_SIZE,)).tolist()])
         labels = batch.pop("labels")
@@ -152,7 +152,7 @@ def train_on_prefixes(model, processor, rows):
         ids = model.prepare_decoder_input_ids_from_labels(labels)
         output = model(**batch, decoder_input_ids=ids, decoder_attention_mask=mask)
         optimizer.zero_grad()
-        output.answerability_loss.backward(inputs=list(model.fusion.parameters()))
+        output.answerability_loss.backward(inputs=list(model.answerability_head.parameters()))
         optimizer.step()
 
 

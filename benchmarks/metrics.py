@@ -19,14 +19,13 @@ import joblib
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from crosstask.data.answers import answer_exact_rows, answer_recall_rows
 from crosstask.data.briefs import generate
-from crosstask.data.judge import Judge
+from crosstask.data.builder.judge import Judge
 from crosstask.data.tokenizer import train_tokenizer
-from crosstask.eval.bertscore import bertscore_rows
-from crosstask.eval.calibration import answerability_figures
-from crosstask.eval.rows import (
-    answer_exact_rows,
-    answer_recall_rows,
+from crosstask.eval.scoring.bertscore import bertscore_rows
+from crosstask.eval.scoring.calibration import answerability_figures
+from crosstask.eval.scoring.rows import (
     entailment_rows,
     extractiveness_rows,
     faithfulness_rows,

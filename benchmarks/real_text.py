@@ -46,13 +46,14 @@ from crosstask import (
     CrossTaskTrainer,
     read_rows,
 )
+from crosstask.configuration_crosstask import IGNORE_INDEX
+from crosstask.data.answers import mean
 from crosstask.data.collator import CrossTaskCollator
 from crosstask.data.tokenizer import train_tokenizer
-from crosstask.eval.calibration import answerability_figures
-from crosstask.eval.rows import mean, rouge_rows
-from crosstask.loss_crosstask import log_likelihood
-from crosstask.masks_crosstask import IGNORED
-from crosstask.sentences_crosstask import sentences_of
+from crosstask.eval.scoring.calibration import answerability_figures
+from crosstask.eval.scoring.rows import rouge_rows
+from crosstask.generation_crosstask import sum_log_probs
+from crosstask.sentences_crosstask import split_sentences
 
 LENGTH, QUESTION_LENGTH = 384, 256  # tokens that the summarizer and the question encoder read
 SUMMARY_LENGTH = 96
@@ -166,7 +167,7 @@ class Closest:
 
     def __call__(self, document, question, words=230):
         if document not in self.documents:
-            sentences = sentences_of(document)
+            sentences = split_sentences(document)
             self.documents[document] = sentences, self.embed(sentences)
         sentences, vectors = self.documents[document]
         scores = vectors @ self.embed([question])[0]
@@ -205,7 +206,7 @@ def pretrain(arguments):
 def gap_rows(texts, window=14, gap=2):
     """Windows of a text without the sentences that share most words with the rest, which are the target."""
     for text in texts:
-        sentences = sentences_of(text)
+        sentences = split_sentences(text)
         for start in range(0, max(len(sentences) - window, 1), window // 2):
             part = sentences[start : start + window]
             words = [set(sentence.lower().split()) for sentence in part]
@@ -374,7 +375,7 @@ class System:
             )
             summaries += self.processor.batch_decode(ids, skip_special_tokens=True)
             likelihoods += (own := self.likelihood(batch, wanted)).tolist()
-            tokens += (wanted != IGNORED).sum(-1).tolist()
+            tokens += (wanted != IGNORE_INDEX).sum(-1).tolist()
             swapped = self.collate([self.encoded(row, question="other question") for row in part])
             other += (own - self.likelihood(swapped, swapped.pop("labels"))).tolist()
             if self.fused:
@@ -396,7 +397,7 @@ class System:
 
     def likelihood(self, batch, labels):
         inputs = {name: value for name, value in batch.items() if name != "labels"}
-        return log_likelihood(self.model(**inputs, labels=labels).logits, labels)
+        return sum_log_probs(self.model(**inputs, labels=labels).logits, labels)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSeq2SeqLM, BitsAndBytesConfig, T5Config, T5ForConditionalGeneration
 
 from crosstask import CrossTaskForConditionalGeneration
-from crosstask.arguments import StageArguments
-from crosstask.tuning import adapter_config, train_last, with_adapter
+from crosstask.training.arguments import StageArguments
+from crosstask.training.tuning import add_adapter, freeze_all_but_last, make_adapter_config
 
 RESULTS = Path(__file__).parent / "results" / "tuning.jsonl"
 SHAPES = {
@@ -181,9 +181,9 @@ def measured(folder, what, size, method):
 
 def tuned(model, settings):
     if settings.get("trainable"):
-        return train_last(model, **settings["trainable"])
-    config = adapter_config(StageArguments(data="none", **settings))
-    return model if config is None else with_adapter(model, config, new_fusion=False)
+        return freeze_all_but_last(model, **settings["trainable"])
+    config = make_adapter_config(StageArguments(data="none", **settings))
+    return model if config is None else add_adapter(model, config, new_fusion=False)
 
 
 def saved(model, whole):

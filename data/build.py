@@ -18,20 +18,19 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from tqdm.auto import tqdm
 
-from crosstask.data.annotate import Annotator, annotate, annotate_with_ray, scored_path
-from crosstask.data.finish import finish
-from crosstask.data.judge import check_template
-from crosstask.data.normalize import Normalization
-from crosstask.data.schema import DataError
-from crosstask.data.shards import count, read_into_shards
-from crosstask.recipes import (
-    ConfigError,
-    at_least,
-    claim,
+from crosstask.data.builder.annotate import Annotator, annotate, annotate_with_ray, scored_path
+from crosstask.data.builder.finish import finish
+from crosstask.data.builder.judge import check_template
+from crosstask.data.builder.normalize import Normalization
+from crosstask.data.builder.shards import count, read_into_shards
+from crosstask.utils.errors import ConfigError, DataError
+from crosstask.utils.recipes import (
+    check_minimum,
+    claim_folder,
     command_line,
     lock_folder,
-    mapping,
     parse,
+    parse_mapping,
     read_values,
 )
 
@@ -60,7 +59,8 @@ class BuildArguments:
         default=False, metadata={"help": "Reject rows whose answer is not in their passage."}
     )
     normalize: str | None = field(
-        default=None, metadata={"help": "Mapping of the fields of crosstask.data.normalize.Normalization."}
+        default=None,
+        metadata={"help": "Mapping of the fields of crosstask.data.builder.normalize.Normalization."},
     )
     teacher: str | None = field(
         default="facebook/bart-large-cnn",
@@ -110,15 +110,15 @@ class BuildArguments:
     dry_run: bool = field(default=False, metadata={"help": "Say what would be done, and stop."})
 
     def __post_init__(self):
-        self.data_columns = mapping(self.data_columns, "data_columns")
-        self.data_options = mapping(self.data_options, "data_options")
-        self.normalize = Normalization.from_mapping(mapping(self.normalize, "normalize"))
+        self.data_columns = parse_mapping(self.data_columns, "data_columns")
+        self.data_options = parse_mapping(self.data_options, "data_options")
+        self.normalize = Normalization.from_mapping(parse_mapping(self.normalize, "normalize"))
         for name, known in (("mode", MODES), ("engine", ENGINES)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
-        at_least(1, self, "candidates", "batch_size", "shard_size", "ray_actors")
-        at_least(1, self, "num_beams", "max_new_tokens", "max_source_length")
-        at_least(0, self, "min_new_tokens")
+        check_minimum(1, self, "candidates", "batch_size", "shard_size", "ray_actors")
+        check_minimum(1, self, "num_beams", "max_new_tokens", "max_source_length")
+        check_minimum(0, self, "min_new_tokens")
         for name in ("threshold", "validation", "test"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 0 and below 1, got {getattr(self, name)}")
@@ -176,7 +176,7 @@ def run(arguments, values):
         if state.is_main_process:
             if not (folder / "work" / "plan.json").exists():  # nothing has been made of another recipe yet
                 (folder / "recipe.yaml").unlink(missing_ok=True)
-            claim(folder, {"": values, "files": _files(arguments.data)}, FREE_KEYS)
+            claim_folder(folder, {"": values, "files": _files(arguments.data)}, FREE_KEYS)
             plan = read_into_shards(arguments, folder / "work")
             _say_plan(arguments, plan)
         state.wait_for_everyone()

@@ -10,9 +10,11 @@ import torch
 
 from crosstask.processing_crosstask import CrossTaskProcessor
 
-ROW = "row"  # of an encoded row, its place in the set, by which its contrasts are found
+ROW_INDEX = "row"  # of an encoded row, its place in the set, by which its contrasts are found
 COLUMNS = ("passage", "question", "summary")  # by which contrasts are found
-CONTRAST = "contrast_"  # before the names of a batch's inputs with another question on the same passage
+CONTRAST_PREFIX = (
+    "contrast_"  # before the names of a batch's inputs with another question on the same passage
+)
 
 
 @dataclass
@@ -35,14 +37,14 @@ class CrossTaskCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         batch = self._padded(rows)
-        if self.contrasts is None or ROW not in rows[0]:
+        if self.contrasts is None or ROW_INDEX not in rows[0]:
             return batch
         # Of every batch, for processes that take a step together have to run the model equally often.
-        drawn = [self.contrasts.draw(row[ROW]) for row in rows]
+        drawn = [self.contrasts.draw(row[ROW_INDEX]) for row in rows]
         others = self._padded([self.contrasts.inputs(index) for index in drawn])
-        batch |= {f"{CONTRAST}{name}": value for name, value in others.items()}
-        batch[f"{CONTRAST}rows"] = torch.tensor(
-            [index != row[ROW] for index, row in zip(drawn, rows, strict=True)]
+        batch |= {f"{CONTRAST_PREFIX}{name}": value for name, value in others.items()}
+        batch[f"{CONTRAST_PREFIX}rows"] = torch.tensor(
+            [index != row[ROW_INDEX] for index, row in zip(drawn, rows, strict=True)]
         )
         return batch
 

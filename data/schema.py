@@ -10,6 +10,8 @@ from typing import Any
 
 from datasets import ClassLabel, Features, Value
 
+from crosstask.utils.errors import DataError
+
 FEATURES = Features(
     {
         "id": Value("string"),
@@ -28,6 +30,8 @@ TEXT_COLUMNS = tuple(name for name in FEATURES if name != "answerable")
 # SQuAD 2.0 templates of Flan use (https://arxiv.org/abs/2301.13688), so a Flan-T5 knows it already.
 NO_ANSWER = "unanswerable"
 
+# The stages of a training, in their order.
+STAGES = ("summarize", "answer", "fuse")
 STAGE_COLUMNS = {
     "summarize": ("passage", "summary"),
     "answer": ("passage", "question", "answer"),
@@ -47,10 +51,6 @@ _NEVER_EMPTY = {
 REJECT = "reject"
 
 _LABELS = (0, 1, "no", "yes", None)
-
-
-class DataError(ValueError):
-    """A user's mistake in data: one sentence with what was wrong, what was expected, and where."""
 
 
 def digest(*texts: str) -> int:

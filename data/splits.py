@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from datasets import Dataset, DatasetDict
 
-from crosstask.data.schema import DataError, digest
+from crosstask.data.schema import digest
+from crosstask.utils.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 

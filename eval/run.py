@@ -17,18 +17,14 @@ import torch
 import transformers
 from tqdm.auto import tqdm
 
-from crosstask.data.judge import Judge, check_template
+from crosstask.data.answers import answer_exact_rows, answer_recall_rows
+from crosstask.data.builder.judge import Judge, check_template
 from crosstask.data.readers import read_rows
-from crosstask.data.schema import DataError
-from crosstask.eval.bertscore import bertscore_rows
-from crosstask.eval.calibration import answerability_figures
-from crosstask.eval.generative import Generative
-from crosstask.eval.html import write_html
-from crosstask.eval.outputs import Outputs
-from crosstask.eval.results import Evaluation, SystemResult, show, write_results
-from crosstask.eval.rows import (
-    answer_exact_rows,
-    answer_recall_rows,
+from crosstask.eval.report.page import write_html
+from crosstask.eval.report.results import Evaluation, SystemResult, show, write_results
+from crosstask.eval.scoring.bertscore import bertscore_rows
+from crosstask.eval.scoring.calibration import answerability_figures
+from crosstask.eval.scoring.rows import (
     entailment_rows,
     extractiveness_rows,
     faithfulness_rows,
@@ -36,15 +32,10 @@ from crosstask.eval.rows import (
     rouge_rows,
 )
 from crosstask.eval.systems import make_system
-from crosstask.recipes import (
-    ConfigError,
-    at_least,
-    command_line,
-    mapping,
-    parse,
-    read_values,
-)
-from crosstask.storage import write_text
+from crosstask.eval.systems.base import Generative, Outputs
+from crosstask.utils.errors import ConfigError, DataError
+from crosstask.utils.files import write_text
+from crosstask.utils.recipes import check_minimum, command_line, parse, parse_mapping, read_values
 
 
 @dataclass
@@ -92,9 +83,9 @@ class EvalArguments:
     title: str | None = field(default=None, metadata={"help": "Of the report; the data's name if none."})
 
     def __post_init__(self):
-        self.data_columns = mapping(self.data_columns, "data_columns")
-        self.data_options = mapping(self.data_options, "data_options")
-        at_least(1, self, "rows", "batch_size", "resamples", "bertscore_layer")
+        self.data_columns = parse_mapping(self.data_columns, "data_columns")
+        self.data_options = parse_mapping(self.data_options, "data_options")
+        check_minimum(1, self, "rows", "batch_size", "resamples", "bertscore_layer")
         check_template(self.hypothesis)
 
 

@@ -42,6 +42,8 @@ from transformers import (
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, train
 from crosstask.data.tokenizer import train_tokenizer
 
+pytest_plugins = ["evaluation_fixtures"]  # what tests of evaluations and of their publishing share
+
 # Tiny matrices gain nothing from threads, and wait for them.
 torch.set_num_threads(1)
 

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crosstask.fusion_crosstask import CrossAttentionFusion, GatedCrossAttention
+from crosstask.fusion_crosstask import AnswerabilityHead, GatedCrossAttention
 
 
 @pytest.fixture
 def fusion(make_config):
     torch.manual_seed(0)
-    fusion = CrossAttentionFusion(make_config("t5", "bert", fusion_dim=16, fusion_ffn_dim=20), 24, 32)
+    fusion = AnswerabilityHead(make_config("t5", "bert", fusion_dim=16, fusion_ffn_dim=20), 24, 32)
     for parameter in fusion.parameters():
         nn.init.normal_(parameter, 0.1, 0.4)
     return fusion.eval()
@@ -86,7 +86,7 @@ def test_casts_the_states_of_parts_in_another_dtype(fusion, inputs):
 
 @pytest.mark.parametrize("output_attentions", [False, True])
 def test_dropout_only_in_training(make_config, inputs, output_attentions):
-    fusion = CrossAttentionFusion(make_config("t5", "bert", fusion_dropout=0.5), 24, 32)
+    fusion = AnswerabilityHead(make_config("t5", "bert", fusion_dropout=0.5), 24, 32)
     first, second = (fusion.eval()(*inputs, output_attentions)[0] for _ in range(2))
     assert torch.equal(first, second)
     first, second = (fusion.train()(*inputs, output_attentions)[0] for _ in range(2))
@@ -113,8 +113,8 @@ def gate(make_config):
 @torch.no_grad()
 def test_the_gate_equals_its_formula(gate, inputs):
     question, mask, states, _ = inputs
-    found, attentions = gate(states, gate.memory(question), mask, True)
-    assert torch.allclose(gate(states, gate.memory(question), mask)[0], found, atol=1e-5)
+    found, attentions = gate(states, gate.question_key_values(question), mask, True)
+    assert torch.allclose(gate(states, gate.question_key_values(question), mask)[0], found, atol=1e-5)
     assert attentions.shape == (2, 4, 4, 5)
     assert torch.allclose(attentions.sum(-1), torch.ones(2, 4, 4), atol=1e-5)
     assert (attentions[~mask[:, None, None, :].expand_as(attentions)] == 0).all()
@@ -139,7 +139,7 @@ def test_the_gate_equals_its_formula(gate, inputs):
 def test_a_closed_gate_changes_nothing_and_can_be_opened(gate, inputs):
     question, mask, states, _ = inputs
     gate.gates.data.zero_()
-    found, _ = gate(states, gate.memory(question), mask)
+    found, _ = gate(states, gate.question_key_values(question), mask)
     assert torch.equal(found, states)
     found.square().sum().backward()
     assert (gate.gates.grad != 0).all()
@@ -148,10 +148,10 @@ def test_a_closed_gate_changes_nothing_and_can_be_opened(gate, inputs):
 @torch.no_grad()
 def test_the_gate_does_not_see_padding(gate, inputs):
     question, mask, states, _ = inputs
-    found, _ = gate(states, gate.memory(question), mask)
+    found, _ = gate(states, gate.question_key_values(question), mask)
     changed = question.masked_fill(~mask[..., None], 99.0)
-    assert torch.allclose(gate(states, gate.memory(changed), mask)[0], found, atol=1e-5)
-    shorter, _ = gate(states[:1, :2], gate.memory(question[:1]), mask[:1])
+    assert torch.allclose(gate(states, gate.question_key_values(changed), mask)[0], found, atol=1e-5)
+    shorter, _ = gate(states[:1, :2], gate.question_key_values(question[:1]), mask[:1])
     assert torch.allclose(shorter, found[:1, :2], atol=1e-5)
 
 
@@ -159,15 +159,15 @@ def test_the_gate_does_not_see_padding(gate, inputs):
 def test_the_gate_is_of_the_states_own_size(gate, inputs):
     """A tied T5's states are d^-1/2 as large: what is added is too."""
     question, mask, states, _ = inputs
-    large, _ = gate(states, gate.memory(question), mask)
-    small, _ = gate(states / 16, gate.memory(question), mask)
+    large, _ = gate(states, gate.question_key_values(question), mask)
+    small, _ = gate(states / 16, gate.question_key_values(question), mask)
     assert torch.allclose(small * 16, large, atol=1e-2)
 
 
 @torch.no_grad()
 def test_the_gates_mask_is_of_any_kind(gate, inputs):
     question, mask, states, _ = inputs
-    memory = gate.memory(question)
+    memory = gate.question_key_values(question)
     for output_attentions in (False, True):
         found, _ = gate(states, memory, mask, output_attentions)
         assert torch.equal(gate(states, memory, mask.long(), output_attentions)[0], found)
@@ -180,7 +180,7 @@ def test_the_gates_mask_is_of_any_kind(gate, inputs):
 def test_the_gate_refuses_questions_of_other_rows(gate, inputs):
     question, mask, states, _ = inputs
     with pytest.raises(ValueError, match="The batch sizes differ: 2 summaries and questions of 1"):
-        gate(states, gate.memory(question[:1]), mask[:1])
+        gate(states, gate.question_key_values(question[:1]), mask[:1])
 
 
 def test_the_gates_hooks_see_every_use(gate, inputs):
@@ -188,7 +188,7 @@ def test_the_gates_hooks_see_every_use(gate, inputs):
     question, mask, states, _ = inputs
     calls = []
     gate.register_forward_pre_hook(lambda *_: calls.append(1))
-    memory = gate.memory(question)
+    memory = gate.question_key_values(question)
     assert len(calls) == 1
     gate(states, memory, mask)
     assert len(calls) == 2

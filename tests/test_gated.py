@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
 from crosstask import CrossTaskForConditionalGeneration
-from crosstask.outputs_crosstask import CACHE
+from crosstask.generation_crosstask import CACHE_ARGUMENT
 
 FAMILIES = [
     ("t5", "t5"),
@@ -43,7 +43,7 @@ def inputs(make_inputs):
 
 
 def opened(model):
-    model.gate.gates.data = torch.tensor([1.0, 0.5])
+    model.gated_cross_attention.gates.data = torch.tensor([1.0, 0.5])
     return model
 
 
@@ -97,7 +97,7 @@ def test_the_judge_reads_the_fused_states(model, inputs):
         **given, labels=ids[:, 1:].masked_fill(ids[:, 1:] == pad, -100), decoder_input_ids=ids[:, :-1]
     )
     assert torch.allclose(output.answerability_logits.softmax(-1)[:, 1], answerability, atol=1e-5)
-    model.gate.gates.data.zero_()
+    model.gated_cross_attention.gates.data.zero_()
     assert not torch.allclose(model.score_answerability(summary_ids=ids, **given), answerability, atol=1e-6)
 
 
@@ -147,11 +147,14 @@ def test_a_memory_that_is_given(make_model, inputs):
     labels = torch.randint(3, 99, (2, 5))
     expected = model(**given, labels=labels)
     question = model.question_encoder(given["question_input_ids"])[0]
-    memory = {"decoder_question_memory": model.gate.memory(question), "labels": labels}
+    memory = {
+        "decoder_question_key_values": model.gated_cross_attention.question_key_values(question),
+        "labels": labels,
+    }
     for mask in (None, given["question_attention_mask"], given["question_attention_mask"].bool()):
         output = model(**plain(given), **memory, decoder_question_mask=mask)
         assert torch.allclose(output.logits, expected.logits, atol=1e-5)
-    with pytest.raises(ValueError, match="nor `decoder_question_memory`"):
+    with pytest.raises(ValueError, match="nor `decoder_question_key_values`"):
         model(**given, **memory, answerable=torch.tensor([1, 0]))
 
 
@@ -184,7 +187,7 @@ def test_saved_and_loaded(make_model, inputs, tmp_path):
     loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
     given = inputs(model)
     assert torch.equal(loaded.generate(**given, **SHORT), model.generate(**given, **SHORT))
-    assert torch.equal(loaded.gate.gates, model.gate.gates)
+    assert torch.equal(loaded.gated_cross_attention.gates, model.gated_cross_attention.gates)
 
 
 def test_all_of_it_is_trained(make_model, inputs):
@@ -192,7 +195,7 @@ def test_all_of_it_is_trained(make_model, inputs):
     model.gradient_checkpointing_enable()
     labels = torch.randint(3, 99, (2, 5))
     model(**inputs(model), labels=labels, answerable=torch.tensor([1, 0])).loss.backward()
-    for name, parameter in model.gate.named_parameters():
+    for name, parameter in model.gated_cross_attention.named_parameters():
         # A bias of the keys shifts all scores of a row alike: the softmax does not see it.
         assert parameter.grad is not None and (parameter.grad.abs().sum() > 0 or name == "k_proj.bias"), name
     assert model.question_encoder.get_input_embeddings().weight.grad.abs().sum() > 0
@@ -205,7 +208,9 @@ def test_composed_of_trained_parts_it_starts_closed(make_part, tmp_path):
     model = CrossTaskForConditionalGeneration.from_tasks(
         tmp_path / "summarizer", tmp_path / "answerer", fusion="gated", fusion_num_heads=4
     )
-    assert (model.gate.gates == 0).all() and model.gate.q_proj.weight.std() > 0
+    assert (
+        model.gated_cross_attention.gates == 0
+    ).all() and model.gated_cross_attention.q_proj.weight.std() > 0
 
 
 def test_an_adapter_brings_its_own_gate(make_model, inputs, tmp_path):
@@ -214,8 +219,8 @@ def test_an_adapter_brings_its_own_gate(make_model, inputs, tmp_path):
     config = LoraConfig(
         r=2,
         target_modules=["q", "v"],
-        modules_to_save=["fusion", "gate"],
-        exclude_modules=r"(fusion|gate)\..*",
+        modules_to_save=["answerability_head", "gated_cross_attention"],
+        exclude_modules=r"(answerability_head|gated_cross_attention)\..*",
     )
     adapted = get_peft_model(base, config).eval()
     opened(adapted.base_model.model)
@@ -249,12 +254,12 @@ def test_a_compiled_decoding_step(make_model, inputs):
     encoded = model.get_encoder()(**plain(given))
     kept = {"attention_mask": given["attention_mask"], "encoder_outputs": encoded, "use_cache": True}
     kept |= {
-        "decoder_question_memory": model.gate.memory(question).detach(),
+        "decoder_question_key_values": model.gated_cross_attention.question_key_values(question).detach(),
         "decoder_question_mask": given["question_attention_mask"].bool(),
     }
 
     def step(function):
-        past = model(**kept, decoder_input_ids=torch.tensor([[0], [0]]))[CACHE]
+        past = model(**kept, decoder_input_ids=torch.tensor([[0], [0]]))[CACHE_ARGUMENT]
         return function(**kept, decoder_input_ids=torch.tensor([[5], [6]]), cache=past).logits
 
     torch._dynamo.reset()
@@ -262,6 +267,6 @@ def test_a_compiled_decoding_step(make_model, inputs):
         expected = step(model)
         compiled = torch.compile(model, backend="eager", fullgraph=True)
         assert torch.allclose(step(compiled), expected, atol=1e-5)
-        model.gate.gates.data.zero_()
+        model.gated_cross_attention.gates.data.zero_()
         assert torch.allclose(step(compiled), step(model), atol=1e-5)
         assert not torch.allclose(step(compiled), expected, atol=1e-3)

@@ -67,7 +67,8 @@ def test_unknown_names():
 
 def test_nothing_trusts_remote_code_by_itself():
     root = Path(crosstask.__file__).parent
-    files = [*root.glob("*.py"), *root.glob("data/*.py"), *root.glob("eval/**/*.py")]
+    folders = ("data", "eval", "training", "hub", "utils")
+    files = [*root.glob("*.py"), *(file for folder in folders for file in root.glob(f"{folder}/**/*.py"))]
     assert len(files) > 40
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from crosstask.loss_crosstask import check_answerable
-from crosstask.masks_crosstask import IGNORED
+from crosstask.configuration_crosstask import IGNORE_INDEX
+from crosstask.modeling_crosstask import check_answerable
 
 
-@pytest.mark.parametrize("labels", [[0, 1, IGNORED], [1, 1, 1], [True, False, True]])
+@pytest.mark.parametrize("labels", [[0, 1, IGNORE_INDEX], [1, 1, 1], [True, False, True]])
 def test_answerable_as_it_should_be(labels):
     check_answerable(torch.tensor(labels), 3)
 

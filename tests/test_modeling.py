@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from transformers import BertConfig, BlenderbotConfig, GenerationConfig, M2M100Config
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration
-from crosstask.outputs_crosstask import CACHE
+from crosstask.generation_crosstask import CACHE_ARGUMENT
 
 SUMMARIZERS = ("t5", "mt5", "umt5", "bart", "pegasus", "led", "t5gemma")
 QUESTION_ENCODERS = ("t5", "bart", "t5gemma", "bert", "roberta")
@@ -469,7 +469,7 @@ def test_step_by_step_equals_the_whole(make_model, make_inputs, summarizer, name
         output = model(
             **inputs, decoder_input_ids=decoder_ids[:, step : step + 1], use_cache=True, **{name: past}
         )
-        past = output[CACHE]
+        past = output[CACHE_ARGUMENT]
         steps.append(output.logits)
         # The fusion reads whole summaries, so there is nothing to say from the second step on.
         assert (output.answerability_logits is None) == (step > 0)

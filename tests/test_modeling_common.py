@@ -16,7 +16,7 @@ from transformers import CompileConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskOutput
-from crosstask.outputs_crosstask import CACHE
+from crosstask.generation_crosstask import CACHE_ARGUMENT
 
 ANSWERABLE = torch.tensor([1, 0])
 
@@ -156,7 +156,7 @@ def test_resizing_leaves_another_vocabulary_alone(make_model, make_part):
 
 def test_initialization_of_the_fusion(make_config):
     model = CrossTaskForConditionalGeneration(make_config("bart", "bert"))
-    for name, parameter in model.fusion.named_parameters():
+    for name, parameter in model.answerability_head.named_parameters():
         if "norm" in name:
             assert (parameter == (1.0 if name.endswith("weight") else 0.0)).all(), name
         elif name.endswith("bias"):
@@ -169,10 +169,17 @@ def test_weights_missing_or_left_over_in_a_checkpoint(make_model, make_inputs, t
     model = make_model("t5", "bert")
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    missing = {"fusion.q_proj.weight", "fusion.q_proj.bias", "fusion.layer_norm.weight", "fusion.fc1.weight"}
+    missing = {
+        "answerability_head.q_proj.weight",
+        "answerability_head.q_proj.bias",
+        "answerability_head.layer_norm.weight",
+        "answerability_head.fc1.weight",
+    }
     kept = {name: value for name, value in weights.items() if name not in missing}
     save_file(
-        kept | {"fusion.other": torch.ones(2)}, tmp_path / "model.safetensors", metadata={"format": "pt"}
+        kept | {"answerability_head.other": torch.ones(2)},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
     )
     (tmp_path / "model.safetensors.sha256").unlink()
     root = logging.getLogger("transformers")
@@ -184,12 +191,19 @@ def test_weights_missing_or_left_over_in_a_checkpoint(make_model, make_inputs, t
             )
     finally:
         transformers_logging.disable_propagation()
-    assert set(info["missing_keys"]) == missing and set(info["unexpected_keys"]) == {"fusion.other"}
-    assert all(name.split(".")[-2] in caplog.text for name in missing) and "fusion.other" in caplog.text
+    assert set(info["missing_keys"]) == missing and set(info["unexpected_keys"]) == {
+        "answerability_head.other"
+    }
+    assert (
+        all(name.split(".")[-2] in caplog.text for name in missing)
+        and "answerability_head.other" in caplog.text
+    )
     state = loaded.state_dict()
     assert all(torch.equal(state[name], value) for name, value in kept.items())
-    assert (state["fusion.layer_norm.weight"] == 1).all() and (state["fusion.q_proj.bias"] == 0).all()
-    for name in ("fusion.q_proj.weight", "fusion.fc1.weight"):
+    assert (state["answerability_head.layer_norm.weight"] == 1).all() and (
+        state["answerability_head.q_proj.bias"] == 0
+    ).all()
+    for name in ("answerability_head.q_proj.weight", "answerability_head.fc1.weight"):
         assert not torch.equal(state[name], weights[name]) and 0.1 < state[name].std() < 0.3
     assert loaded(**make_inputs(model), answerable=ANSWERABLE).loss.isfinite()
 
@@ -200,7 +214,7 @@ def test_copies(make_model, make_inputs):
     expected = model(**inputs)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert_same(other(**inputs), expected)
-        other.fusion.classifier.weight.data.zero_()
+        other.answerability_head.classifier.weight.data.zero_()
     assert_same(model(**inputs), expected)
 
 
@@ -258,13 +272,13 @@ def test_device_map(make_model, make_inputs, device_map, tmp_path):
 def test_offloading(make_model, make_inputs, fusion, by, tmp_path):
     model = make_model("t5", "bert", fusion=fusion)
     if fusion == "gated":
-        model.gate.gates.data.fill_(1.0)
+        model.gated_cross_attention.gates.data.fill_(1.0)
     model.save_pretrained(tmp_path)
     if by == "device_map":
-        devices = {"summarizer": "cpu", "question_encoder": "cpu", "fusion": "disk"}
-        devices |= {"gate": "disk"} if fusion == "gated" else {}
+        devices = {"summarizer": "cpu", "question_encoder": "cpu", "answerability_head": "disk"}
+        devices |= {"gated_cross_attention": "disk"} if fusion == "gated" else {}
         loaded = load(tmp_path, device_map=devices, offload_folder=tmp_path / "offload")
-        assert loaded.fusion.q_proj.weight.device.type == "meta"
+        assert loaded.answerability_head.q_proj.weight.device.type == "meta"
     else:
         loaded = load(tmp_path)
         disk_offload(loaded, tmp_path / "offload", execution_device=torch.device("cpu"))
@@ -332,15 +346,17 @@ def mesh(tmp_path):
 def test_fully_sharded_parts(make_model, make_inputs, mesh, fusion):
     model = make_model("t5", "bert", fusion=fusion)
     if fusion == "gated":
-        model.gate.gates.data.fill_(1.0)
+        model.gated_cross_attention.gates.data.fill_(1.0)
     inputs = make_inputs(model) | {"answerable": ANSWERABLE}
     expected = model(**inputs)
-    for part in filter(None, (model.fusion, model.gate, model)):
+    for part in filter(None, (model.answerability_head, model.gated_cross_attention, model)):
         fully_shard(part, mesh=mesh)
     output = model(**inputs)
     assert_same(output, expected, atol=1e-6)
     output.loss.backward()
-    assert all(p.grad is not None for p in (model.gate or model.fusion).parameters())
+    assert all(
+        p.grad is not None for p in (model.gated_cross_attention or model.answerability_head).parameters()
+    )
 
 
 # Training.
@@ -416,7 +432,7 @@ def test_a_decoding_step_compiles_into_one_graph(make_model, make_inputs):
     first, second = torch.tensor([[0], [0]]), torch.tensor([[5], [6]])
 
     def step(function):
-        past = model(**given, decoder_input_ids=first)[CACHE]
+        past = model(**given, decoder_input_ids=first)[CACHE_ARGUMENT]
         return function(**given, decoder_input_ids=second, cache=past).logits
 
     torch._dynamo.reset()
@@ -429,7 +445,7 @@ def test_a_decoding_step_compiles_into_one_graph(make_model, make_inputs):
 def test_generation_compiles_its_steps_once(make_model, make_inputs, fusion):
     model = make_model("t5", "t5", fusion=fusion)
     if fusion == "gated":
-        model.gate.gates.data.fill_(1.0)
+        model.gated_cross_attention.gates.data.fill_(1.0)
     inputs = make_inputs(model)
     inputs.pop("labels")
     settings = {"max_new_tokens": 6, "return_dict_in_generate": True}
@@ -449,7 +465,7 @@ def test_generation_compiles_its_steps_once(make_model, make_inputs, fusion):
 
 def test_generation_with_compiled_parts(make_model, make_inputs):
     model = make_model("t5", "t5", fusion="gated")
-    model.gate.gates.data.fill_(1.0)
+    model.gated_cross_attention.gates.data.fill_(1.0)
     inputs = make_inputs(model)
     inputs.pop("labels")
     settings = {"max_new_tokens": 6, "return_dict_in_generate": True}

@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from crosstask import CrossTaskForConditionalGeneration
-from crosstask.parts_crosstask import encoder_of, input_of, lm_head, load_part, output_of
+from crosstask.fusion_crosstask import capture_input, capture_output
+from crosstask.loading_crosstask import get_lm_head, get_text_encoder, load_task_model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 1], [9, 8, 7, 6, 5, 1]])
 
@@ -225,17 +226,17 @@ def test_wrong_parts(summarizer, make_part, tmp_path):
 @pytest.mark.parametrize("family", ["t5", "bart", "led", "t5gemma"])
 def test_encoder_of_seq2seq(make_part, family):
     model = AutoModelForSeq2SeqLM.from_config(make_part(family))
-    assert encoder_of(model) is model.get_encoder()
-    assert encoder_of(model.base_model) is model.get_encoder()
-    assert encoder_of(model.get_encoder()) is model.get_encoder()
-    assert lm_head(model).weight.shape[0] == 99
+    assert get_text_encoder(model) is model.get_encoder()
+    assert get_text_encoder(model.base_model) is model.get_encoder()
+    assert get_text_encoder(model.get_encoder()) is model.get_encoder()
+    assert get_lm_head(model).weight.shape[0] == 99
 
 
 def test_load_part_takes_the_class_that_the_configuration_names(summarizer, make_part, tmp_path):
     summarizer.save_pretrained(tmp_path / "s")
     BertModel(make_part("bert")).save_pretrained(tmp_path / "b")
-    assert type(load_part(tmp_path / "s")) is T5ForConditionalGeneration
-    assert type(load_part(str(tmp_path / "b"))) is BertModel
+    assert type(load_task_model(tmp_path / "s")) is T5ForConditionalGeneration
+    assert type(load_task_model(str(tmp_path / "b"))) is BertModel
 
 
 def test_load_part_without_the_updates_of_adapters(summarizer, tmp_path):
@@ -246,7 +247,7 @@ def test_load_part_without_the_updates_of_adapters(summarizer, tmp_path):
     adapted.save_pretrained(tmp_path / "adapter")
     before = summarizer.state_dict()
     for source in (summarizer, tmp_path / "base", adapted, tmp_path / "adapter"):
-        found = load_part(source, merge=False).state_dict()
+        found = load_task_model(source, merge=False).state_dict()
         assert found.keys() == before.keys() and all(torch.equal(found[name], before[name]) for name in found)
 
 
@@ -254,11 +255,11 @@ def test_catching_inputs_and_outputs():
     linear = torch.nn.Linear(3, 4)
     states = torch.randn(2, 5, 3)
     plain = linear(states)
-    with input_of(linear, pass_on=1, change=lambda states: states + 1) as inputs:
+    with capture_input(linear, pass_on=1, change=lambda states: states + 1) as inputs:
         changed = linear(states)
     assert torch.equal(changed, F.linear(states + 1, *linear.parameters())[:, :1])
     assert len(inputs) == 1 and torch.equal(inputs[0], states + 1)
-    with output_of(linear) as outputs, pytest.raises(RuntimeError):
+    with capture_output(linear) as outputs, pytest.raises(RuntimeError):
         linear(torch.randn(2, 7))
     # Nobody listens any more, here or in a copy.
     for module in (linear, copy.deepcopy(linear)):
@@ -270,7 +271,7 @@ def test_catching_is_of_one_thread():
     linear = torch.nn.Linear(3, 4)
     states = torch.randn(2, 3)
     plain, elsewhere = linear(states), []
-    with input_of(linear, change=torch.zeros_like) as inputs, output_of(linear) as outputs:
+    with capture_input(linear, change=torch.zeros_like) as inputs, capture_output(linear) as outputs:
         other = threading.Thread(target=lambda: elsewhere.append(linear(states)))
         other.start()
         other.join()

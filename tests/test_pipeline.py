@@ -287,8 +287,8 @@ def gated(request, make_model, tokenizer):
         model.question_encoder.resize_token_embeddings(len(tokenizer))
     if request.param == "left":
         tokenizer.padding_side = "left"
-    model.gate.gates.data.fill_(0.5)
-    model.gate.q_proj.weight.data *= 3
+    model.gated_cross_attention.gates.data.fill_(0.5)
+    model.gated_cross_attention.q_proj.weight.data *= 3
     processor = CrossTaskProcessor(tokenizer, own, max_source_length=60)
     return QuestionSummarizationPipeline(model, processor=processor)
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from crosstask.data.briefs import generate
-from crosstask.sentences_crosstask import evidence, merged, sentences_of
+from crosstask.sentences_crosstask import find_evidence, merge_summaries, split_sentences
 
 PASSAGE = [
     "The mayor opened the old bridge on May 3.",
@@ -28,20 +28,20 @@ PASSAGE = [
     ],
 )
 def test_evidence(summary, places):
-    assert evidence(summary, PASSAGE) == places
+    assert find_evidence(summary, PASSAGE) == places
 
 
 def test_evidence_without_a_passage():
-    assert evidence("Rain fell.", []) == []
-    assert evidence("雨が降った。", ["雨が降った。", "橋が開いた。"]) == [0]
+    assert find_evidence("Rain fell.", []) == []
+    assert find_evidence("雨が降った。", ["雨が降った。", "橋が開いた。"]) == [0]
 
 
 def test_evidence_has_the_answer_and_little_else():
     rows = [row for row in generate("fuse", "test", 60) if row["answerable"] == 1 and row["answer"]]
     found = cited = 0
     for row in rows:
-        sentences = sentences_of(row["passage"])
-        places = evidence(row["summary"], sentences)
+        sentences = split_sentences(row["passage"])
+        places = find_evidence(row["summary"], sentences)
         found += any(row["answer"] in sentences[place] for place in places)
         cited += len(places)
     assert len(rows) > 100 and found / len(rows) >= 0.95 and cited / len(rows) < 2.5
@@ -57,10 +57,10 @@ def test_merged_is_in_the_passages_order_and_says_nothing_twice():
     ]
     whole = "The mayor opened the bridge on May 3. Rain fell for two days."
     whole += " The bridge cost $4,500. It carries 200 cars a day."
-    assert merged(summaries, PASSAGE) == whole
+    assert merge_summaries(summaries, PASSAGE) == whole
     for _ in range(5):
         random.Random(0).shuffle(summaries)
-        assert sorted(sentences_of(merged(summaries, PASSAGE))) == sorted(sentences_of(whole))
+        assert sorted(split_sentences(merge_summaries(summaries, PASSAGE))) == sorted(split_sentences(whole))
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,14 @@ def test_merged_is_in_the_passages_order_and_says_nothing_twice():
     ],
 )
 def test_merged(summaries, text):
-    assert merged(summaries, PASSAGE) == text
+    assert merge_summaries(summaries, PASSAGE) == text
 
 
 def test_attention_decides_where_words_do_not():
     passage = ["The bridge is old.", "The bridge is long.", "Rain fell."]
-    assert evidence("A bridge.", passage) == [0]
-    assert evidence("A bridge.", passage, [0.1, 0.4, 0.5]) == [1]
-    assert evidence("The rain.", passage, [0.1, 0.8, 0.1]) == [2]
-    assert evidence("Nothing else.", passage, [0.1, 0.4, 0.5]) == [2]
-    assert evidence("Nothing else.", passage) == evidence("Nothing else.", passage, [0.0] * 3) == []
-    assert evidence(" ", passage, [0.1, 0.4, 0.5]) == []
+    assert find_evidence("A bridge.", passage) == [0]
+    assert find_evidence("A bridge.", passage, [0.1, 0.4, 0.5]) == [1]
+    assert find_evidence("The rain.", passage, [0.1, 0.8, 0.1]) == [2]
+    assert find_evidence("Nothing else.", passage, [0.1, 0.4, 0.5]) == [2]
+    assert find_evidence("Nothing else.", passage) == find_evidence("Nothing else.", passage, [0.0] * 3) == []
+    assert find_evidence(" ", passage, [0.1, 0.4, 0.5]) == []

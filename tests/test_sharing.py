@@ -11,8 +11,8 @@ from tiny_run import write
 from transformers import AutoModelForSeq2SeqLM
 
 from crosstask import CrossTaskForConditionalGeneration, train
-from crosstask.arguments import StageArguments
-from crosstask.tuning import adapter_config, merged, with_adapter
+from crosstask.training.arguments import StageArguments
+from crosstask.training.tuning import add_adapter, make_adapter_config, merge_adapter
 
 LAYERS = {"t5": ["q", "v"], "bart": ["q_proj", "v_proj"], "t5gemma": ["q_proj", "v_proj"]}
 SETTINGS = {"fusion_num_heads": 4, "fusion_dropout": 0.0}
@@ -55,11 +55,11 @@ def pair(request, parts):
         models.append(model)
     shared, apart = models
     for name, weight in apart.named_parameters():
-        if name.startswith(("fusion", "gate")):
+        if name.startswith(("answerability_head", "gated_cross_attention")):
             shared.get_parameter(name).data = weight.data.clone()
     if request.param == "gated":
         for model in models:
-            model.gate.gates.data.fill_(0.7)
+            model.gated_cross_attention.gates.data.fill_(0.7)
     return shared, apart
 
 
@@ -124,7 +124,14 @@ def test_gradients_are_those_of_two_copies(pair, make_inputs):
             model.train()(**inputs).loss.backward()
             gradients.append(dict(model.named_parameters()))
         for name, weight in gradients[1].items():
-            if name.startswith(("summarizer.decoder", "summarizer.model.decoder", "fusion", "gate")):
+            if name.startswith(
+                (
+                    "summarizer.decoder",
+                    "summarizer.model.decoder",
+                    "answerability_head",
+                    "gated_cross_attention",
+                )
+            ):
                 found = gradients[0][name].grad
                 torch.testing.assert_close(found, weight.grad, rtol=1e-3, atol=1e-5, msg=name)
         # What both passes read has the sum of what two copies have.
@@ -147,7 +154,7 @@ def test_one_checkpoint_needs_no_updates(parts, make_inputs):
     torch.manual_seed(3)
     apart = CrossTaskForConditionalGeneration.from_tasks(base, base, **SETTINGS)
     assert not list(shared.question_encoder.parameters())
-    shared.fusion.load_state_dict(apart.fusion.state_dict())
+    shared.answerability_head.load_state_dict(apart.answerability_head.state_dict())
     assert_same(shared, apart, given(make_inputs, apart))
 
 
@@ -174,7 +181,7 @@ def test_loaded_adapters(parts, make_inputs):
         models.append(PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(base), folder))
     found = CrossTaskForConditionalGeneration.from_tasks(*models, share_base=True, **SETTINGS)
     expected = CrossTaskForConditionalGeneration.from_tasks(*parts[1:], share_base=True, **SETTINGS)
-    found.fusion.load_state_dict(expected.fusion.state_dict())
+    found.answerability_head.load_state_dict(expected.answerability_head.state_dict())
     assert_same(found, expected, given(make_inputs, expected))
 
 
@@ -198,7 +205,7 @@ def shared_and_apart(*sources):
         CrossTaskForConditionalGeneration.from_tasks(*sources, share_base=share_base, **SETTINGS)
         for share_base in (True, False)
     ]
-    models[0].fusion.load_state_dict(models[1].fusion.state_dict())
+    models[0].answerability_head.load_state_dict(models[1].answerability_head.state_dict())
     return models
 
 
@@ -305,9 +312,11 @@ def test_an_adapter_of_the_whole(pair, parts, make_inputs, tmp_path):
     shared, _ = pair
     shared.save_pretrained(tmp_path / "base")
     inputs = given(make_inputs, pair[1])
-    config = adapter_config(StageArguments(data="briefs", lora_r=2, lora_target_modules=LAYERS[parts[0]]))
+    config = make_adapter_config(
+        StageArguments(data="briefs", lora_r=2, lora_target_modules=LAYERS[parts[0]])
+    )
     torch.manual_seed(6)
-    adapted = with_adapter(shared, config, new_fusion=False)
+    adapted = add_adapter(shared, config, new_fusion=False)
     random = torch.Generator().manual_seed(0)
     trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
     assert any("question_encoder" in name for name in trained)
@@ -322,7 +331,7 @@ def test_an_adapter_of_the_whole(pair, parts, make_inputs, tmp_path):
     found = PeftModel.from_pretrained(base(), tmp_path / "adapter").eval()
     on_top = base()
     on_top.load_adapter(str(tmp_path / "adapter"))
-    expected = merged(PeftModel.from_pretrained(base(), tmp_path / "adapter")).eval()
+    expected = merge_adapter(PeftModel.from_pretrained(base(), tmp_path / "adapter")).eval()
     assert_same(found, expected, inputs)
     assert_same(on_top, expected, inputs)
 

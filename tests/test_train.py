@@ -15,8 +15,8 @@ from tiny_run import ENVIRONMENT, TINY, WHOLE, command, write
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 
 from crosstask import train
-from crosstask.arguments import FOLDERS
-from crosstask.train import last_checkpoint
+from crosstask.training.arguments import STAGE_FOLDERS
+from crosstask.training.stages import last_checkpoint
 
 CONFIGS = Path(train.__file__).parent / "configs"
 SQUAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "squad_v2" / "sample-v2.0.json"
@@ -225,7 +225,7 @@ def test_a_killed_run_ends_as_an_unkilled_one(tmp_path):
         )
         assert ("resuming from" in done.stdout) == killed
         finals.append(
-            {part: load_file(folder / "run" / part / "model.safetensors") for part in FOLDERS.values()}
+            {part: load_file(folder / "run" / part / "model.safetensors") for part in STAGE_FOLDERS.values()}
         )
     for part, weights in finals[0].items():
         for name, value in weights.items():

@@ -16,6 +16,7 @@ from transformers import BertConfig, BertModel, Seq2SeqTrainingArguments, T5Conf
 from crosstask import train
 from crosstask.data.briefs import generate
 from crosstask.data.tokenizer import train_tokenizer
+from crosstask.training import stages
 
 RECIPE = tiny_run.RECIPE | {"save_steps": 1, "generation_max_length": 8, "use_cpu": True}
 # One row a passage, each of use to all stages.
@@ -273,13 +274,13 @@ def poisoned(monkeypatch):
 
     def poisoned(step):
         count = iter(range(1, 100))
-        original = train.CrossTaskTrainer._means
+        original = stages.CrossTaskTrainer._means
 
         def means(self, inputs, outputs):
             value = original(self, inputs, outputs)
             return value * float("nan") if self.model.training and next(count) == step else value
 
-        monkeypatch.setattr(train.CrossTaskTrainer, "_means", means)
+        monkeypatch.setattr(stages.CrossTaskTrainer, "_means", means)
 
     return poisoned
 
@@ -373,7 +374,7 @@ def test_a_damaged_record_of_the_recipe_is_named(refused, tmp_path, text):
 
 def test_the_last_good_checkpoint_is_good(refused, tmp_path):
     refused("--learning_rate", "1e30", "--max_steps", 4)
-    kept = train.last_checkpoint(tmp_path / "run" / "checkpoints" / "summarize")
+    kept = stages.last_checkpoint(tmp_path / "run" / "checkpoints" / "summarize")
     assert kept is None or finite(tmp_path / kept)
 
 

@@ -9,8 +9,8 @@ from crosstask import CrossTaskForConditionalGeneration
 def adapted(base, seed, **settings):
     """LoRA with a fusion of its own, as a training run makes it, with random weights."""
     model = CrossTaskForConditionalGeneration.from_pretrained(base)
-    settings = {"r": 2, "target_modules": ["q", "v"], "modules_to_save": ["fusion"]} | settings
-    config = LoraConfig(task_type="SEQ_2_SEQ_LM", **{"exclude_modules": r"fusion\..*"} | settings)
+    settings = {"r": 2, "target_modules": ["q", "v"], "modules_to_save": ["answerability_head"]} | settings
+    config = LoraConfig(task_type="SEQ_2_SEQ_LM", **{"exclude_modules": r"answerability_head\..*"} | settings)
     model = get_peft_model(model, config).eval()
     random = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():

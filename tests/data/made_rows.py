@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 from crosstask.data.readers import iter_rows, read_rows
-from crosstask.data.schema import DataError
+from crosstask.utils.errors import DataError
 
 needs_aclsum = pytest.mark.skipif(find_spec("aclsum") is None, reason="aclsum is not installed")
 

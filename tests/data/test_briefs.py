@@ -11,8 +11,8 @@ from itertools import product
 
 import pytest
 
-from crosstask.data import briefs
 from crosstask.data.briefs import MATCHINGS, SPLITS, TASKS, generate
+from crosstask.data.briefs import generator as briefs
 
 # Kinds of stories: what tells them apart.
 KINDS = {"type": {"matching": "type"}, "name": {"matching": "name"}, "farm": {"domain": "farm"}}

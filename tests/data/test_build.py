@@ -12,8 +12,8 @@ from broken import write_broken_jsonl
 from datasets import load_dataset
 
 from crosstask.data.build import main, read_build_recipe
+from crosstask.data.builder.teacher import Teacher
 from crosstask.data.readers import read_rows
-from crosstask.data.teacher import Teacher
 
 SQUAD = Path(__file__).parents[3] / "shared/data/squad_v2/sample-v2.0.json"
 needs_squad = pytest.mark.skipif(not SQUAD.exists(), reason="../shared/data is absent")
@@ -155,7 +155,7 @@ def test_the_teacher_reads_87_passages_of_squad(build, monkeypatch, capsys):
 
 def test_mode_question_keeps_the_best_and_the_worst(build, monkeypatch):
     monkeypatch.setattr(
-        "crosstask.data.judge.Judge.score",
+        "crosstask.data.builder.judge.Judge.score",
         lambda self, premises, *_, **__: [(sum(map(ord, text)) % 97) / 97 for text in premises],
     )
     folder = build(mode="question", candidates=3, hard_negatives=True, threshold=0.4)

@@ -9,7 +9,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from crosstask import CrossTaskProcessor
-from crosstask.data.collator import ROW, Contrasts, CrossTaskCollator, have_contrasts
+from crosstask.data.collator import ROW_INDEX, Contrasts, CrossTaskCollator, have_contrasts
 from crosstask.data.tokenizer import train_tokenizer
 
 TEXT = "the mayor opened the old bridge on May 3 after two days of rain"
@@ -148,19 +148,19 @@ def test_contrasts_are_other_questions_with_other_summaries_on_the_passage(proce
     assert [contrasts.of(row) for row in range(7)] == [[1], [0, 2, 3], [1, 3], [1, 2], [], [], []]
     assert have_contrasts(rows) == [True] * 4 + [False] * 3
     collate = CrossTaskCollator(processor, contrasts=contrasts)
-    batch = collate([row | {ROW: index} for index, row in enumerate(encoded)])
+    batch = collate([row | {ROW_INDEX: index} for index, row in enumerate(encoded)])
     assert batch["contrast_rows"].tolist() == [True] * 4 + [False] * 3
     assert len(batch["contrast_input_ids"]) == 7
     assert batch["contrast_input_ids"].shape == batch["contrast_attention_mask"].shape
     seen = set()
     for epoch in range(50):
         contrasts.set_epoch(epoch)
-        batch = collate([encoded[1] | {ROW: 1}])
+        batch = collate([encoded[1] | {ROW_INDEX: 1}])
         ids, mask = batch["contrast_input_ids"][0], batch["contrast_attention_mask"][0].bool()
         seen |= {index for index in (0, 2, 3) if ids[mask].tolist() == encoded[index]["input_ids"]}
     assert seen == {0, 2, 3}
     # Nothing to contrast with, and rows of another set.
-    alone = collate([encoded[4] | {ROW: 4}])
+    alone = collate([encoded[4] | {ROW_INDEX: 4}])
     assert alone["contrast_rows"].tolist() == [False]
     assert torch.equal(alone["contrast_input_ids"], alone["input_ids"])
     assert collate(encoded).keys() == NAMES
@@ -177,7 +177,7 @@ def test_contrasts_are_drawn_by_seed_and_epoch_alone(processor, workers):
         dict(processor(question=question, passage="a", summary="x", answerable=1))
         for question in rows["question"]
     ]
-    data = [row | {ROW: index} for index, row in enumerate(encoded)]
+    data = [row | {ROW_INDEX: index} for index, row in enumerate(encoded)]
 
     def drawn(order, size, seed=3):
         """By epoch, the inputs that each row is contrasted with."""
@@ -288,7 +288,7 @@ def test_contrasts_have_the_question_encoders_inputs_too(with_question_tokenizer
         for question in rows["question"]
     ]
     batch = CrossTaskCollator(with_question_tokenizer, contrasts=Contrasts(rows, encoded))(
-        [row | {ROW: index} for index, row in enumerate(encoded)]
+        [row | {ROW_INDEX: index} for index, row in enumerate(encoded)]
     )
     assert {name for name in batch if name.startswith("contrast_")} == {
         "contrast_rows",

@@ -1,15 +1,8 @@
 import pytest
 from datasets import Dataset
 
-from crosstask.data.schema import (
-    FEATURES,
-    NO_ANSWER,
-    STAGE_COLUMNS,
-    DataError,
-    check_keys,
-    check_row,
-    digest,
-)
+from crosstask.data.schema import FEATURES, NO_ANSWER, STAGE_COLUMNS, check_keys, check_row, digest
+from crosstask.utils.errors import DataError
 
 ROW = {
     "id": "r1",

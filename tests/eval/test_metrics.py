@@ -9,11 +9,11 @@ import pytest
 from transformers import BertConfig, BertForSequenceClassification
 
 import crosstask.eval
-from crosstask.data.judge import Judge
-from crosstask.data.schema import DataError
-from crosstask.eval.bertscore import bertscore_rows
-from crosstask.eval.calibration import answerability_figures
-from crosstask.eval.rows import entailment_rows, rouge_rows
+from crosstask.data.builder.judge import Judge
+from crosstask.eval.scoring.bertscore import bertscore_rows
+from crosstask.eval.scoring.calibration import answerability_figures
+from crosstask.eval.scoring.rows import entailment_rows, rouge_rows
+from crosstask.utils.errors import DataError
 
 evaluate = pytest.importorskip("evaluate")
 get_imports = pytest.importorskip("evaluate.loading").get_imports

@@ -5,9 +5,9 @@ import pytest
 from datasets import load_dataset
 
 from crosstask.data.briefs import generate
-from crosstask.eval.outputs import Outputs
 from crosstask.eval.run import main, read_eval_recipe, score, write_cached
 from crosstask.eval.systems import make_system
+from crosstask.eval.systems.base import Outputs
 
 
 @pytest.fixture(scope="module")

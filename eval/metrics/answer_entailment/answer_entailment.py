@@ -3,8 +3,9 @@
 import datasets
 import evaluate
 
-from crosstask.data.judge import Judge
-from crosstask.eval.rows import entailment_rows, mean
+from crosstask.data.answers import mean
+from crosstask.data.builder.judge import Judge
+from crosstask.eval.scoring.rows import entailment_rows
 
 CITATION = "Honovich et al. 2022, TRUE: Re-evaluating Factual Consistency Evaluation, https://arxiv.org/abs/2204.04991"
 
@@ -28,7 +29,7 @@ class AnswerEntailment(evaluate.Metric):
             judge: A `Judge`, or the id or folder of a classifier with an entailment label.
             questions: One question a row, for a hypothesis that has {question}.
             settings: `hypothesis`, `dtype`, `device`, `batch_size` and `max_length` of
-                `crosstask.data.judge.Judge`.
+                `crosstask.data.builder.judge.Judge`.
         """
         if not isinstance(judge, Judge):
             judge = Judge(judge, **settings)

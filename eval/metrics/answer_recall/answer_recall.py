@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from crosstask.eval.rows import answer_exact_rows, answer_recall_rows, mean
+from crosstask.data.answers import answer_exact_rows, answer_recall_rows, mean
 
 CITATION = "Rajpurkar et al. 2016, SQuAD: 100,000+ Questions for Machine Comprehension of Text, https://arxiv.org/abs/1606.05250"
 

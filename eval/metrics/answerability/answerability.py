@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from crosstask.eval.calibration import answerability_figures
+from crosstask.eval.scoring.calibration import answerability_figures
 
 CITATION = "Naeini et al. 2015, Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI"
 

@@ -3,8 +3,8 @@
 import datasets
 import evaluate
 
-from crosstask.eval.bertscore import bertscore_rows
-from crosstask.eval.rows import mean
+from crosstask.data.answers import mean
+from crosstask.eval.scoring.bertscore import bertscore_rows
 
 CITATION = (
     "Zhang et al. 2020, BERTScore: Evaluating Text Generation with BERT, https://arxiv.org/abs/1904.09675"
@@ -33,7 +33,7 @@ class BertScore(evaluate.Metric):
             references: One text a row, or a list of texts, of which the best one counts; rows whose
                 references are all blank are left out.
             settings: `model` (an id or a folder, needed), `num_layers`, `rescale_with_baseline`, `lang`,
-                `batch_size` and `device` of `crosstask.eval.bertscore.bertscore_rows`.
+                `batch_size` and `device` of `crosstask.eval.scoring.bertscore.bertscore_rows`.
         """
         rows = bertscore_rows(predictions, references, **settings)
         return {name: mean(values) for name, values in rows.items()}

@@ -3,7 +3,8 @@
 import datasets
 import evaluate
 
-from crosstask.eval.rows import extractiveness_rows, length_rows, mean
+from crosstask.data.answers import mean
+from crosstask.eval.scoring.rows import extractiveness_rows, length_rows
 
 CITATION = (
     "Grusky et al. 2018, Newsroom: A Dataset of 1.3 Million Summaries, https://arxiv.org/abs/1804.11283"

@@ -3,7 +3,8 @@
 import datasets
 import evaluate
 
-from crosstask.eval.rows import faithfulness_rows, mean
+from crosstask.data.answers import mean
+from crosstask.eval.scoring.rows import faithfulness_rows
 
 CITATION = "Nan et al. 2021, Entity-level Factual Consistency of Abstractive Text Summarization, https://aclanthology.org/2021.eacl-main.235"
 

@@ -3,7 +3,8 @@
 import datasets
 import evaluate
 
-from crosstask.eval.rows import ROUGE_TYPES, mean, rouge_rows
+from crosstask.data.answers import mean
+from crosstask.eval.scoring.rows import ROUGE_TYPES, rouge_rows
 
 CITATION = (
     "Lin 2004, ROUGE: A Package for Automatic Evaluation of Summaries, https://aclanthology.org/W04-1013"
@@ -25,7 +26,7 @@ class Rouge(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, use_stemmer=True, rouge_types=ROUGE_TYPES, processes=None):
-        """Mean F1 of each type; see `crosstask.eval.rows.rouge_rows` for the arguments.
+        """Mean F1 of each type; see `crosstask.eval.scoring.rows.rouge_rows` for the arguments.
 
         Args:
             predictions: One text a row.

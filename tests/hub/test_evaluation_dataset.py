@@ -1,0 +1,151 @@
+"""A report as a data set: others find the rows, the systems' texts and scores, and the same figures."""
+
+import json
+import shutil
+
+import pytest
+from datasets import ClassLabel, List, Value, get_dataset_config_names, load_dataset
+from huggingface_hub import DatasetCard
+
+from crosstask.data.answers import mean
+from crosstask.data.briefs import generate
+from crosstask.eval.report.results import write_results
+from crosstask.eval.run import main as evaluate
+from crosstask.eval.run import score
+from crosstask.eval.systems.base import Outputs
+from crosstask.hub.evaluation_dataset import write_evaluation_dataset
+from crosstask.hub.publish import main as publish
+from crosstask.utils.errors import DataError
+
+REPO = "alice/evaluation"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """Of the command, on rows of which some share a question and some are labelled 0."""
+    folder = tmp_path_factory.mktemp("report")
+    rows = list(generate("fuse", "test", 10))
+    more = [
+        {**row, "id": row["id"] + "-2", "summary": "Officials say: " + row["summary"]} for row in rows[:3]
+    ]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + more))
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(
+        f"data: {folder / 'test.jsonl'}\nsplit: all\noutput_dir: {folder / 'out'}\nresamples: 50\n"
+        "baseline: the lead\nsystems: [{kind: lead, k: 2, name: the lead}, oracle]\n"
+    )
+    try:
+        evaluate([str(recipe)])
+    except SystemExit as error:
+        raise AssertionError(str(error)) from error
+    return folder / "out"
+
+
+@pytest.fixture
+def published(hub, alice, report):
+    publish(["evaluation", str(report), "--repo", REPO, "--license", "cc-by-4.0"])
+    return hub.files(REPO, kind="dataset")
+
+
+def test_the_rows_have_their_types_and_all_references(published):
+    rows = load_dataset(REPO, split="test")
+    assert isinstance(rows.features["answerable"], ClassLabel)
+    assert rows.features["references"] == List(Value("string"))
+    for row in rows:
+        alike = [r for r in rows if (r["question"], r["passage"]) == (row["question"], row["passage"])]
+        summaries = {r["summary"] for r in alike if r["answerable"] != 0}
+        assert set(row["references"]) == (set() if row["answerable"] == 0 else summaries)
+    assert max(map(len, rows["references"])) == 2 and min(map(len, rows["references"])) == 0
+
+
+def test_the_figures_can_be_had_again_from_it(published, report):
+    results = json.loads((report / "results.json").read_text())
+    assert get_dataset_config_names(REPO) == ["rows", "the-lead", "oracle"]
+    rows = load_dataset(REPO, "rows", split="test").to_list()
+    for system, name in (("the lead", "the-lead"), ("oracle", "oracle")):
+        theirs = load_dataset(REPO, name, split="test")
+        assert theirs["id"][:] == [row["id"] for row in rows]
+        found, _ = score(rows, {"mine": Outputs(theirs["summary"][:])})
+        for metric, expected in results["systems"][system]["metrics"].items():
+            assert mean(theirs[metric]) == mean(found["mine"].scores[metric]) == expected["mean"], metric
+
+
+def test_the_cards_code_runs_and_gives_the_cards_numbers(published, report):
+    card = DatasetCard(published["README.md"].decode())
+    names = {}
+    for block in card.text.split("```python\n")[1:]:
+        exec(block.split("```")[0], names)
+    metrics = json.loads((report / "results.json").read_text())["systems"]["the lead"]["metrics"]
+    assert names["means"] == {metric: found["mean"] for metric, found in metrics.items()}
+    assert f"{names['means']['rouge1']:.3f} (" in card.text
+    assert (card.data.license, card.data.size_categories) == ("cc-by-4.0", ["n<1K"])
+    assert "`the-lead`: k 2, kind lead" in card.text
+
+
+def test_the_suite_reads_its_rows(published, report, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"data: {REPO}\ndata_config_name: rows\nsplit: all\noutput_dir: {tmp_path / 'out'}\nresamples: 50\n"
+        "systems: [{kind: lead, k: 2, name: the lead}]\n"
+    )
+    evaluate([str(recipe)])
+    found, expected = (
+        json.loads((f / "results.json").read_text())["systems"] for f in (tmp_path / "out", report)
+    )
+    for metric, values in expected["the lead"]["metrics"].items():
+        assert found["the lead"]["metrics"][metric]["mean"] == values["mean"]
+
+
+def test_nothing_else_is_published(published, report):
+    assert set(published) == {
+        ".gitattributes",
+        "README.md",
+        "results.json",
+        "data/rows/test-00000-of-00001.parquet",
+        "data/the-lead/test-00000-of-00001.parquet",
+        "data/oracle/test-00000-of-00001.parquet",
+    }
+    assert not any(str(report.parent).encode() in content for content in published.values())
+
+
+def test_judges_and_awkward_texts(evaluation, tmp_path):
+    """With probabilities, an empty passage, markup, other scripts, names that are alike."""
+    write_results(evaluation, tmp_path)
+    write_evaluation_dataset(tmp_path, tmp_path / "set", repo_id=REPO, license="mit")
+    rows = load_dataset(str(tmp_path / "set"), "rows", split="test")
+    assert rows["passage"][:] == [row["passage"] for row in evaluation.rows]
+    assert rows["answerable"][:] == [row["answerable"] for row in evaluation.rows]
+    judge = load_dataset(str(tmp_path / "set"), "cross-task", split="test")
+    assert judge["probability"][:] == list(evaluation.systems["cross-task"].probabilities)
+    assert "probability" not in load_dataset(str(tmp_path / "set"), "lead-1", split="test").column_names
+    assert "auroc" in (tmp_path / "set" / "README.md").read_text()
+
+
+def test_names_of_systems_become_names_of_configurations(make_evaluation, tmp_path):
+    evaluation = make_evaluation(leads=(1,))
+    system = evaluation.systems["lead-1"]
+    evaluation.systems = {name: system for name in ("a b", "a/b", "rows", "../x", "日本")}
+    evaluation.baseline = None
+    write_results(evaluation, tmp_path)
+    write_evaluation_dataset(tmp_path, tmp_path / "set", repo_id=REPO, license="mit")
+    assert sorted(path.name for path in (tmp_path / "set" / "data").iterdir()) == [
+        "a-b",
+        "a-b-2",
+        "rows",
+        "rows-2",
+        "system",
+        "x",
+    ]
+
+
+def test_what_is_no_report_is_refused(hub, alice, report, tmp_path):
+    with pytest.raises(SystemExit, match=f"{tmp_path}: expected the folder of an evaluation"):
+        publish(["evaluation", str(tmp_path), "--repo", REPO, "--license", "mit"])
+    with pytest.raises(SystemExit, match="expected the licence of its rows, --license"):
+        publish(["evaluation", str(report), "--repo", REPO])
+    shutil.copytree(report, tmp_path / "half")
+    results = json.loads((report / "results.json").read_text())
+    (tmp_path / "half" / "results.json").write_text(json.dumps(results | {"order": ["oracle"]}))
+    with pytest.raises(DataError, match="are not of one evaluation"):
+        write_evaluation_dataset(tmp_path / "half", tmp_path / "set", repo_id=REPO, license="mit")
+    assert not hub.store.repos

@@ -1,0 +1,55 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from crosstask.processing_crosstask import QUESTION_TOKENIZER
+
+CENTROIDS_NAME = "adapter_centroids.safetensors"  # beside an adapter's weights
+# What a model's folder may hold that others need; optimizers' states, logs and pickles are none of it.
+MODEL_FILES = ("model*.safetensors", "model.safetensors.index*.json", "model*.sha256", "*_crosstask.py")
+MODEL_FILES += ("config.json", "generation_config.json", "processor_config.json")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_centroids.safetensors")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES += ("chat_template.jinja", "vocab.*", "merges.txt", "*.model", "*.spm", "*.bpe.codes")
+QUESTION_TOKENIZER_FILES = tuple(f"{QUESTION_TOKENIZER}/{name}" for name in TOKENIZER_FILES)
+
+
+def write_text(path, text):
+    """Write a text file under a temporary name, then rename it: a reader never sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_folder(folder, write):
+    """Let `write(folder)` fill a temporary folder, then rename it to `folder`, which must not exist."""
+    folder = Path(folder)
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while writing
+    temporary.mkdir(parents=True)
+    write(temporary)
+    os.replace(temporary, folder)
+
+
+def match_path(path: str, pattern: str) -> bool:
+    """Whether a path is of a pattern in which `*` stays within a folder."""
+    parts, patterns = path.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def list_model_files(folder: Path) -> dict[str, Path]:
+    """Of a folder that a model or adapter and its processor were saved to, the files that others need."""
+    patterns = (*MODEL_FILES, *ADAPTER_FILES, *TOKENIZER_FILES, *QUESTION_TOKENIZER_FILES)
+    paths = {file.relative_to(folder).as_posix(): file for file in (*folder.glob("*"), *folder.glob("*/*"))}
+    return {
+        path: file
+        for path, file in paths.items()
+        if file.is_file() and any(match_path(path, pattern) for pattern in patterns)
+    }

@@ -1,0 +1,43 @@
+"""Names that the Hub knows: ids of repositories and licenses."""
+
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from crosstask.utils.errors import ConfigError
+
+# https://huggingface.co/docs/hub/repositories-licenses
+LICENSES = frozenset(
+    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 "
+    "bigcode-openrail-m openrail++ afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause "
+    "bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 "
+    "cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 "
+    "cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 "
+    "epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 "
+    "lgpl-lr isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl osl-3.0 "
+    "postgresql ofl-1.1 ncsa unlicense zlib pddl deepfloyd-if-license fair-noncommercial-research-license "
+    "llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma".split()
+)
+
+
+def is_hub_id(name):
+    """Whether a name is an id of the Hub rather than a folder or file."""
+    if Path(name).expanduser().exists():
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def get_public_name(name):
+    """A source of rows without the folders that it lies in, which are nobody's business."""
+    return name if is_hub_id(name) else Path(name).name
+
+
+def check_license(licence):
+    """Refuse what the Hub does not know as a licence."""
+    if licence not in LICENSES | {"other"}:
+        raise ConfigError(f"--license: unknown licence {licence!r}, expected one of the Hub's, or other")
