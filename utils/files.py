@@ -1,9 +1,12 @@
-"""Files that are either whole or not there."""
+"""Write files and folders atomically, and know which files of a checkpoint others need."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -19,23 +22,45 @@ TOKENIZER_FILES += ("chat_template.jinja", "vocab.*", "merges.txt", "*.model", "
 QUESTION_TOKENIZER_FILES = tuple(f"{QUESTION_TOKENIZER}/{name}" for name in TOKENIZER_FILES)
 
 
-def write_text(path, text):
-    """Write a text file under a temporary name, then rename it: a reader never sees half of it."""
+@contextmanager
+def replace_file(path: str | os.PathLike) -> Iterator[Path]:
+    """
+    Yield a temporary path beside `path`, and rename it to `path` when the block ends, so that a reader never
+    sees half a file. The folder is created if it is missing; if the block fails, `path` stays as it was.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def write_folder(folder, write):
-    """Let `write(folder)` fill a temporary folder, then rename it to `folder`, which must not exist."""
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a UTF-8 text file atomically; see [`replace_file`]."""
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_folder(folder: str | os.PathLike, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary folder, then rename it to `folder`, which must not exist."""
     folder = Path(folder)
     temporary = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while writing
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed while writing
     temporary.mkdir(parents=True)
     write(temporary)
     os.replace(temporary, folder)
+
+
+def hash_file(path: str | os.PathLike) -> str:
+    """Return the SHA-256 digest of a file in hexadecimal; the file is read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def match_path(path: str, pattern: str) -> bool:
