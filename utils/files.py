@@ -30,7 +30,7 @@ def replace_file(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.tmp")  # the same each time, so that no leftovers gather
     try:
         yield temporary
         os.replace(temporary, path)
