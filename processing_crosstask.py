@@ -1,7 +1,10 @@
 """The one place that knows the input format: question and passage in, tensors out."""
 
+from __future__ import annotations
+
 import json
 import os
+from typing import Any
 
 from transformers import AutoTokenizer, BatchEncoding
 from transformers.processing_utils import ProcessorMixin
@@ -9,6 +12,9 @@ from transformers.processing_utils import ProcessorMixin
 from .configuration_crosstask import IGNORE_INDEX, PROMPT
 
 QUESTION_TOKENIZER = "question_tokenizer"
+# Equal keys are one key: 0 also stands for 0.0 and False, 1 for 1.0 and True.
+_LABELS = {None: IGNORE_INDEX, "": IGNORE_INDEX, IGNORE_INDEX: IGNORE_INDEX}
+_LABELS |= {0: 0, "0": 0, "no": 0, 1: 1, "1": 1, "yes": 1}
 
 
 class QuestionTooLongError(ValueError):
@@ -114,7 +120,7 @@ class CrossTaskProcessor(ProcessorMixin):
         if columns["summary"] is not None:
             batch["labels"] = self.tokenizer(text_target=columns["summary"])["input_ids"]
         if columns["answerable"] is not None:
-            batch["answerable"] = [_label(label) for label in columns["answerable"]]
+            batch["answerable"] = _to_labels(columns["answerable"])
         if padding if padding is not None else return_tensors is not None:
             rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
             return self.pad(rows, return_tensors, pad_to_multiple_of)
@@ -269,12 +275,37 @@ def _columns(values):
     return columns
 
 
-def _label(label):
-    if label is None:
-        return IGNORE_INDEX
-    if label not in (0, 1, IGNORE_INDEX):
-        raise ValueError(f"`answerable` has to be 0, 1 or -100 (not labelled), got {label!r}.")
-    return int(label)
+def _to_labels(values):
+    labels = []
+    for index, value in enumerate(values):
+        try:
+            labels.append(to_label(value))
+        except ValueError as error:
+            raise ValueError(f"`answerable` at position {index}: {error}.") from None
+    return labels
+
+
+def to_label(value: Any) -> int:
+    r"""
+    Convert a label of answerability to the coding that models train on.
+
+    Args:
+        value (`int`, `float`, `bool`, `str` or `None`):
+            0, 0.0, `False`, `"0"` or `"no"` if the summary lacks the answer; 1, 1.0, `True`, `"1"` or
+            `"yes"` if it carries the answer; `None`, `""` or -100 if the row is not labeled.
+
+    Returns:
+        `int`: 0, 1 or `IGNORE_INDEX` (-100).
+
+    Raises:
+        ValueError: if `value` is anything else.
+    """
+    try:
+        return _LABELS[value.item() if hasattr(value, "item") else value]
+    except (KeyError, TypeError, ValueError):  # TypeError: not hashable; ValueError: an array of several
+        raise ValueError(
+            f"expected a label of 0, 1, 'no' or 'yes' (None, '' or -100 if not labeled), got {value!r:.80}"
+        ) from None
 
 
 def _make_portable(folder):

@@ -11,7 +11,7 @@ from transformers import AutoProcessor, AutoTokenizer, BatchEncoding
 
 from crosstask import CrossTaskProcessor
 from crosstask.data.tokenizer import train_tokenizer
-from crosstask.processing_crosstask import QuestionTooLongError
+from crosstask.processing_crosstask import QuestionTooLongError, to_label
 
 QUESTION = "Who opened the bridge?"
 PASSAGE = "The mayor opened the old bridge on May 3. Rain fell for two days."
@@ -149,18 +149,30 @@ def test_padding_side(processor, side):
 
 
 @pytest.mark.parametrize(
-    ("label", "expected"), [(1, 1), (0, 0), (True, 1), (None, -100), (-100, -100), (np.int64(1), 1)]
+    ("label", "expected"),
+    [
+        *[(value, 0) for value in (0, 0.0, False, "0", "no", np.int64(0), torch.tensor(0))],
+        *[(value, 1) for value in (1, 1.0, True, "1", "yes", np.float32(1), np.bool_(True))],
+        *[(value, -100) for value in (None, "", -100, -100.0)],
+    ],
 )
-def test_answerable_labels(processor, label, expected):
+def test_labels_of_every_kind_become_0_1_or_minus_100(processor, label, expected):
+    found = to_label(label)
+    assert found == expected and type(found) is int
     assert processor(question="", passage="b", answerable=[label])["answerable"] == [expected]
     if label is not None:
         assert processor(question="", passage="b", answerable=label)["answerable"] == expected
 
 
-@pytest.mark.parametrize("label", [2, -1, 0.5, "yes", float("nan")])
-def test_answerable_out_of_range(processor, label):
-    with pytest.raises(ValueError, match="`answerable` has to be 0, 1 or -100"):
-        processor(question="", passage="b", answerable=[label])
+@pytest.mark.parametrize(
+    "label", [2, -1, 0.5, "maybe", "-100", "YES", " ", float("nan"), [1], {}, b"1", np.array([0, 1])]
+)
+def test_other_labels_are_refused_with_their_position(processor, label):
+    with pytest.raises(ValueError, match="^expected a label of 0, 1, 'no' or 'yes' .*, got ") as caught:
+        to_label(label)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="^`answerable` at position 1: expected a label of .*, got "):
+        processor(question="", passage=["a", "b"], answerable=[1, label])
 
 
 @pytest.mark.parametrize("labels", [torch.tensor([1, 0]), np.array([1, 0])])
