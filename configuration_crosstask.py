@@ -5,6 +5,7 @@ import math
 from numbers import Real
 
 from transformers import AutoConfig, PretrainedConfig
+from transformers.activations import ACT2FN
 
 FUSIONS = ("classifier", "gated")
 SUMMARY_LOSS_ON = ("all", "answerable")
@@ -46,6 +47,8 @@ class CrossTaskConfig(PretrainedConfig):
             the original Transformer (Vaswani et al., 2017).
         fusion_dropout (`float`, defaults to 0.1):
             Dropout inside the fusion, between 0 and 1.
+        fusion_activation (`str`, defaults to `"gelu"`):
+            Activation function of the fusion's feed-forward layers, a key of `transformers.activations.ACT2FN`.
         answerability_weight (`float`, defaults to 1.0):
             The weight α of the joint loss `summary_loss + α * answerability_loss`.
         summary_loss_on (`str`, defaults to `"all"`):
@@ -98,6 +101,7 @@ class CrossTaskConfig(PretrainedConfig):
         fusion_dim=None,
         fusion_ffn_dim=None,
         fusion_dropout=0.1,
+        fusion_activation="gelu",
         answerability_weight=1.0,
         summary_loss_on="all",
         prompt=PROMPT,
@@ -142,6 +146,7 @@ class CrossTaskConfig(PretrainedConfig):
         self.fusion_dim = fusion_dim
         self.fusion_ffn_dim = fusion_ffn_dim
         self.fusion_dropout = fusion_dropout
+        self.fusion_activation = fusion_activation
         self.answerability_weight = answerability_weight
         self.summary_loss_on = summary_loss_on
         self.prompt = prompt
@@ -169,6 +174,10 @@ class CrossTaskConfig(PretrainedConfig):
         if not (is_finite(self.fusion_dropout) and 0 <= self.fusion_dropout < 1):
             raise ValueError(
                 f"`fusion_dropout` has to be at least 0 and below 1, got {self.fusion_dropout!r}."
+            )
+        if not isinstance(self.fusion_activation, str) or self.fusion_activation not in ACT2FN:
+            raise ValueError(
+                f"`fusion_activation` has to be one of {', '.join(sorted(ACT2FN))}, got {self.fusion_activation!r}."
             )
         check_weight("answerability_weight", self.answerability_weight)
         if self.question_encoder_updates and not self.share_base:

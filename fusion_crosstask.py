@@ -30,7 +30,7 @@ class AnswerabilityHead(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
         self.fc1 = nn.Linear(dim, config.fusion_ffn_dim)
         self.fc2 = nn.Linear(config.fusion_ffn_dim, dim)
-        self.activation = ACT2FN["gelu"]
+        self.activation = ACT2FN[config.fusion_activation]
         self.layer_norm = nn.LayerNorm(dim)
         self.classifier = nn.Linear(dim, 2)
 
@@ -101,7 +101,7 @@ class GatedCrossAttention(nn.Module):
         self.layer_norm = nn.LayerNorm(summary_dim)
         self.fc1 = nn.Linear(summary_dim, config.fusion_ffn_dim)
         self.fc2 = nn.Linear(config.fusion_ffn_dim, summary_dim)
-        self.activation = ACT2FN["gelu"]
+        self.activation = ACT2FN[config.fusion_activation]
         self.gates = nn.Parameter(torch.zeros(2))  # of the attention and of the feed-forward layer
 
     def question_key_values(self, question_states):

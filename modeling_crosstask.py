@@ -4,6 +4,7 @@ import copy
 import inspect
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -103,7 +104,9 @@ class CrossTaskForConditionalGeneration(
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _no_split_modules = ["CrossAttentionFusion", "GatedCrossAttention"]
+    _no_split_modules = ["AnswerabilityHead", "GatedCrossAttention"]
+    # Attributes that hold the fusion. `gated_cross_attention` is `None` without `fusion="gated"`.
+    fusion_modules = ("answerability_head", "gated_cross_attention")
     # The loss has two normalizers (summary tokens, labelled rows), so one count cannot scale it:
     # `Trainer` is to average over micro-batches itself (`CrossTaskTrainer` counts both).
     accepts_loss_kwargs = False
@@ -229,6 +232,12 @@ class CrossTaskForConditionalGeneration(
             target = os.path.join(save_directory, os.path.basename(source))
             if os.path.realpath(source) != os.path.realpath(target):
                 shutil.copyfile(source, target)
+
+    def fusion_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of the fusion, i.e. of the modules in `fusion_modules` that the model has."""
+        for name in self.fusion_modules:
+            if (module := getattr(self, name)) is not None:
+                yield from module.parameters()
 
     # What generation and `Trainer` ask of any sequence-to-sequence model is the summarizer's.
     def get_encoder(self, *args, **kwargs):

@@ -130,6 +130,8 @@ def test_round_trips(make_part, family, tmp_path):
         ({"fusion_dropout": -0.1}, "`fusion_dropout`"),
         ({"fusion_dropout": "0.1"}, "`fusion_dropout` has to be at least 0 and below 1, got '0.1'"),
         ({"fusion_dropout": float("nan")}, "`fusion_dropout` has to be at least 0 and below 1, got nan"),
+        ({"fusion_activation": "swiglu2"}, "`fusion_activation` has to be one of .*gelu,.* got 'swiglu2'"),
+        ({"fusion_activation": ["gelu"]}, r"`fusion_activation` has to be one of .* got \['gelu'\]"),
         (
             {"answerability_weight": -1},
             "`answerability_weight` has to be a finite number of 0 or more, got -1",

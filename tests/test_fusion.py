@@ -101,6 +101,12 @@ def test_every_weight_takes_part(fusion, inputs):
             assert parameter.grad.abs().sum() > 1e-6, name
 
 
+@pytest.mark.parametrize("module_class", [AnswerabilityHead, GatedCrossAttention])
+def test_the_activation_function_is_configurable(make_config, module_class):
+    module = module_class(make_config("t5", "bert", fusion_activation="relu"), 24, 32)
+    assert isinstance(module.activation, nn.ReLU)
+
+
 @pytest.fixture
 def gate(make_config):
     torch.manual_seed(0)

@@ -24,9 +24,10 @@ from crosstask.utils.recipes import (
 
 STAGE_FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "crosstask"}  # of the run
 # Fields of RunArguments that are arguments of CrossTaskConfig.
-MODEL_KEYS = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout", "share_base")
-MODEL_KEYS += ("answerability_weight", "summary_loss_on", "prompt", "max_source_length")
-SHAPE_KEYS = MODEL_KEYS[:6]  # of them those that make a fusion what it is
+MODEL_KEYS = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout")
+MODEL_KEYS += ("fusion_activation", "share_base", "answerability_weight", "summary_loss_on", "prompt")
+MODEL_KEYS += ("max_source_length",)
+SHAPE_KEYS = MODEL_KEYS[:7]  # of them those that make a fusion what it is
 JOINT_KEYS = ("contrastive_weight", "fusion_learning_rate")  # of StageArguments what only fuse reads
 TRAINABLE = ("decoder_layers",)
 PARTS = ("summarizer", "summarizer_config", "question_answerer", "question_answerer_config")
@@ -75,6 +76,10 @@ class RunArguments:
         default=None, metadata={"help": "Width of its feed-forward layer; 4 x fusion_dim where not given."}
     )
     fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout in the fusion."})
+    fusion_activation: str = field(
+        default="gelu",
+        metadata={"help": "Activation function of the fusion, as transformers names it: gelu, relu, silu, ..."},
+    )
     share_base: bool = field(
         default=False,
         metadata={
