@@ -19,8 +19,8 @@ from crosstask.data.briefs import generate
 quickstart, adapted = map(Path, sys.argv[1:])
 seconds = sum(stage["seconds"] for stage in json.loads((adapted / "history.json").read_text()).values())
 system = json.loads((adapted / "metrics.json").read_text())["systems"]["cross-task"]
-print(f"answer recall on farms {system['answer recall']:.3f}, after {seconds:.0f} s of training")
-assert system["answer recall"] >= 0.9, system
+print(f"answer recall on farms {system['answer_recall']:.3f}, after {seconds:.0f} s of training")
+assert system["answer_recall"] >= 0.9, system
 
 model = CrossTaskForConditionalGeneration.from_pretrained(quickstart / "crosstask")
 processor = CrossTaskProcessor.from_pretrained(quickstart / "crosstask")

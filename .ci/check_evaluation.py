@@ -7,7 +7,7 @@ from pathlib import Path
 folder = Path(sys.argv[1])
 systems = json.loads((folder / "results.json").read_text())["systems"]
 means = {name: {key: m["mean"] for key, m in found["metrics"].items()} for name, found in systems.items()}
-recall = {name: metrics["answer recall"] for name, metrics in means.items()}
+recall = {name: metrics["answer_recall"] for name, metrics in means.items()}
 assert recall["questions swapped"] < recall["cross-task"] / 2, recall
 assert all(metrics["bertscore"] is not None for metrics in means.values()), means
 assert (folder / "report.html").stat().st_size > 100_000

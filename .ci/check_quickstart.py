@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 systems = json.loads(Path(sys.argv[1], "metrics.json").read_text())["systems"]
-recall = {name: scores["answer recall"] for name, scores in systems.items()}
-auroc = systems["cross-task"]["answerability auroc"]
+recall = {name: scores["answer_recall"] for name, scores in systems.items()}
+auroc = systems["cross-task"]["answerability_auroc"]
 assert recall["cross-task"] >= 0.95, recall
 assert recall["summarizer alone"] <= recall["cross-task"] - 0.2, recall
 assert auroc >= 0.97, auroc

@@ -47,7 +47,7 @@ assert isinstance(published.features["answerable"], ClassLabel) and published["i
 answered = [row for row in zip(theirs["summary"][:], published["answer"][:], strict=True) if row[1]]
 recall = evaluate.load("alice/answer_recall")
 found = recall.compute(predictions=[s for s, _ in answered], references=[a for _, a in answered])
-stored = [value for value in theirs["answer recall"] if value is not None]
+stored = [value for value in theirs["answer_recall"] if value is not None]
 assert abs(found["answer_recall"] - sum(stored) / len(stored)) < 1e-9, found
 
 # Bob's adapter on alice's model gives what his merged model gives.

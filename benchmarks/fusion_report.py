@@ -87,7 +87,7 @@ def main():
         "of the steps. Contrastive, whole passages: see below. " + DIFFERENCE,
         "## Contrastive loss among the rows, N = 200",
         "From a second training of the parts, whose summarizer alone has an answer recall of "
-        f"{contrastive[ALONE, 0][0]['test']['answer recall']:.3f}. " + machines(contrastive),
+        f"{contrastive[ALONE, 0][0]['test']['answer_recall']:.3f}. " + machines(contrastive),
         variants(contrastive, [name for name, rows in contrastive if rows == 200]),
         "Contrastive: the loss has -log sigmoid(log p(summary | question) - log p(summary | another question "
         "on the passage)) too, times the weight; the other questions, not their summaries, are all that the "
@@ -135,7 +135,7 @@ def rates(runs):
 def row_of(seeds):
     """The cells of a system at one N."""
     lines = seeds.values()
-    places = [(kind, "answer recall") for kind in ("test", "beams", "reranked", "zeroed")]
+    places = [(kind, "answer_recall") for kind in ("test", "beams", "reranked", "zeroed")]
     places += [("test", "rougeL"), ("judgement", "auroc"), ("judgement", "ece")]
     return [
         str(len(seeds)),
@@ -169,7 +169,7 @@ def variants(runs, names):
         base = runs.get((name.rpartition(", ")[0], 200), {})
         differences = [
             [
-                line[kind]["answer recall"] - base[seed][kind]["answer recall"]
+                line[kind]["answer_recall"] - base[seed][kind]["answer_recall"]
                 for seed, line in seeds.items()
                 if kind in line and seed in base
             ]
@@ -208,7 +208,7 @@ def guidance(lines):
                     head,
                     kind,
                     str(len(found)),
-                    cell([line[kind]["answer recall"] for line in found]),
+                    cell([line[kind]["answer_recall"] for line in found]),
                     cell([line[kind]["rougeL"] for line in found]),
                     f"{fmean(line[kind]['time'] for line in found):.2f}",
                 ]
@@ -226,7 +226,7 @@ def draw(runs, sizes, alone):
     for system, kind, label, style in LINES:
         at = [rows for rows in sizes if (system, rows) in runs]
         values = [
-            [line[kind]["answer recall"] for line in runs[system, rows].values() if kind in line]
+            [line[kind]["answer_recall"] for line in runs[system, rows].values() if kind in line]
             for rows in at
         ]
         axes.errorbar(
@@ -237,7 +237,7 @@ def draw(runs, sizes, alone):
             capsize=3,
             **{"markersize": 5, "linewidth": 1.6} | style,
         )
-    recall = alone["test"]["answer recall"]
+    recall = alone["test"]["answer_recall"]
     axes.axhline(
         recall, color="#777777", linewidth=1.2, linestyle=":", label="summarizer, not trained further"
     )

@@ -29,7 +29,7 @@ from transformers.utils import logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer, read_rows
 from crosstask.data.answers import answer_recall_rows, mean
-from crosstask.data.collator import ROW_INDEX, Contrasts, CrossTaskCollator
+from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator
 from crosstask.eval.scoring.calibration import answerability_figures
 from crosstask.eval.scoring.rows import rouge_rows
 
@@ -139,7 +139,7 @@ class Study:
             tried[str(rate)] = None
             if len(rates) > 1:
                 tried[str(rate)] = written(model, self.processor, self.data["validation"].to_list())[1][
-                    "answer recall"
+                    "answer_recall"
                 ]
             if best is None or tried[str(rate)] > tried[str(best[0])]:
                 best = rate, model, gates
@@ -149,7 +149,7 @@ class Study:
         model.save_pretrained(made)
         self.processor.save_pretrained(made)
         facts = {"learning rate": rate} | ({"gates": gates} if gates else {})
-        facts |= {"validation answer recall": tried} if len(rates) > 1 else {}
+        facts |= {"validation_answer_recall": tried} if len(rates) > 1 else {}
         (made / "training.json").write_text(json.dumps(facts), encoding="utf-8")
         try:
             made.rename(folder)
@@ -241,7 +241,7 @@ class Study:
         texts = ({name: row[name] for name in ("question", "passage")} for row in others)
         encoded = [*encoded, *(dict(self.processor(**each)) for each in texts)]
         for index, row in enumerate(encoded):
-            row[ROW_INDEX] = index
+            row[ROW_INDEX_COLUMN] = index
         rows = {name: [row[name] for row in (*train, *others)] for name in ("passage", "question", "summary")}
         return Contrasts(rows, encoded, seed)
 
@@ -325,7 +325,7 @@ def figures(summaries, rows):
     recalls = answer_recall_rows([summaries[i] for i in answered], [rows[i]["answer"] for i in answered])
     rouge = rouge_rows([summaries[i] for i in wanted], [rows[i]["summary"] for i in wanted])
     return {
-        "answer recall": round(mean(recalls), 4),
+        "answer_recall": round(mean(recalls), 4),
         "rougeL": round(mean(rouge["rougeL"]), 4),
         "words": round(mean([len(summary.split()) for summary in summaries]), 2),
     }

@@ -270,9 +270,9 @@ def adapted(arguments, root, method, rate):
     system = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["systems"]["cross-task"]
     return {
         "validation loss": next(each["eval_loss"] for each in log["fuse"]["log"] if "eval_loss" in each),
-        "answer recall": system["answer recall"],
+        "answer_recall": system["answer_recall"],
         "rougeL": system["rougeL"],
-        "auroc": system["answerability auroc"],
+        "auroc": system["answerability_auroc"],
         "training s": sum(stage["seconds"] for stage in log.values()),
     }
 
@@ -301,7 +301,7 @@ def table(found):
                 print(f"| load and generate: {name} | {line['peak GB']:.2f} GB | {ratio:.2f} |")
     for method in METHODS:
         if line := found.get(("quality", "quickstart", method)):
-            scores = f"{line['answer recall']:.3f} | {line['rougeL']:.3f} | {line['auroc']:.3f}"
+            scores = f"{line['answer_recall']:.3f} | {line['rougeL']:.3f} | {line['auroc']:.3f}"
             print(f"| {method} | {line['learning rate']:g} | {scores} |")
 
 

@@ -202,8 +202,8 @@ def score(rows, written, *, bertscore=None, judge=None):
     # All systems at once, so that a text pair that several of them have is scored once.
     names, texts = list(written), [text for outputs in written.values() for text in outputs.summaries]
     scores = rouge_rows(texts, references * len(names))
-    scores["answer recall"] = answer_recall_rows(texts, answers * len(names))
-    scores["answer exact"] = answer_exact_rows(texts, answers * len(names))
+    scores["answer_recall"] = answer_recall_rows(texts, answers * len(names))
+    scores["answer_exact"] = answer_exact_rows(texts, answers * len(names))
     if judge:
         scores["entailment"] = entailment_rows(judge, texts, questions * len(names), answers * len(names))
     else:

@@ -354,7 +354,7 @@ def _recipe(run):
 
 
 def _limits(run):
-    recall = {result["metric"]: result["value"] for result in run.metrics["results"]}.get("answer recall")
+    recall = {result["metric"]: result["value"] for result in run.metrics["results"]}.get("answer_recall")
     missed = "" if recall is None else f" Here {1 - recall:.1%} of the answers' words were missing."
     toy = any(table["data"] == "briefs" for table in _stages(run.values).values())
     lines = [

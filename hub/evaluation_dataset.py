@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from crosstask.data.builder.card import size_category
 from crosstask.data.schema import FEATURES
-from crosstask.eval.report.results import number
+from crosstask.eval.report.results import format_name, number
 from crosstask.eval.run import references_of
 from crosstask.utils.errors import DataError
 from crosstask.utils.files import write_text
@@ -178,7 +178,7 @@ def _figures(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
         f"{100 * bootstrap['level']:g}% intervals ({bootstrap['resamples']:,} bootstrap resamples of the "
         f"passages, seed {bootstrap['seed']}); `results.json` has every digit.",
         "",
-        *_table(["system", *metrics], means),
+        *_table(["system", *map(format_name, metrics)], means),
     ]
     if figures:
         values = [
@@ -187,7 +187,7 @@ def _figures(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
             if systems[system]["figures"]
         ]
         lines += ["", "Does it know whether the row's own reference carries the answer?", ""]
-        lines += _table(["system", *figures], values)
+        lines += _table(["system", *map(format_name, figures)], values)
     return lines
 
 

@@ -34,8 +34,8 @@ def test_the_run_folder_has_what_the_design_says(trained_run):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert list(metrics["systems"]) == ["lead-3", "summarizer alone", "cross-task"]
     assert json.loads((folder / "results.json").read_text())["order"] == list(metrics["systems"])
-    assert {"rouge1", "rouge2", "rougeL", "answer recall"} <= metrics["systems"]["lead-3"].keys()
-    assert 0 <= metrics["systems"]["cross-task"]["answerability auroc"] <= 1
+    assert {"rouge1", "rouge2", "rougeL", "answer_recall"} <= metrics["systems"]["lead-3"].keys()
+    assert 0 <= metrics["systems"]["cross-task"]["answerability_auroc"] <= 1
     for path in (folder / "crosstask").iterdir():
         assert str(folder).encode() not in path.read_bytes(), f"{path.name} names a folder of this machine"
 
@@ -114,7 +114,7 @@ def test_the_recipe_for_xsum_runs_on_files_of_its_columns(trained_run, tmp_path)
     folder = tmp_path / "run"
     assert (folder / "adapter" / "adapter_model.safetensors").exists()
     metrics = json.loads((folder / "metrics.json").read_text())["systems"]["cross-task"]
-    assert metrics["rougeL"] >= 0 and metrics["answerability auroc"] is None
+    assert metrics["rougeL"] >= 0 and metrics["answerability_auroc"] is None
     log = json.loads((folder / "history.json").read_text())["fuse"]["log"]
     assert all(line["answerability_loss"] == 0 for line in log if "loss" in line)
     assert all(line["summary_loss"] > 0 for line in log if "loss" in line)

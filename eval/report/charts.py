@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from crosstask.eval.report.results import Evaluation
+from crosstask.eval.report.results import Evaluation, format_name
 from crosstask.eval.scoring.bootstrap import Estimate, intervals
 from crosstask.utils.plots import COLORS, new_figure
 
@@ -48,7 +48,7 @@ def score_distribution(evaluation: Evaluation, metric: str) -> Figure:
         axes.set_xlim(low, high)
     axes.set_yticks(range(len(names)), map(_label, names))
     axes.set_ylim(len(names) - 0.5, -0.5)  # the first system is on top
-    axes.set_xlabel(metric.replace("_", " "))
+    axes.set_xlabel(format_name(metric))
     return figure
 
 
@@ -111,7 +111,7 @@ def score_against_length(evaluation: Evaluation, metric: str) -> Figure:
             **{"xerr": _error(x), "yerr": _error(y), "label": _label(name)},
             **{"fmt": marker, "color": color, "capsize": 2, "linewidth": 1, "clip_on": False},
         )
-    axes.set(xlabel="words in the summary, mean", ylabel=f"{metric.replace('_', ' ')}, mean")
+    axes.set(xlabel="words in the summary, mean", ylabel=f"{format_name(metric)}, mean")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     if axes.get_legend_handles_labels()[0]:

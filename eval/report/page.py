@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from crosstask.data.answers import normalize_answer
 from crosstask.eval.report.charts import reliability_diagram, score_against_length, score_distribution
 from crosstask.eval.report.learning_curve import learning_curve
-from crosstask.eval.report.results import SIGNIFICANT, Evaluation, number
+from crosstask.eval.report.results import SIGNIFICANT, Evaluation, format_name, number
 from crosstask.utils.files import write_text
 
 EXAMPLES = 20
@@ -52,7 +52,7 @@ def write_html(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["named"] = _named
+    environment.filters["named"] = format_name
     page = environment.get_template("report.html.jinja").render(
         evaluation=evaluation,
         passages=len(set(evaluation.passages)),
@@ -68,7 +68,7 @@ def write_html(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
         charts=_charts(evaluation),
         curve=_curve(evaluation),
         examples=_examples(evaluation),
-        made={_named(key): _plain(value) for key, value in evaluation.made.items()},
+        made={format_name(key): _plain(value) for key, value in evaluation.made.items()},
         number=number,
     )
     write_text(path, page)
@@ -132,16 +132,14 @@ def _charts(evaluation: Evaluation) -> list[dict[str, str]]:
     def add(figure: Figure, caption: str, text: str) -> None:
         charts.append({"source": _data_uri(figure), "caption": caption, "text": text})
 
-    recall = next(
-        (metric for metric in evaluation.metrics if _named(metric).startswith("answer recall")), None
-    )
+    recall = next((metric for metric in evaluation.metrics if metric == "answer_recall"), None)
     if recall and evaluation.values(recall):
         values = _spoken(evaluation, recall)
         add(
             score_against_length(evaluation, recall),
             "Does a system carry more answers, or is it only longer? Answer recall against length, with "
             "intervals.",
-            f"Mean {_named(recall)} against the mean number of words of each system. {values}",
+            f"Mean {format_name(recall)} against the mean number of words of each system. {values}",
         )
     judges = [name for name, system in evaluation.systems.items() if system.reliability]
     if judges:
@@ -155,9 +153,9 @@ def _charts(evaluation: Evaluation) -> list[dict[str, str]]:
         if evaluation.values(metric):
             add(
                 score_distribution(evaluation, metric),
-                f"{_named(metric)}: where the rows lie, darker where there are more; the diamond is the mean "
+                f"{format_name(metric)}: where the rows lie, darker where there are more; the diamond is the mean "
                 "with its interval.",
-                f"Distribution of {_named(metric)} by system. {_spoken(evaluation, metric)}",
+                f"Distribution of {format_name(metric)} by system. {_spoken(evaluation, metric)}",
             )
     return charts
 
@@ -216,10 +214,6 @@ def _example(evaluation: Evaluation, index: int) -> dict[str, Any]:
 def _digest(row: Mapping[str, Any]) -> bytes:
     text = json.dumps([row[key] for key in ("passage", "question", "answer", "summary")])
     return blake2b(text.encode(), digest_size=16).digest()
-
-
-def _named(key: str) -> str:
-    return key.replace("_", " ")
 
 
 def _plain(value: Any) -> str:

@@ -229,14 +229,17 @@ def show(evaluation: Evaluation) -> str:
     """
     metrics, lines = evaluation.metrics, []
     while metrics:
-        text = table({name: _cells(evaluation, name, metrics) for name in evaluation.systems})
+        cells = {name: _cells(evaluation, name, metrics) for name in evaluation.systems}
+        text = table(
+            {name: {format_name(key): cell for key, cell in row.items()} for name, row in cells.items()}
+        )
         if len(metrics) == 1 or max(map(len, text.splitlines())) <= WIDTH:
             lines.append(text)
             break
         metrics = metrics[:-1]
     if evaluation.figures:
         judges = {
-            name: {metric: _figure(evaluation, name, metric) for metric in evaluation.figures}
+            name: {format_name(metric): _figure(evaluation, name, metric) for metric in evaluation.figures}
             for name, system in evaluation.systems.items()
             if system.figures
         }
@@ -244,7 +247,7 @@ def show(evaluation: Evaluation) -> str:
     passages = len(set(evaluation.passages))
     lines += ["", f"{len(evaluation.rows):,} rows on {passages:,} passages.", *_legend(evaluation)]
     if left_out := evaluation.metrics[len(metrics) :]:
-        lines.append(f"Not shown for want of room: {', '.join(left_out)}.")
+        lines.append(f"Not shown for want of room: {', '.join(map(format_name, left_out))}.")
     return "\n".join([*lines, *(f"Note: {note}" for note in evaluation.notes)]).strip("\n")
 
 
@@ -252,7 +255,7 @@ def means(evaluation: Evaluation) -> dict[str, dict[str, float | None]]:
     """The mean of each metric, and each figure, by system."""
     return {
         name: {metric: evaluation.estimates[name][metric].mean for metric in result.scores}
-        | {f"answerability {figure}": value for figure, value in result.figures.items()}
+        | {f"answerability_{figure}": value for figure, value in result.figures.items()}
         for name, result in evaluation.systems.items()
     }
 
@@ -304,7 +307,7 @@ def eval_results(
             dataset_split=split,
             dataset_revision=revision,
             metric_type=result["metric"],
-            metric_name=result["metric"].replace("_", " "),
+            metric_name=format_name(result["metric"]),
             metric_value=result["value"],
             metric_args=None
             if result["low"] is None
@@ -346,6 +349,11 @@ def eval_results_yaml(
         for result in results
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+
+
+def format_name(key: str) -> str:
+    """Return the name of a metric or setting with spaces in place of underscores."""
+    return key.replace("_", " ")
 
 
 def number(value: float | None, digits: int = 3) -> str:

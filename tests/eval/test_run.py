@@ -87,7 +87,7 @@ def test_references_are_those_of_the_question_that_carry_its_answer():
     ]
     results, _ = score(rows, {"loud": Outputs(["the dog ran"] * 3)})
     assert results["loud"].scores["rouge1"] == [1.0, 1.0, None]
-    assert results["loud"].scores["answer recall"] == [0.0] * 3
+    assert results["loud"].scores["answer_recall"] == [0.0] * 3
 
 
 def test_probabilities_become_figures(rows):
