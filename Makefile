@@ -1,0 +1,16 @@
+.PHONY: test style ci notebook
+
+test:
+	pytest -n auto --dist loadfile
+
+style:
+	ruff check --fix .
+	ruff format .
+	typos
+	.ci/check_types
+
+ci:
+	.ci/run
+
+notebook:
+	jupytext --to notebook --execute --output examples/walkthrough.ipynb examples/walkthrough.py
