@@ -162,3 +162,20 @@ def test_shared_vocabulary(make_part):
     assert CrossTaskConfig(make_part("t5"), make_part("bert"), fusion_num_heads=4).shares_vocabulary
     config = CrossTaskConfig(make_part("t5"), make_part("bert", vocab_size=50), fusion_num_heads=4)
     assert not config.shares_vocabulary
+
+
+def test_checkpoints_of_a_newer_format_are_refused(tmp_path):
+    CrossTaskConfig().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("format_version") == 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    CrossTaskConfig.from_pretrained(tmp_path)  # the first checkpoints had no version
+    (tmp_path / "config.json").write_text(json.dumps(config | {"format_version": 2}))
+    with pytest.raises(ValueError, match="of format version 2, and this crosstask reads 1: upgrade it, or"):
+        CrossTaskConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["2", None, 0, True, 1.5])
+def test_the_format_version_is_an_integer(version):
+    with pytest.raises(ValueError, match="`format_version` has to be an integer from 1, got"):
+        CrossTaskConfig(format_version=version)

@@ -1,11 +1,19 @@
 """The fusion: the formulas of both its modules, their masks and gates."""
 
+import copy
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from crosstask.fusion_crosstask import AnswerabilityHead, GatedCrossAttention
+from crosstask.fusion_crosstask import (
+    AnswerabilityHead,
+    GatedCrossAttention,
+    capture_input,
+    capture_output,
+)
 
 
 @pytest.fixture
@@ -198,3 +206,32 @@ def test_the_gates_hooks_see_every_use(gate, inputs):
     assert len(calls) == 1
     gate(states, memory, mask)
     assert len(calls) == 2
+
+
+def test_capture_hooks_work_only_within_their_context():
+    linear = nn.Linear(3, 4)
+    states = torch.randn(2, 5, 3)
+    expected = linear(states)
+    with capture_input(linear, pass_on=1, change=lambda states: states + 1) as inputs:
+        output = linear(states)
+    assert torch.equal(output, F.linear(states + 1, *linear.parameters())[:, :1])
+    assert len(inputs) == 1 and torch.equal(inputs[0], states + 1)
+    with capture_output(linear) as outputs, pytest.raises(RuntimeError):
+        linear(torch.randn(2, 7))
+    # The hooks stay, here and in a copy, but do nothing.
+    for module in (linear, copy.deepcopy(linear)):
+        assert torch.equal(module(states), expected)
+    assert len(inputs) == 1 and outputs == []
+
+
+def test_capture_hooks_work_only_in_their_thread():
+    linear = nn.Linear(3, 4)
+    states = torch.randn(2, 3)
+    expected, other_outputs = linear(states), []
+    with capture_input(linear, change=torch.zeros_like) as inputs, capture_output(linear) as outputs:
+        thread = threading.Thread(target=lambda: other_outputs.append(linear(states)))
+        thread.start()
+        thread.join()
+        assert torch.equal(other_outputs[0], expected) and inputs == outputs == []
+        assert torch.equal(linear(states)[0], linear.bias)
+    assert len(inputs) == len(outputs) == 1

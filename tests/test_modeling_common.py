@@ -181,7 +181,6 @@ def test_weights_missing_or_left_over_in_a_checkpoint(make_model, make_inputs, t
         tmp_path / "model.safetensors",
         metadata={"format": "pt"},
     )
-    (tmp_path / "model.safetensors.sha256").unlink()
     root = logging.getLogger("transformers")
     transformers_logging.enable_propagation()
     try:
