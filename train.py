@@ -1,30 +1,37 @@
-"""Train a cross-task model: `python train.py CONFIG.yaml [--key value ...]`, or `crosstask-train`.
-
-Three stages, each a folder of the run, each skipped where finished and resumed where interrupted:
-
-    summarize   a summarizer learns summaries of passages          -> summarizer/
-    answer      a question answerer learns answers from passages   -> question_answerer/
-    fuse        both, joined by the fusion, learn question-prompted
-                summaries and whether a summary carries the answer -> crosstask/
 """
+Train a cross-task model: `python train.py CONFIG.yaml [--key value ...]`, or `crosstask-train`.
+
+A run has up to three stages. Each saves its model to a folder of the run; a finished stage is skipped, and an
+interrupted one is resumed.
+
+    summarize   train a summarizer on passages and their summaries     -> summarizer/
+    answer      train a question answerer on passages with questions   -> question_answerer/
+    fuse        fuse the two, and train the result on question-prompted
+                summaries and on whether they carry the answer         -> crosstask/
+"""
+
+from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from accelerate import PartialState
 
 from crosstask.data.schema import STAGES
 from crosstask.hub.cards import write_card
 from crosstask.hub.publish import prepare_push, push
-from crosstask.training.arguments import RunArguments, StageArguments, read_recipe
-from crosstask.training.evaluation import evaluate, show
-from crosstask.training.stages import Stage, _say
+from crosstask.training.arguments import Recipe, RunArguments, StageArguments, read_recipe
+from crosstask.training.evaluation import evaluate, print_results
+from crosstask.training.record import describe_environment
+from crosstask.training.stages import Stage, print_once
 from crosstask.training.trainer import NonFiniteLossError
 from crosstask.utils.errors import ConfigError, DataError, HubError
-from crosstask.utils.recipes import claim_folder, lock_folder
+from crosstask.utils.output_folder import claim_folder, lock_folder
+from crosstask.utils.recipes import make_parser
 
-USER_ERRORS = (ConfigError, DataError, HubError, NonFiniteLossError)
-# Keys that change what a run shows or how fast it is, not what it learns: free to differ on a restart.
+# Keys that may change when a run is started again: they change what it shows and how fast it is, but not what
+# it learns.
 FREE_KEYS = {
     "dataloader_num_workers",
     "dataloader_persistent_workers",
@@ -46,32 +53,46 @@ FREE_KEYS = {
 }
 
 
-def main(argv=None):
-    """Entry point; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
-    parser = argparse.ArgumentParser(
-        prog="crosstask-train",
-        description="Train a cross-task model from a recipe.",
-        epilog="Any key of the recipe can be given as --key value, or --STAGE.key value for one stage "
-        f"({', '.join(STAGES)}): those of RunArguments ({_key_list(RunArguments)}), of StageArguments "
-        f"({_key_list(StageArguments)}), and all of transformers' Seq2SeqTrainingArguments.",
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
+    parser = make_parser(
+        "crosstask-train",
+        "Train a cross-task model from a recipe.",
+        RunArguments,
+        StageArguments,
+        note=", or with --STAGE.key value for one stage\n"
+        f"({', '.join(STAGES)}). The keys are all of transformers' Seq2SeqTrainingArguments, and",
     )
-    parser.add_argument("config", help="the recipe, a YAML file; see configs/")
-    arguments, overrides = parser.parse_known_args(argv)
+    parser.add_argument(
+        "--env",
+        action=PrintEnvironment,
+        nargs=0,
+        help="print the versions and the hardware that a bug report should contain, and exit",
+    )
+    options, flags = parser.parse_known_args(argv)
     try:
-        run(read_recipe(arguments.config, overrides))
-    except USER_ERRORS as error:
+        run(read_recipe(options.config, flags))
+    except (ConfigError, DataError, HubError, NonFiniteLossError) as error:
         sys.exit(f"crosstask-train: error: {error}")
 
 
-def _key_list(kind):
-    return ", ".join(kind.__dataclass_fields__)
+class PrintEnvironment(argparse.Action):
+    """Print versions and hardware, and exit. An action, so that no recipe is required beside it."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        environment = describe_environment()
+        for name, version in environment["versions"].items():
+            print(f"{name}: {version or 'not installed'}")
+        print(f"commit: {environment['commit'] or 'not a git checkout'}")
+        print(f"hardware: {environment['hardware']}")
+        parser.exit()
 
 
-def run(recipe):
-    """Train what is not trained yet, evaluate, and show the result. Takes a [`Recipe`]."""
+def run(recipe: Recipe) -> None:
+    """Train the stages that are not finished, evaluate the model, and show the result."""
     folder = recipe.output_dir
-    for stage in recipe.stages.values():
-        stage.training.device  # noqa: B018  (transformers joins the group of processes when asked for it)
+    for stage_recipe in recipe.stages.values():
+        stage_recipe.training.device  # noqa: B018  (its first use joins the group of processes)
     state = PartialState()
     if state.is_main_process:
         lock = lock_folder(folder)
@@ -80,7 +101,7 @@ def run(recipe):
         if recipe.run.push_to_hub and state.is_main_process:
             prepare_push(recipe)
         state.wait_for_everyone()
-        stages = []
+        stages: list[Stage] = []
         stages += [Stage(name, recipe, stages) for name in recipe.stages]
         for stage in stages:
             stage.check_data()
@@ -88,13 +109,13 @@ def run(recipe):
         state.wait_for_everyone()
         if state.is_main_process:
             if not trained:
-                _say(f"Nothing to train: all stages in {folder} are finished.")
+                print_once(f"Nothing to train: all stages in {folder} are finished.")
             if trained or not (folder / "metrics.json").exists():
                 evaluate(recipe)
                 write_card(folder)
-            show(recipe)
+            print_results(recipe)
             if recipe.run.push_to_hub:
-                _say(f"\nPublished: {push(recipe)}")
+                print_once(f"\nPublished: {push(recipe)}")
         state.wait_for_everyone()
     finally:
         if state.is_main_process:

@@ -24,15 +24,8 @@ from crosstask.data.builder.judge import check_template
 from crosstask.data.builder.normalize import Normalization
 from crosstask.data.builder.shards import count, read_into_shards
 from crosstask.utils.errors import ConfigError, DataError
-from crosstask.utils.recipes import (
-    check_minimum,
-    claim_folder,
-    command_line,
-    lock_folder,
-    parse,
-    parse_mapping,
-    read_values,
-)
+from crosstask.utils.output_folder import claim_folder, lock_folder
+from crosstask.utils.recipes import check_minimum, make_arguments, make_parser, read_values
 
 MODES = ("passage", "question")
 ENGINES = ("local", "ray")
@@ -49,16 +42,16 @@ class BuildArguments:
     data_config_name: str | None = field(
         default=None, metadata={"help": "Configuration of a Hub data set, such as 3.0.0."}
     )
-    data_columns: str | None = field(
+    data_columns: dict | None = field(
         default=None, metadata={"help": "Mapping of row columns to the data's own: {passage: article}."}
     )
-    data_options: str | None = field(
+    data_options: dict | None = field(
         default=None, metadata={"help": "Mapping of options of the embedded briefs: passages, seed, ..."}
     )
     extractive: bool = field(
         default=False, metadata={"help": "Reject rows whose answer is not in their passage."}
     )
-    normalize: str | None = field(
+    normalize: dict | None = field(
         default=None,
         metadata={"help": "Mapping of the fields of crosstask.data.builder.normalize.Normalization."},
     )
@@ -110,9 +103,7 @@ class BuildArguments:
     dry_run: bool = field(default=False, metadata={"help": "Say what would be done, and stop."})
 
     def __post_init__(self):
-        self.data_columns = parse_mapping(self.data_columns, "data_columns")
-        self.data_options = parse_mapping(self.data_options, "data_options")
-        self.normalize = Normalization.from_mapping(parse_mapping(self.normalize, "normalize"))
+        self.normalize = Normalization.from_mapping(self.normalize)
         for name, known in (("mode", MODES), ("engine", ENGINES)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
@@ -134,7 +125,7 @@ class BuildArguments:
 
 def main(argv=None):
     """Entry point; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
-    parser = command_line("crosstask-build", "Make a cross-task data set from a recipe.", BuildArguments)
+    parser = make_parser("crosstask-build", "Make a cross-task data set from a recipe.", BuildArguments)
     given, overrides = parser.parse_known_args(argv)
     try:
         run(*read_build_recipe(given.config, overrides))
@@ -156,12 +147,11 @@ def read_build_recipe(path, overrides=()):
     Raises:
         ConfigError: one sentence with the file, the key and what was expected.
     """
-    needed = {"data": str, "output_dir": str}
-    values = read_values(path, overrides, BuildArguments, needed)
+    values = read_values(path, overrides, BuildArguments)
     for name in ("teacher", "judge"):
-        if name in values and values[name] is None:  # YAML's null and no value mean the same to a parser
+        if name in values and values[name] is None:  # null would mean the default
             values[name] = "none"
-    return parse(BuildArguments, values, path), values
+    return make_arguments(BuildArguments, values, path), values
 
 
 def run(arguments, values):

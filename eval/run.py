@@ -35,7 +35,7 @@ from crosstask.eval.systems import make_system
 from crosstask.eval.systems.base import Generative, Outputs
 from crosstask.utils.errors import ConfigError, DataError
 from crosstask.utils.files import write_text
-from crosstask.utils.recipes import check_minimum, command_line, parse, parse_mapping, read_values
+from crosstask.utils.recipes import check_minimum, make_arguments, make_parser, read_values
 
 
 @dataclass
@@ -44,17 +44,16 @@ class EvalArguments:
 
     data: str = field(metadata={"help": "Rows: briefs, aclsum, a file or folder, or a Hub id."})
     output_dir: str = field(metadata={"help": "The folder of the report."})
-    systems: list[str] = field(
-        default_factory=list,
-        metadata={"help": "What to compare: names such as lead-3, or mappings with kind."},
+    systems: list[str | dict] = field(
+        metadata={"help": "What to compare: names such as lead-3, or mappings with kind."}
     )
     data_config_name: str | None = field(
         default=None, metadata={"help": "Configuration of a Hub data set, such as 3.0.0."}
     )
-    data_columns: str | None = field(
+    data_columns: dict | None = field(
         default=None, metadata={"help": "Mapping of row columns to the data's own: {passage: article}."}
     )
-    data_options: str | None = field(
+    data_options: dict | None = field(
         default=None, metadata={"help": "Mapping of options of the embedded briefs: passages, seed, ..."}
     )
     split: str = field(default="test", metadata={"help": "Split to evaluate on, or all."})
@@ -83,15 +82,15 @@ class EvalArguments:
     title: str | None = field(default=None, metadata={"help": "Of the report; the data's name if none."})
 
     def __post_init__(self):
-        self.data_columns = parse_mapping(self.data_columns, "data_columns")
-        self.data_options = parse_mapping(self.data_options, "data_options")
+        if not self.systems:
+            raise ConfigError("systems: expected at least one")
         check_minimum(1, self, "rows", "batch_size", "resamples", "bertscore_layer")
         check_template(self.hypothesis)
 
 
 def main(argv=None):
     """Entry point; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
-    parser = command_line("crosstask-eval", "Compare systems on the rows of a data set.", EvalArguments)
+    parser = make_parser("crosstask-eval", "Compare systems on the rows of a data set.", EvalArguments)
     given, overrides = parser.parse_known_args(argv)
     try:
         folder = Path(run(read_eval_recipe(given.config, overrides)))
@@ -111,14 +110,8 @@ def read_eval_recipe(path, overrides=()):
     Raises:
         ConfigError: one sentence with the file, the key and what was expected.
     """
-    needed = {"data": str, "output_dir": str, "systems": list}
-    values = read_values(path, overrides, EvalArguments, needed)
-    if not values["systems"]:
-        raise ConfigError(f"{path}: systems: expected at least one")
-    systems = values.pop("systems")  # some are mappings, which the parser would take for text
-    arguments = parse(EvalArguments, values, path)
-    arguments.systems = systems
-    return arguments
+    values = read_values(path, overrides, EvalArguments)
+    return make_arguments(EvalArguments, values, path)
 
 
 def run(arguments):

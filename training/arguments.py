@@ -1,8 +1,12 @@
-"""What a training recipe may say: dataclasses, read from one YAML file and from flags alike."""
+"""Define the keys of a training recipe, and read them from a YAML file and from command-line flags."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
@@ -11,219 +15,276 @@ from crosstask.data.schema import STAGES
 from crosstask.training.tuning import QUANTIZATIONS, make_adapter_config, make_quantization_config
 from crosstask.utils.errors import ConfigError
 from crosstask.utils.recipes import (
-    TOKENS,
-    as_mapping,
+    COMMAND_LINE,
     check_keys,
+    check_mapping,
     check_minimum,
-    get_field_names,
-    parse,
-    parse_mapping,
+    convert_values,
+    get_field_types,
+    make_arguments,
     read_flags,
     read_yaml,
 )
 
-STAGE_FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "crosstask"}  # of the run
+# The folder of the run that each stage saves its model to.
+STAGE_FOLDERS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "crosstask"}
+# Fields of RunArguments that set the architecture of the fusion: a trained model keeps its own.
+SHAPE_KEYS = (
+    "fusion",
+    "fusion_num_heads",
+    "fusion_dim",
+    "fusion_ffn_dim",
+    "fusion_dropout",
+    "fusion_activation",
+    "share_base",
+)
 # Fields of RunArguments that are arguments of CrossTaskConfig.
-MODEL_KEYS = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "fusion_dropout")
-MODEL_KEYS += ("fusion_activation", "share_base", "answerability_weight", "summary_loss_on", "prompt")
-MODEL_KEYS += ("max_source_length",)
-SHAPE_KEYS = MODEL_KEYS[:7]  # of them those that make a fusion what it is
-JOINT_KEYS = ("contrastive_weight", "fusion_learning_rate")  # of StageArguments what only fuse reads
-TRAINABLE = ("decoder_layers",)
-PARTS = ("summarizer", "summarizer_config", "question_answerer", "question_answerer_config")
+MODEL_KEYS = (*SHAPE_KEYS, "answerability_weight", "summary_loss_on", "prompt", "max_source_length")
+# Fields of RunArguments that choose the two models to start from.
+PART_KEYS = ("summarizer", "summarizer_config", "question_answerer", "question_answerer_config")
+# Fields of StageArguments that only the stage "fuse" reads.
+JOINT_KEYS = ("contrastive_weight", "fusion_learning_rate")
 
 
 @dataclass
 class RunArguments:
-    """What holds for the whole run; goes to the top of the file."""
+    """The arguments of a whole run; their keys stand at the top level of the recipe."""
 
+    output_dir: str = field(metadata={"help": "Folder of the run."})
     model: str | None = field(
         default=None,
         metadata={
-            "help": "Hub id or folder of a cross-task model to train further, instead of its two parts; the "
-            "only stage is fuse then."
+            "help": "Hub id or folder of a cross-task model to train further, instead of two parts to fuse; "
+            "the only stage is then fuse."
         },
     )
     summarizer: str | None = field(
         default=None, metadata={"help": "Hub id or folder of the sequence-to-sequence model to start from."}
     )
-    summarizer_config: str | None = field(
+    summarizer_config: dict | None = field(
         default=None,
         metadata={
-            "help": "Instead: shape of one from scratch, as a mapping with model_type (t5, bart, ...)."
+            "help": "Instead of summarizer: the configuration of a model to train from scratch, a mapping "
+            "with model_type (t5, bart, ...)."
         },
     )
     question_answerer: str | None = field(
         default=None,
-        metadata={"help": "Likewise, for the question answerer: sequence-to-sequence, or a text encoder."},
+        metadata={
+            "help": "Hub id or folder of the question answerer to start from, a sequence-to-sequence model "
+            "or a text encoder."
+        },
     )
-    question_answerer_config: str | None = field(
-        default=None, metadata={"help": "Instead: shape of one from scratch."}
+    question_answerer_config: dict | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of question_answerer: the configuration of a model to train from scratch."
+        },
     )
     vocab_size: int = field(
-        default=8192, metadata={"help": "Tokens of the tokenizer that is trained for models from scratch."}
+        default=8192,
+        metadata={"help": "Vocabulary size of the tokenizer that is trained for models from scratch."},
     )
     stages: list[str] = field(
         default_factory=lambda: list(STAGES),
-        metadata={"help": "Stages to run. Leave 'answer' out to fuse the question answerer as it is."},
+        metadata={
+            "help": f"Stages to run, some of {', '.join(STAGES)}. Leave answer out to fuse the question "
+            "answerer as it is."
+        },
     )
-    fusion: str = field(default="classifier", metadata={"help": f"One of {', '.join(FUSIONS)}."})
-    fusion_num_heads: int = field(default=8, metadata={"help": "Attention heads of the fusion."})
+    fusion: str = field(
+        default="classifier", metadata={"help": f"Kind of fusion, one of {', '.join(FUSIONS)}."}
+    )
+    fusion_num_heads: int = field(default=8, metadata={"help": "Number of attention heads of the fusion."})
     fusion_dim: int | None = field(
-        default=None, metadata={"help": "Width of the fusion; the question encoder's where not given."}
+        default=None,
+        metadata={"help": "Width of the fusion; defaults to the hidden size of the question encoder."},
     )
     fusion_ffn_dim: int | None = field(
-        default=None, metadata={"help": "Width of its feed-forward layer; 4 x fusion_dim where not given."}
+        default=None,
+        metadata={"help": "Width of the fusion's feed-forward layer; defaults to 4 x fusion_dim."},
     )
-    fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout in the fusion."})
+    fusion_dropout: float = field(default=0.1, metadata={"help": "Dropout probability in the fusion."})
     fusion_activation: str = field(
         default="gelu",
-        metadata={"help": "Activation function of the fusion, as transformers names it: gelu, relu, silu, ..."},
+        metadata={
+            "help": "Activation function of the fusion, as transformers names it: gelu, relu, silu, ..."
+        },
     )
     share_base: bool = field(
         default=False,
         metadata={
-            "help": "Keep the checkpoint that both parts start from, which has to be one, in memory once, "
-            "with LoRA for each."
+            "help": "Keep the checkpoint in memory once if both parts start from the same one; each part is "
+            "then trained with LoRA."
         },
     )
     answerability_weight: float = field(default=1.0, metadata={"help": "Weight of the answerability loss."})
     summary_loss_on: str = field(
-        default="all", metadata={"help": f"Rows of the summary loss; one of {', '.join(SUMMARY_LOSS_ON)}."}
+        default="all",
+        metadata={"help": f"Rows that the summary loss is taken on, one of {', '.join(SUMMARY_LOSS_ON)}."},
     )
-    prompt: str = field(default=PROMPT, metadata={"help": "Template of the first segment of the input."})
-    max_source_length: int = field(default=1024, metadata={"help": "Limit of the input in tokens."})
+    prompt: str = field(
+        default=PROMPT, metadata={"help": "Template of the first segment of the input, with {question}."}
+    )
+    max_source_length: int = field(default=1024, metadata={"help": "Maximum length of the input in tokens."})
     license: str | None = field(
-        default=None, metadata={"help": "For the card: the Hub's name of the licence, such as apache-2.0."}
+        default=None,
+        metadata={"help": "For the model card: the Hub's name of the license, such as apache-2.0."},
     )
     language: list[str] | None = field(
-        default=None, metadata={"help": "For the card: ISO 639 codes of the texts' languages."}
+        default=None, metadata={"help": "For the model card: ISO 639 codes of the languages of the texts."}
     )
     datasets: list[str] | None = field(
-        default=None, metadata={"help": "For the card: Hub ids of the data sets, where data is a file."}
+        default=None,
+        metadata={"help": "For the model card: Hub ids of the data sets, if data is a local file."},
     )
     push_to_hub: bool = field(
-        default=False, metadata={"help": "Publish the finished model, in one commit, with its card."}
+        default=False, metadata={"help": "Publish the finished model with its card in one commit."}
     )
-    hub_model_id: str | None = field(default=None, metadata={"help": "Where to: user/name."})
-    hub_private_repo: bool = field(default=False, metadata={"help": "Make a new repository private."})
-    hub_revision: str | None = field(default=None, metadata={"help": "Branch to publish on."})
+    hub_model_id: str | None = field(default=None, metadata={"help": "Repository to publish to, user/name."})
+    hub_private_repo: bool = field(
+        default=False, metadata={"help": "Make the repository private if it is created."}
+    )
+    hub_revision: str | None = field(default=None, metadata={"help": "Branch to publish to."})
 
     def __post_init__(self):
-        unknown = [stage for stage in self.stages if stage not in STAGES]
-        if unknown or "fuse" not in self.stages:
+        if not self.output_dir:
+            raise ConfigError("output_dir: expected the folder of the run")
+        if "fuse" not in self.stages or not set(self.stages) <= set(STAGES):
             raise ConfigError(f"stages: expected some of {', '.join(STAGES)} with fuse, got {self.stages}")
         self.stages = [stage for stage in STAGES if stage in self.stages]  # the order in which they run
         if self.model is None:
             self._check_parts()
         else:
-            self._check_whole()
-        self._check_model()
+            self._check_trained_model()
+        self._check_model_settings()
 
     def _check_parts(self):
         for name, stage in (("summarizer", "summarize"), ("question_answerer", "answer")):
             shape = getattr(self, f"{name}_config")
             if (getattr(self, name) is None) == (shape is None):
                 raise ConfigError(f"{name}: expected exactly one of {name} and {name}_config")
-            setattr(self, f"{name}_config", parse_mapping(shape, f"{name}_config"))
             if shape is not None and stage not in self.stages:
-                raise ConfigError(f"stages: {name}_config is a model from scratch, which needs {stage!r}")
+                raise ConfigError(
+                    f"stages: expected {stage!r} among them, as {name}_config is a model from scratch"
+                )
         if self.share_base and (self.summarizer is None or self.summarizer != self.question_answerer):
-            parts = (self.summarizer or "one from scratch", self.question_answerer or "one from scratch")
+            parts = [part or "one from scratch" for part in (self.summarizer, self.question_answerer)]
             raise ConfigError(
                 "share_base: expected summarizer and question_answerer to be one checkpoint, got "
-                f"{parts[0]} and {parts[1]}"
+                f"{' and '.join(parts)}"
             )
 
-    def _check_whole(self):
+    def _check_trained_model(self):
         if self.stages != ["fuse"]:
-            raise ConfigError(f"stages: expected [fuse], as model is a whole model, got {self.stages}")
-        for name in PARTS:
+            raise ConfigError(f"stages: expected [fuse], as model has both parts already, got {self.stages}")
+        for name in PART_KEYS:
             if getattr(self, name) is not None:
                 raise ConfigError(f"{name}: expected either model or its parts, got both")
 
-    def _check_model(self):
-        """What the last stage would refuse, before the first one is trained."""
+    def _check_model_settings(self):
+        """Refuse what the last stage would refuse, before the first stage is trained."""
         check_minimum(1, self, "vocab_size", "max_source_length")
         check_minimum(1, self, "fusion_num_heads", "fusion_dim", "fusion_ffn_dim")
         check_minimum(0, self, "answerability_weight")
         try:
             self.prompt.format(question="")
         except (AttributeError, LookupError, ValueError) as error:
-            problem = "expected a template with no braces but {question}"
-            raise ConfigError(f"prompt: {problem}, got {self.prompt!r}") from error
+            expected = "a template with no braces other than {question}"
+            raise ConfigError(f"prompt: expected {expected}, got {self.prompt!r}") from error
         CrossTaskConfig(**{name: getattr(self, name) for name in MODEL_KEYS})
 
 
 @dataclass
 class StageArguments:
-    """What may differ from stage to stage; at the top for all, or under a stage's name for one."""
+    """
+    The arguments that may differ between stages; their keys stand at the top level of the recipe for all
+    stages, or under the name of a stage.
+    """
 
     data: str | None = field(
-        default=None, metadata={"help": "Rows: briefs, aclsum, a file or folder, or a data set's Hub id."}
-    )
-    data_config_name: str | None = field(
-        default=None, metadata={"help": "Configuration of a Hub data set, such as 3.0.0."}
-    )
-    data_columns: str | None = field(
-        default=None, metadata={"help": "Mapping of row columns to the data's own: {passage: article}."}
-    )
-    data_options: str | None = field(
-        default=None, metadata={"help": "Mapping of options of the embedded briefs: passages, seed, ..."}
-    )
-    lora_r: int = field(default=0, metadata={"help": "Rank of LoRA; 0 trains all weights."})
-    lora_alpha: float = field(default=32, metadata={"help": "Scale of LoRA: updates count alpha / r."})
-    lora_dropout: float = field(default=0.05, metadata={"help": "Dropout before LoRA's update."})
-    lora_target_modules: list[str] = field(
-        default_factory=lambda: ["q", "v"], metadata={"help": "Names of the linear layers that get LoRA."}
-    )
-    peft: str | None = field(
         default=None,
         metadata={
-            "help": "Mapping in peft's own keys: of another adapter, as {peft_type: IA3, ...}, or beside "
-            "lora_r what else LoRA has, as {use_dora: true}."
+            "help": "Source of the rows: briefs, aclsum, a file or folder, or the Hub id of a data set."
+        },
+    )
+    data_config_name: str | None = field(
+        default=None, metadata={"help": "Configuration of a data set on the Hub, such as 3.0.0."}
+    )
+    data_columns: dict | None = field(
+        default=None,
+        metadata={
+            "help": "Mapping from the columns of the row schema to those of the data: {passage: article}."
+        },
+    )
+    data_options: dict | None = field(
+        default=None, metadata={"help": "Options of the generated briefs: {passages: ..., seed: ...}."}
+    )
+    lora_r: int = field(default=0, metadata={"help": "Rank of LoRA; 0 trains all weights."})
+    lora_alpha: float = field(default=32, metadata={"help": "Numerator of LoRA's scaling factor alpha / r."})
+    lora_dropout: float = field(
+        default=0.05, metadata={"help": "Dropout probability of the input of LoRA's update."}
+    )
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q", "v"], metadata={"help": "Names of the linear layers that LoRA adapts."}
+    )
+    peft: dict | None = field(
+        default=None,
+        metadata={
+            "help": "Settings of peft by its own keys: another adapter, such as {peft_type: IA3, ...}, or "
+            "further settings of LoRA beside lora_r, such as {use_dora: true}."
         },
     )
     quantization: str | None = field(
         default=None,
         metadata={
-            "help": f"Of the weights under an adapter, by bitsandbytes; one of {', '.join(QUANTIZATIONS)}."
+            "help": "How bitsandbytes quantizes the weights under an adapter, one of "
+            f"{', '.join(QUANTIZATIONS)}."
         },
     )
-    trainable: str | None = field(
+    trainable: dict | None = field(
         default=None,
-        metadata={"help": "Train only these, and the fusion: {decoder_layers: n}, the last n."},
+        metadata={"help": "Train only the fusion and the last n layers of the decoder: {decoder_layers: n}."},
     )
     fusion_learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Of the joint stage's fusion, which is new; learning_rate where not given."},
+        metadata={
+            "help": "Learning rate of the fusion in the stage fuse, where it starts untrained; defaults to "
+            "learning_rate."
+        },
     )
     contrastive_weight: float = field(
         default=0.0,
         metadata={
-            "help": "Of the joint stage's loss that wants a summary to be more likely under its question "
-            "than under another one on the passage; with 0 a step takes half the time."
+            "help": "Weight of the contrastive loss in the stage fuse, which makes a summary more likely "
+            "under its question than under another question about the passage; 0 halves the time of a step."
         },
     )
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Evaluations without a better metric after which a stage ends."}
+        default=None,
+        metadata={"help": "Number of evaluations without a better metric after which a stage ends."},
     )
 
     def __post_init__(self):
         if self.data is None:
-            raise ConfigError("data: expected where the rows come from (briefs, a path or a Hub id)")
-        self.data_columns = parse_mapping(self.data_columns, "data_columns")
-        self.data_options = parse_mapping(self.data_options, "data_options")
-        self.peft = parse_mapping(self.peft, "peft")
-        self.trainable = parse_mapping(self.trainable, "trainable")
+            raise ConfigError("data: expected the source of the rows (briefs, a path or a Hub id)")
         check_minimum(0, self, "lora_r", *JOINT_KEYS)
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout: expected at least 0 and below 1, got {self.lora_dropout}")
 
 
+RUN_TYPES = get_field_types(RunArguments)
+# Without transformers' settings of the Hub: the run publishes its last model, a stage publishes nothing.
+STAGE_TYPES = get_field_types(StageArguments) | {
+    name: annotation
+    for name, annotation in get_field_types(Seq2SeqTrainingArguments).items()
+    if name != "output_dir" and "hub" not in name
+}
+
+
 @dataclass
 class StageRecipe:
-    """One stage: its own arguments and those of transformers' trainer."""
+    """The arguments of one stage: those of this library, and those of transformers' trainer."""
 
     stage: StageArguments
     training: Seq2SeqTrainingArguments
@@ -231,116 +292,135 @@ class StageRecipe:
 
 @dataclass
 class Recipe:
-    """A whole run, resolved: `values` are what file and flags said, for the record."""
+    """
+    A complete recipe of a run.
+
+    Args:
+        run ([`RunArguments`]): The arguments of the whole run.
+        stages (`dict[str, StageRecipe]`): The arguments of each stage, in the order in which they run.
+        output_dir (`Path`): The folder of the run.
+        values (`dict[str, dict]`): The values that the file and the flags set, without defaults, for the
+            record: under "" those at the top level, under each stage all that apply to it.
+    """
 
     run: RunArguments
     stages: dict[str, StageRecipe]
     output_dir: Path
-    values: dict
+    values: dict[str, dict[str, Any]]
 
 
-def read_recipe(path, overrides=()):
+def read_recipe(path: str | os.PathLike, flags: Iterable[str] = ()) -> Recipe:
     """
-    Read a recipe.
+    Read a recipe. Values for one stage override those for all stages, and flags override the file.
 
     Args:
-        path (`str` or `os.PathLike`): A YAML file. Keys at its top are fields of [`RunArguments`],
+        path (`str` or `os.PathLike`): A YAML file. Keys at its top level are fields of [`RunArguments`],
             [`StageArguments`] and transformers' `Seq2SeqTrainingArguments`; under `summarize`, `answer` and
-            `fuse` stand those of the latter two that hold for one stage only.
-        overrides (`list[str]`): Flags, `--key value` or `--stage.key value`; they win over the file.
-
-    Returns:
-        [`Recipe`]
+            `fuse`, fields of the latter two that apply to one stage only.
+        flags (`Iterable[str]`): `--key value` or `--stage.key value`.
 
     Raises:
-        ConfigError: one sentence with the file, the key and what was expected.
+        ConfigError: If a value is wrong; the sentence names the file or flag, the key and what was expected.
     """
-    shared = read_yaml(path)
-    values = {stage: as_mapping(shared.pop(stage, None), f"{path}: {stage}") for stage in STAGES}
-    values = {"": shared, **values}
-    flags = {"": {}, **{stage: {} for stage in STAGES}}
-    for key, value in read_flags(overrides):
-        stage, _, name = key.rpartition(".")
-        if stage not in flags:
-            raise ConfigError(f"--{key}: expected one of {', '.join(STAGES)} before the dot")
-        flags[stage][name] = value
-    run_keys = get_field_names(RunArguments) | {"output_dir"}
-    stage_keys = get_field_names(StageArguments) | get_field_names(Seq2SeqTrainingArguments)
-    # What is published is the run's last model: a trainer of one stage pushes nothing by itself.
-    stage_keys -= {"output_dir", *(key for key in stage_keys - set(TOKENS) if "hub" in key)}
-    for source, tables in ((path, values), ("command line", flags)):
-        for stage, table in tables.items():
-            where = f"{source}: {stage}" if stage else source
-            if stage and (misplaced := sorted(run_keys & table.keys())):
-                raise ConfigError(f"{where}: {misplaced[0]} holds for the whole run, expected at the top")
-            if stage not in ("", "fuse") and (misplaced := sorted(table.keys() & {*JOINT_KEYS})):
-                raise ConfigError(
-                    f"{where}: {misplaced[0]} is of the joint stage, expected at the top or under fuse"
-                )
-            check_keys(table, stage_keys if stage else run_keys | stage_keys, where)
-
-    merged = values[""] | flags[""]
-    output_dir = merged.get("output_dir")
-    if output_dir in (None, "") or isinstance(output_dir, (dict, list)):
-        raise ConfigError(f"{path}: output_dir: expected the folder of the run")
-    output_dir = Path(str(output_dir))
-    if merged.get("model") is not None:
-        merged.setdefault("stages", ["fuse"])
-        if shape := [name for name in SHAPE_KEYS if merged.get(name) is not None]:
-            raise ConfigError(f"{path}: {shape[0]}: expected none beside model, whose fusion has its own")
-    run = parse(RunArguments, {k: v for k, v in merged.items() if k in get_field_names(RunArguments)}, path)
-    stages, resolved = {}, {"": merged}
+    file, flags = _read_file(path), _group_flags(flags)
+    top = file[""] | flags[""]
+    if top.get("model") is not None:
+        top.setdefault("stages", ["fuse"])
+        for name in SHAPE_KEYS:
+            if top.get(name) is not None:
+                raise ConfigError(f"{path}: {name}: expected none beside model, which has a fusion already")
+    run = make_arguments(RunArguments, {key: top[key] for key in top if key in RUN_TYPES}, path)
+    output_dir = Path(run.output_dir)
+    stages, values = {}, {"": top}
     for stage in run.stages:
-        # The most particular wins, and flags win over the file.
-        table = values[""] | values[stage] | flags[""] | flags[stage]
-        resolved[stage] = {k: v for k, v in table.items() if k in stage_keys}
-        table = _defaults() | resolved[stage]
-        table["output_dir"] = str(output_dir / "checkpoints" / stage)
-        stage_table = {k: v for k, v in table.items() if k in get_field_names(StageArguments)}
-        training_table = {k: v for k, v in table.items() if k not in stage_table}
-        where = f"{path}: {stage}"
-        stages[stage] = StageRecipe(
-            parse(StageArguments, stage_table, where),
-            parse(Seq2SeqTrainingArguments, training_table, where),
-        )
+        merged = file[""] | file[stage] | flags[""] | flags[stage]
+        values[stage] = {key: merged[key] for key in merged if key in STAGE_TYPES}
+        checkpoints = str(output_dir / "checkpoints" / stage)
+        stages[stage] = _make_stage(values[stage] | {"output_dir": checkpoints}, f"{path}: {stage}")
         try:
             _check_stage(stage, stages[stage], run)
         except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from error
-    return Recipe(run, stages, output_dir, resolved)
+            raise ConfigError(f"{path}: {stage}: {error}") from error
+    return Recipe(run, stages, output_dir, values)
 
 
-def _check_stage(name, recipe, run):
-    """What would fail only once the stage trains, or after it."""
+def _read_file(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Return the values of a file by stage; those at the top level under ""."""
+    top = read_yaml(path)
+    values = {stage: check_mapping(top.pop(stage, None), f"{path}: {stage}") for stage in STAGES}
+    return _convert({"": top, **values}, path)
+
+
+def _group_flags(flags: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the values of flags by stage; those without a stage under ""."""
+    values = {"": {}, **{stage: {} for stage in STAGES}}
+    for key, value in read_flags(flags, RUN_TYPES | STAGE_TYPES):
+        stage, _, name = key.rpartition(".")
+        if stage not in values:
+            raise ConfigError(f"--{key}: expected one of {', '.join(STAGES)} before the dot")
+        values[stage][name] = value
+    return _convert(values, COMMAND_LINE)
+
+
+def _convert(values: Mapping[str, dict], source: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Check the keys of a file or of flags, and convert their values to the types of the fields."""
+    converted = {"": convert_values(values[""], RUN_TYPES | STAGE_TYPES, source)}
+    for stage in STAGES:
+        where = f"{source}: {stage}"
+        for key in values[stage]:
+            if key in RUN_TYPES:
+                raise ConfigError(f"{where}: {key} applies to the whole run, expected at the top level")
+            if key in JOINT_KEYS and stage != "fuse":
+                raise ConfigError(
+                    f"{where}: {key} applies to the stage fuse only, expected at the top level or under fuse"
+                )
+        converted[stage] = convert_values(values[stage], STAGE_TYPES, where)
+    return converted
+
+
+def _make_stage(values: Mapping[str, Any], where: str) -> StageRecipe:
+    stage_types = get_field_types(StageArguments)
+    # transformers would report to every tracker that is installed, and would not notice that
+    # `accelerate launch --cpu` asks for the CPU.
+    defaults: dict[str, Any] = {"report_to": "none"}
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        defaults["use_cpu"] = True
+    training_values = {key: value for key, value in values.items() if key not in stage_types}
+    return StageRecipe(
+        make_arguments(StageArguments, {k: v for k, v in values.items() if k in stage_types}, where),
+        make_arguments(Seq2SeqTrainingArguments, defaults | training_values, where),
+    )
+
+
+def _check_stage(name: str, recipe: StageRecipe, run: RunArguments) -> None:
+    """Refuse values that would fail only while the stage trains, or after it."""
     check_minimum(1, recipe.training, "per_device_train_batch_size", "per_device_eval_batch_size")
     check_minimum(1, recipe.training, "gradient_accumulation_steps", "generation_num_beams")
     check_minimum(0, recipe.training, "dataloader_num_workers")
-    if recipe.stage.early_stopping_patience is not None and not recipe.training.load_best_model_at_end:
-        raise ConfigError("early_stopping_patience: expected load_best_model_at_end beside it")
-    scratch = {"summarize": run.summarizer_config, "answer": run.question_answerer_config}.get(name)
     stage = recipe.stage
-    adapted = [key for key in ("lora_r", "peft", "trainable") if getattr(stage, key)]
-    if len(adapted) > 1 and "trainable" in adapted:
-        raise ConfigError(f"trainable: expected none beside {adapted[0]}, which freezes all but an adapter")
-    if adapted and scratch is not None:
-        expected = 0 if adapted[0] == "lora_r" else "none"
-        raise ConfigError(
-            f"{adapted[0]}: expected {expected}, as a model from scratch has no weights to keep"
-        )
-    if stage.trainable is not None:
-        check_keys(stage.trainable, TRAINABLE, "trainable")
-        if type(layers := stage.trainable.get("decoder_layers")) is not int or layers < 0:
-            raise ConfigError(f"trainable.decoder_layers: expected a whole number from 0, got {layers!r}")
+    if stage.early_stopping_patience is not None and not recipe.training.load_best_model_at_end:
+        raise ConfigError("early_stopping_patience: expected load_best_model_at_end beside it")
+    _check_trained_weights(name, stage, run)
     config = make_adapter_config(stage)
     if make_quantization_config(stage) is not None and config is None:
-        raise ConfigError(
-            "quantization: expected lora_r or peft beside it, as such weights cannot be trained"
-        )
+        raise ConfigError("quantization: expected lora_r or peft beside it, as quantized weights are frozen")
     if run.share_base and name != "fuse" and (config is None or config.peft_type != "LORA"):
-        raise ConfigError("lora_r: expected 1 or more, as share_base keeps the base as it is")
+        raise ConfigError("lora_r: expected 1 or more, as share_base freezes the base")
 
 
-def _defaults():
-    """Where transformers' own would surprise: no reporting, and `accelerate launch --cpu` means it."""
-    use_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    return {"report_to": "none"} | ({"use_cpu": True} if use_cpu else {})
+def _check_trained_weights(name: str, stage: StageArguments, run: RunArguments) -> None:
+    """Check the keys that train some of the weights only: `lora_r`, `peft` and `trainable`."""
+    keys = [key for key in ("lora_r", "peft", "trainable") if getattr(stage, key)]
+    if len(keys) > 1 and "trainable" in keys:
+        raise ConfigError(f"trainable: expected none beside {keys[0]}, which freezes all but an adapter")
+    from_scratch = {"summarize": run.summarizer_config, "answer": run.question_answerer_config}
+    if keys and from_scratch.get(name) is not None:
+        expected = 0 if keys[0] == "lora_r" else "none"
+        raise ConfigError(
+            f"{keys[0]}: expected {expected}, as a model from scratch has no trained weights to freeze"
+        )
+    if stage.trainable is not None:
+        check_keys(stage.trainable, ["decoder_layers"], "trainable")
+        layers = stage.trainable.get("decoder_layers")
+        if type(layers) is not int or layers < 0:
+            raise ConfigError(f"trainable.decoder_layers: expected an integer of 0 or more, got {layers!r}")

@@ -1,4 +1,6 @@
-"""Errors for mistakes of the user: one sentence that says what is wrong, where, and what was expected."""
+"""Define the errors for users' mistakes, each a single sentence, and helpers to word them."""
+
+from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
@@ -9,11 +11,11 @@ class ConfigError(ValueError):
 
 
 class DataError(ValueError):
-    """A user's mistake in data: one sentence with what was wrong, what was expected, and where."""
+    """A mistake in data, or in a model that processes it."""
 
 
 class HubError(RuntimeError):
-    """A publication that did not come about, in one sentence."""
+    """A request to the Hub that failed or was refused."""
 
 
 def first_line(error: BaseException) -> str:
@@ -23,5 +25,5 @@ def first_line(error: BaseException) -> str:
 
 def suggest(name: object, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the known name closest to `name`, or `""` if none is close."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    matches = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

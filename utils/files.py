@@ -1,4 +1,4 @@
-"""Write files and folders atomically, and know which files of a checkpoint others need."""
+"""Write files and folders atomically, and list the files of a checkpoint that are published."""
 
 from __future__ import annotations
 
@@ -12,25 +12,45 @@ from pathlib import Path
 
 from crosstask.processing_crosstask import QUESTION_TOKENIZER
 
-CENTROIDS_NAME = "adapter_centroids.safetensors"  # beside an adapter's weights
-# What a model's folder may hold that others need; optimizers' states, logs and pickles are none of it.
-MODEL_FILES = ("model*.safetensors", "model.safetensors.index*.json", "model*.sha256", "*_crosstask.py")
-MODEL_FILES += ("config.json", "generation_config.json", "processor_config.json")
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_centroids.safetensors")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-TOKENIZER_FILES += ("chat_template.jinja", "vocab.*", "merges.txt", "*.model", "*.spm", "*.bpe.codes")
+CENTROIDS_NAME = "adapter_centroids.safetensors"  # a router saves it next to an adapter's weights
+# Patterns of the files that a published checkpoint consists of; `*` stays within a folder. Optimizer states,
+# logs and pickles match none of them.
+MODEL_FILES = (
+    "model*.safetensors",
+    "model.safetensors.index*.json",
+    "model*.sha256",
+    "*_crosstask.py",
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+)
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", CENTROIDS_NAME)
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.spm",
+    "*.bpe.codes",
+)
 QUESTION_TOKENIZER_FILES = tuple(f"{QUESTION_TOKENIZER}/{name}" for name in TOKENIZER_FILES)
 
 
 @contextmanager
 def replace_file(path: str | os.PathLike) -> Iterator[Path]:
     """
-    Yield a temporary path beside `path`, and rename it to `path` when the block ends, so that a reader never
-    sees half a file. The folder is created if it is missing; if the block fails, `path` stays as it was.
+    Yield a temporary path next to `path`, and rename it to `path` when the block ends.
+
+    A reader therefore never sees half a file. The folder is created if it is missing; if the block fails,
+    `path` stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")  # the same each time, so that no leftovers gather
+    temporary = path.with_name(f"{path.name}.tmp")  # always the same name, so that leftovers do not pile up
     try:
         yield temporary
         os.replace(temporary, path)
@@ -64,13 +84,18 @@ def hash_file(path: str | os.PathLike) -> str:
 
 
 def match_path(path: str, pattern: str) -> bool:
-    """Whether a path is of a pattern in which `*` stays within a folder."""
+    """Return whether a relative path matches a pattern in which `*` does not cross folders."""
     parts, patterns = path.split("/"), pattern.split("/")
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def list_model_files(folder: Path) -> dict[str, Path]:
-    """Of a folder that a model or adapter and its processor were saved to, the files that others need."""
+    """
+    List the files of a saved model or adapter, and of its processor, that are worth publishing.
+
+    Returns:
+        `dict[str, Path]`: The files by their path relative to `folder`.
+    """
     patterns = (*MODEL_FILES, *ADAPTER_FILES, *TOKENIZER_FILES, *QUESTION_TOKENIZER_FILES)
     paths = {file.relative_to(folder).as_posix(): file for file in (*folder.glob("*"), *folder.glob("*/*"))}
     return {

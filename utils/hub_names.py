@@ -1,11 +1,13 @@
-"""Names that the Hub knows: ids of repositories and licenses."""
+"""Check names against the rules of the Hugging Face Hub: repository ids and licenses."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from crosstask.utils.errors import ConfigError
+from crosstask.utils.errors import ConfigError, suggest
 
 # https://huggingface.co/docs/hub/repositories-licenses
 LICENSES = frozenset(
@@ -21,8 +23,8 @@ LICENSES = frozenset(
 )
 
 
-def is_hub_id(name):
-    """Whether a name is an id of the Hub rather than a folder or file."""
+def is_hub_id(name: str) -> bool:
+    """Return whether `name` has the form of a Hub id and is not an existing local file or folder."""
     if Path(name).expanduser().exists():
         return False
     try:
@@ -32,12 +34,13 @@ def is_hub_id(name):
     return True
 
 
-def get_public_name(name):
-    """A source of rows without the folders that it lies in, which are nobody's business."""
+def get_public_name(name: str) -> str:
+    """Return a Hub id unchanged, and a local path without its folders, which may be private."""
     return name if is_hub_id(name) else Path(name).name
 
 
-def check_license(licence):
-    """Refuse what the Hub does not know as a licence."""
-    if licence not in LICENSES | {"other"}:
-        raise ConfigError(f"--license: unknown licence {licence!r}, expected one of the Hub's, or other")
+def check_license(license: str) -> None:
+    """Raise a `ConfigError` unless `license` is one of the Hub's names for licenses, or "other"."""
+    if license not in LICENSES | {"other"}:
+        expected = f"one of the Hub's, or other{suggest(license, LICENSES)}"
+        raise ConfigError(f"--license: unknown license {license!r}, expected {expected}")

@@ -1,10 +1,11 @@
-"""Models that others trained, as the making of data uses them: loaded safely, and run in batches."""
+"""Load pretrained checkpoints safely, check them, and batch inputs for them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
@@ -14,12 +15,14 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
-from crosstask.utils.errors import DataError
+from crosstask.utils.errors import DataError, first_line
 
-# RuntimeError: weights of other shapes than the configuration says. ImportError and TypeError: what
-# transformers 4 says where the tokenizer's files are not there.
+# What `from_pretrained` raises for an unusable checkpoint. RuntimeError: weights whose shapes differ from the
+# configuration. ImportError and TypeError: missing tokenizer files in transformers 4.
 LOAD_ERRORS = (
     ImportError,
     OSError,
@@ -32,38 +35,60 @@ LOAD_ERRORS = (
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def load_checkpoint(auto_class, model, dtype, device, role: str):
-    """Load a model, in evaluation mode, and its tokenizer.
+def load_checkpoint(
+    auto_class: type,
+    model: str | tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    dtype: str,
+    device: str | torch.device | None,
+    role: str,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """
+    Load a model in evaluation mode, and its tokenizer.
 
     Args:
-        auto_class: `AutoModelForSeq2SeqLM` or another class of that kind.
-        model: A Hub id, a folder, or a pair (model, tokenizer) that is loaded already and stays on its
-            device and in its dtype.
-        dtype: One of `DTYPES`; "auto" is the checkpoint's own.
-        device: Where to, as torch names it; None is this process' accelerator, or the CPU.
-        role: What errors call the model, e.g. "teacher".
+        auto_class (`type`): `AutoModelForSeq2SeqLM` or another of transformers' Auto classes for models.
+        model (`str`, `os.PathLike` or `tuple`): A Hub id, a folder, or a loaded model with its tokenizer,
+            which keeps its device and dtype.
+        dtype (`str`): One of `DTYPES`; "auto" is the dtype of the checkpoint.
+        device (`str` or `torch.device`, *optional*): Defaults to the accelerator of this process, or the CPU.
+        role (`str`): What error messages call the model, e.g. "teacher".
 
     Raises:
-        DataError: If there is no such checkpoint, it is of another kind than `auto_class`, its weights
-            are not whole or not in safetensors, or its tokenizer cannot pad.
+        DataError: If the checkpoint does not exist, is not of a class that `auto_class` loads, has missing
+            weights or none in safetensors, or has no usable tokenizer; or if the device is not available.
     """
     if isinstance(model, tuple):
         model, tokenizer = model
-        check_kind(auto_class, model.config, role)
+        check_architecture(auto_class, model.config, role)
         _check_tokenizer(tokenizer, model.config.name_or_path, role)
         return model.eval(), tokenizer
     if dtype not in DTYPES:
         raise DataError(f"{role}: dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     name = str(model)
+    model, tokenizer = _load(auto_class, name, dtype, role)
+    if auto_class is AutoModelForCausalLM and tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # few causal models have one; any works, as it is masked
+    _check_tokenizer(tokenizer, name, role)
     try:
-        # Asked outright: where a checkpoint has code of its own, the default would wait for an answer.
+        return model.to(PartialState().device if device is None else device).eval(), tokenizer
+    except (AssertionError, RuntimeError) as error:  # torch was built without it, or it is absent or full
+        raise DataError(
+            f"{role}: {name} cannot be moved to device {device!r}: {first_line(error)}"
+        ) from error
+
+
+def _load(
+    auto_class: Any, name: str, dtype: str, role: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        # Explicitly False: with the default, transformers asks on the terminal about a checkpoint with code.
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        check_kind(auto_class, config, role)
+        check_architecture(auto_class, config, role)
         model, info = auto_class.from_pretrained(
             name,
             config=config,
             dtype=dtype,
-            use_safetensors=True,  # a pickle could run code of whoever made it
+            use_safetensors=True,  # unpickling could run the code of a stranger
             trust_remote_code=False,
             output_loading_info=True,
         )
@@ -71,99 +96,96 @@ def load_checkpoint(auto_class, model, dtype, device, role: str):
     except DataError:
         raise
     except LOAD_ERRORS as error:
-        raise DataError(f"{role}: {name} cannot be loaded: {_said(error)}") from error
-    # What transformers makes up at random, that is: positions by a formula, Pegasus' say, are not stored.
-    missing = sorted(key for key in info["missing_keys"] if not _is_formula(model, key))
+        raise DataError(f"{role}: {name} cannot be loaded: {first_line(error)}") from error
+    missing = sorted(key for key in info["missing_keys"] if not _is_computed(model, key))
     if missing:
         raise DataError(
-            f"{role}: {name} has no weights {missing[0]} (one of {len(missing)} that are missing), expected "
-            f"a whole {type(model).__name__}"
+            f"{role}: {name} lacks {len(missing)} weights ({missing[0]} for one), expected all weights of "
+            f"{type(model).__name__}"
         )
-    if auto_class is AutoModelForCausalLM and tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # few have one, and what it is does not matter
-    _check_tokenizer(tokenizer, name, role)
-    try:
-        return model.to(PartialState().device if device is None else device).eval(), tokenizer
-    except (AssertionError, RuntimeError) as error:  # no such device, none of its kind, or no room on it
-        raise DataError(f"{role}: {name} cannot be moved to device {device!r}: {_said(error)}") from error
+    return model, tokenizer
 
 
-def _is_formula(model, key: str) -> bool:
+def _is_computed(model: PreTrainedModel, key: str) -> bool:
+    """Return whether a weight is computed by a formula instead of stored, as Pegasus' positions are."""
     return "Sinusoidal" in type(model.get_submodule(key.rpartition(".")[0])).__name__
 
 
-def check_kind(auto_class, config: PretrainedConfig, role: str) -> None:
-    """Raise a `DataError` unless a checkpoint of this configuration was saved as what is wanted."""
+def check_architecture(auto_class: Any, config: PretrainedConfig, role: str) -> None:
+    """
+    Raise a `DataError` unless the checkpoint with `config` was saved from a class that `auto_class` loads.
+
+    Otherwise transformers would load, for example, a classifier as a summarizer, with random weights for what
+    the checkpoint lacks.
+    """
     architecture = (config.architectures or [type(config).__name__])[0]
     fits = type(config) in auto_class._model_mapping.keys()
-    # A classifier of BART's would load as a summarizer, and a bare encoder as a judge, with random weights.
-    others = ("Generation", "Model", "LM")
+    # Endings of the names of classes that share a configuration with those that `auto_class` loads.
+    other_heads = ("Generation", "Model", "LM")
     if auto_class is AutoModelForSeq2SeqLM:
         fits = fits and config.is_encoder_decoder
-        others = ("Classification", "QuestionAnswering", "EncoderModel")
-    elif auto_class is AutoModelForCausalLM:  # the class has BERT's and BART's decoders, too
+        other_heads = ("Classification", "QuestionAnswering", "EncoderModel")
+    elif auto_class is AutoModelForCausalLM:  # it loads the decoders of BERT and BART, too
         fits = fits and not config.is_encoder_decoder
-        others = ("Classification", "QuestionAnswering", "MaskedLM", "PreTraining", "BertModel")
-    fits = fits and not architecture.endswith(others)
-    if not fits:
+        other_heads = ("Classification", "QuestionAnswering", "MaskedLM", "PreTraining", "BertModel")
+    if not fits or architecture.endswith(other_heads):
         where = f" ({config.name_or_path})" if config.name_or_path else ""
         raise DataError(f"{role}: got a {architecture}{where}, expected a model of {auto_class.__name__}")
 
 
-def _check_tokenizer(tokenizer, name: str, role: str) -> None:
-    # Where there are no files for it, transformers 5 makes one up that knows no word (T5's has "▁").
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str, role: str) -> None:
+    # If its files are missing, transformers 5 returns a tokenizer without words (of T5, with only "▁").
     if len(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)) < 2:
         raise DataError(f"{role}: {name}: expected a tokenizer beside the model, found none")
     if tokenizer.pad_token is None:
         raise DataError(f"{role}: {name}: expected a tokenizer with a padding token")
-    # Texts are encoded before they are batched by length: transformers 4 would advise against it.
+    # transformers 4 warns against encoding before padding, which batches by length need.
     getattr(tokenizer, "deprecation_warnings", {})["Asking-to-pad-a-fast-tokenizer"] = True
 
 
-def _said(error: BaseException) -> str:
-    """The first line of what an error says: the whole of it may be a page."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def check_counts(role: str, **counts: int | None) -> None:
-    """Raise a `DataError` unless every count is a positive integer, or None."""
+    """Raise a `DataError` unless every value in `counts` is a positive integer or `None`."""
     for name, value in counts.items():
         if value is not None and (type(value) is not int or value < 1):
             raise DataError(f"{role}: {name} is {value!r}, expected a positive integer")
 
 
-def get_max_positions(model, side: str | None = None) -> float:
-    """How many positions a model has embeddings for, in tokens; infinite where it needs none.
+def get_max_positions(model: PreTrainedModel, side: str | None = None) -> float:
+    """
+    Return the number of positions that a model has embeddings for, in tokens; infinite if it needs none.
 
     Args:
-        model: A loaded model.
-        side: "encoder" or "decoder" of a sequence-to-sequence model; None for any other.
+        model (`PreTrainedModel`): A loaded model.
+        side (`str`, *optional*): "encoder" or "decoder" of a sequence-to-sequence model.
     """
     config = model.config.get_text_config(**({side: True} if side else {}))
     for name in (f"max_{side}_position_embeddings", "max_position_embeddings"):
         if getattr(config, name, None) is not None:
-            # RoBERTa and its kin number positions from the one after the padding's: 514 are 512.
-            table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-            padding = getattr(table, "padding_idx", None)
-            return getattr(config, name) - (0 if padding is None else padding + 1)
+            # RoBERTa's positions start after the id of the padding token: of 514 embeddings, it uses 512.
+            embeddings = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+            padding_id = getattr(embeddings, "padding_idx", None)
+            return getattr(config, name) - (0 if padding_id is None else padding_id + 1)
     return float("inf")
 
 
 def batch_by_length(encoded: Mapping[Any, Mapping[str, Collection]], batch_size: int) -> Iterator[list]:
-    """Yield the keys in batches of like length, the longest first, so that a batch that does not fit
-    into memory fails at once. Ties go by key: the order in which the keys came does not matter.
+    """
+    Yield the keys of `encoded` in batches of similar length, the longest first.
+
+    A batch that does not fit into memory therefore fails at once. Equal lengths are ordered by key, so that
+    the order of `encoded` has no influence.
 
     Args:
-        encoded: `input_ids` and the like by key; keys can be compared.
-        batch_size: Keys a batch.
+        encoded (`Mapping`): What a tokenizer returned for a text, with `input_ids`, by a sortable key.
+        batch_size (`int`): Keys per batch.
     """
     keys = sorted(encoded, key=lambda key: (len(encoded[key]["input_ids"]), key), reverse=True)
     for start in range(0, len(keys), batch_size):
         yield keys[start : start + batch_size]
 
 
-def non_finite_error(model, role: str) -> DataError:
-    """The error for a model that overflowed."""
+def make_non_finite_error(model: PreTrainedModel, role: str) -> DataError:
+    """Return the error for a model that returned infinite or undefined numbers, e.g. after an overflow."""
     dtype = str(model.dtype).removeprefix("torch.")
     name = model.config.name_or_path or type(model).__name__
-    return DataError(f"{role}: {name} gives numbers that are not finite in {dtype}, expected dtype float32")
+    return DataError(f"{role}: {name} returns numbers that are not finite in {dtype}, expected dtype float32")

@@ -1,28 +1,100 @@
-"""Recipe files and flags, read into dataclasses: whatever is wrong in them is told in one sentence."""
+"""Read recipes: turn a YAML file and command-line flags into dataclasses with checked, typed values."""
+
+from __future__ import annotations
 
 import argparse
-import contextlib
-import difflib
-import io
-import json
 import math
-import re
-from dataclasses import fields
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import MISSING, fields
+from enum import Enum
 from pathlib import Path
-from typing import get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from filelock import FileLock, Timeout
-from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
-from crosstask.utils.errors import ConfigError
-from crosstask.utils.files import write_text
+from crosstask.utils.errors import ConfigError, suggest
 
-TOKENS = ("hub_token", "push_to_hub_token")  # never in a recipe: it is written into the run's folder
+TOKEN_KEYS = ("hub_token", "push_to_hub_token")  # refused, because a recipe is copied into the output folder
+COMMAND_LINE = "command line"  # where errors say that a flag is wrong
+TYPE_NAMES = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "a mapping of keys to values",
+}
+T = TypeVar("T")
 
 
-def read_yaml(path):
-    """The mapping of a YAML file."""
+def make_parser(
+    prog: str, description: str, *argument_classes: type, note: str = ""
+) -> argparse.ArgumentParser:
+    """
+    Return the parser of a command that takes a recipe; it leaves the flags to [`read_flags`].
+
+    Args:
+        prog (`str`): The name of the command.
+        description (`str`): What the command does, for `--help`.
+        argument_classes (`type`): Dataclasses whose fields are the keys that `--help` lists.
+        note (`str`, *optional*): What `--help` adds about flags.
+    """
+    keys = [
+        f"  {field.name:25} {field.metadata['help']}"
+        for arguments_class in argument_classes
+        for field in fields(arguments_class)
+    ]
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog="\n".join([f"Any key of the recipe can be set with --key value{note}:", *keys]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", help="the recipe, a YAML file; see configs/")
+    return parser
+
+
+def read_values(path: str | os.PathLike, flags: Iterable[str], arguments_class: type) -> dict[str, Any]:
+    """
+    Read the recipe of a command that has no stages.
+
+    Args:
+        path (`str` or `os.PathLike`): A YAML file. Its keys are fields of `arguments_class`.
+        flags (`Iterable[str]`): `--key value`; flags override the file.
+        arguments_class (`type`): A dataclass.
+
+    Returns:
+        `dict[str, Any]`: The values that the file and the flags set, in the types of the fields.
+    """
+    types = get_field_types(arguments_class)
+    values = convert_values(read_yaml(path), types, path)
+    return values | convert_values(dict(read_flags(flags, types)), types, COMMAND_LINE)
+
+
+def make_arguments(arguments_class: type[T], values: Mapping[str, Any], where: str | os.PathLike) -> T:
+    """
+    Create a dataclass of arguments; a value of `None` means the field's default.
+
+    Raises:
+        ConfigError: If a required field is missing, or the dataclass refuses a value. The sentence begins
+            with `where`.
+    """
+    values = {key: value for key, value in values.items() if value is not None}
+    for field in fields(arguments_class):
+        if field.default is MISSING and field.default_factory is MISSING and field.name not in values:
+            raise ConfigError(f"{where}: {field.name}: expected a value, as this key has no default")
+    try:
+        return arguments_class(**values)
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: str | os.PathLike) -> dict:
+    """Read the mapping in a YAML file; an empty file is an empty mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -35,191 +107,168 @@ def read_yaml(path):
         where = f"{path}, line {mark.line + 1}" if mark else path
         problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
         raise ConfigError(f"{where}: not valid YAML ({problem})") from error
-    return as_mapping(values, path)
+    return check_mapping(values, path)
 
 
-def read_values(path, overrides, kind, needed):
-    """
-    The values of a recipe that has no stages.
-
-    Args:
-        path (`str` or `os.PathLike`): A YAML file whose keys are fields of `kind`.
-        overrides (`list[str]`): Flags, `--key value`; they win over the file.
-        kind (`type`): A dataclass.
-        needed (`dict[str, type]`): Keys that must be there, and what their values must be.
-    """
-    values, flags = read_yaml(path), dict(read_flags(overrides))
-    for source, table in ((path, values), ("command line", flags)):
-        check_keys(table, get_field_names(kind), source)
-    values |= flags
-    for name, wanted in needed.items():
-        if not isinstance(values.get(name), wanted):
-            raise ConfigError(f"{path}: {name}: expected a {wanted.__name__}, got {values.get(name)!r}")
-    return values
-
-
-def command_line(prog, description, kind):
-    """The parser of a command that takes a recipe and, as flags, the fields of the dataclass `kind`."""
-    keys = "\n".join(
-        f"  {name:18}{entry.metadata['help']}" for name, entry in kind.__dataclass_fields__.items()
-    )
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description=description,
-        epilog=f"Any key of the recipe can be given as --key value:\n{keys}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("config", help="the recipe, a YAML file; see configs/")
-    return parser
-
-
-def as_mapping(value, where):
-    """`value`, if it is a mapping; an empty one where nothing was said."""
-    if value is None:  # a file or stage of nothing but comments
+def check_mapping(value: Any, where: str | os.PathLike) -> dict:
+    """Return `value` if it is a mapping, and an empty mapping for `None`, e.g. a file of only comments."""
+    if value is None:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: expected a mapping of keys to values, got {type(value).__name__}")
     return value
 
 
-def read_flags(flags):
-    """`--key value ...` as pairs; several values make a list, none makes a switch."""
+def read_flags(flags: Iterable[str], types: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """
+    Read flags, each of which reads like a value in the file.
+
+    Args:
+        flags (`Iterable[str]`): `--key value`, `--key value value` for a list, `--key` for true; the key may
+            have a prefix, as in `--stage.key`, and hyphens for underscores.
+        types (`Mapping[str, Any]`): Annotations of the keys.
+
+    Yields:
+        `tuple[str, Any]`: The key, with its prefix, and the value.
+    """
     pairs = []
     for word in flags:
         if word.startswith("--"):
             key, equals, value = word[2:].partition("=")
-            pairs.append((key, [value] if equals else []))
+            pairs.append((key.replace("-", "_"), [value] if equals else []))
         elif not pairs:
-            raise ConfigError(f"command line: expected --key before {word!r}")
+            raise ConfigError(f"{COMMAND_LINE}: expected --key before {word!r}")
         else:
             pairs[-1][1].append(word)
     for key, words in pairs:
-        key = key.replace("-", "_")
-        values = [_flag_value(key, word) for word in words] or [True]
+        annotation = types.get(key.rpartition(".")[2], Any)
+        values = [_read_word(word, annotation) for word in words] or [True]
         yield key, values[0] if len(values) == 1 else values
 
 
-def _flag_value(key, word):
-    """As it would be read in the file, but text with colons or braces needs no quotes beside the shell's."""
+def _read_word(word: str, annotation: Any) -> Any:
+    """Read a word as YAML. Text needs no quotes for YAML's sake, e.g. `{question}` and `a: b`."""
     try:
         value = yaml.safe_load(word)
     except yaml.YAMLError:
         return word
-    is_text = key == "prompt" or (isinstance(value, dict) and not word.startswith("{"))
-    return word if is_text else value
-
-
-def check_keys(table, known, where):
-    """Refuse a key that is not known, and name the nearest one that is."""
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see the README for the keys there are"
-            raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
-        if key in TOKENS:
-            raise ConfigError(f"{where}: {key}: a recipe holds no tokens; log in with `hf auth login`")
-
-
-def parse(kind, table, where):
-    """Through `HfArgumentParser`, so that a value means the same in the file and as a flag."""
-    hints = get_type_hints(kind)
-    words, lists = [], {}
-    for key, value in table.items():
-        if isinstance(value, list):
-            if not any(get_origin(hint) is list for hint in (hints[key], *get_args(hints[key]))):
-                raise ConfigError(f"{where}: {key}: expected one value, got {value}")
-            # All are lists of texts; the parser takes no list for `report_to` and its like.
-            lists[key] = [_word(item) for item in value]
-        elif value is not None:
-            words.append(f"--{key}={_word(value)}")  # one word, as the value may begin with a dash
-    parser = HfArgumentParser(kind, allow_abbrev=False)
-    complaint = io.StringIO()
+    if isinstance(value, str):
+        return value if word[0] in "'\"" else word
     try:
-        with contextlib.redirect_stderr(complaint):
-            values = vars(parser.parse_args(words))
-        return kind(**values | lists)
-    except SystemExit as error:
-        reason = complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]
-        reason = re.sub(r"^argument --(\w+)\S*:", r"\1:", reason)
-        raise ConfigError(f"{where}: {reason}") from error
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        # A dataclass's own check, or transformers' of its arguments.
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
-
-
-def _word(value):
-    """A value as a word of the command line."""
-    if value is False:
-        return "no"  # what YAML makes of `eval_strategy: no`; the parser knows it for false as well
-    return json.dumps(value, default=str) if isinstance(value, dict) else str(value)
-
-
-def get_field_names(kind):
-    """The keys that a dataclass takes."""
-    return {f.name for f in fields(kind) if f.init}
-
-
-def parse_mapping(value, name):
-    """A mapping that came through the argument parser as JSON."""
-    if value is None or isinstance(value, dict):
-        return value
-    try:
-        value = json.loads(value)
+        convert_value(value, annotation)
     except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name}: expected a mapping of keys to values")
+        return word
     return value
 
 
-def check_minimum(minimum, arguments, *names):
-    """Refuse arguments of these names that are below a minimum, or no finite numbers."""
+def check_keys(values: Mapping[str, Any], known: Collection[str], where: str | os.PathLike) -> None:
+    """Raise a `ConfigError` if a key is not in `known`, or is one for a secret token."""
+    for key in values:
+        if key in TOKEN_KEYS:
+            raise ConfigError(f"{where}: {key}: a recipe holds no tokens; log in with `hf auth login`")
+        if key not in known:
+            hint = suggest(key, known) or "; see --help for the known keys"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+
+
+def get_field_types(arguments_class: type) -> dict[str, Any]:
+    """Return the annotations of the fields that the constructor of a dataclass takes, by name."""
+    annotations = get_type_hints(arguments_class)
+    return {field.name: annotations[field.name] for field in fields(arguments_class) if field.init}
+
+
+def convert_values(
+    values: Mapping[str, Any], types: Mapping[str, Any], where: str | os.PathLike
+) -> dict[str, Any]:
+    """Check the keys of `values` and convert its values to `types`; a `ConfigError` begins with `where`."""
+    check_keys(values, types, where)
+    converted = {}
+    for key, value in values.items():
+        try:
+            converted[key] = convert_value(value, types[key])
+        except ValueError as error:
+            raise ConfigError(f"{where}: {key}: {error}") from error
+    return converted
+
+
+def convert_value(value: Any, annotation: Any) -> Any:
+    """
+    Convert a value that YAML has read to the type of a dataclass field.
+
+    YAML's types are not always those that the user meant: it reads `1e-4` as text, and `no` as `False`, even
+    where `no` is a string such as the name of an evaluation strategy. A list may be written as its only item.
+
+    Args:
+        value: `None`, a string, a number, a boolean, a list or a mapping. `None` stays `None`.
+        annotation: The annotation of the field, e.g. `float | None` or `list[str]`. A member of an `Enum` is
+            represented by its value; mappings are not converted inside.
+
+    Raises:
+        ValueError: If the value is none of what the annotation allows.
+    """
+    if value is None:
+        return None
+    is_union = get_origin(annotation) in (Union, UnionType)
+    types = [type_ for type_ in get_args(annotation) if type_ is not NoneType] if is_union else [annotation]
+    if any(_is_enum(type_) for type_ in types):
+        types = [type_ for type_ in types if type_ is not str]  # only the choices of the Enum are valid
+    # The type that the value already has comes first; a list and text, to which others convert, come last.
+    types.sort(key=lambda t: (not _has_type(value, t), get_origin(t) is list, t is str))
+    for type_ in types:
+        try:
+            return _convert(value, type_)
+        except (TypeError, ValueError, argparse.ArgumentTypeError):
+            continue
+    raise ValueError(f"expected {' or '.join(map(_describe_type, types))}, got {value!r}")
+
+
+def _has_type(value: Any, type_: Any) -> bool:
+    type_ = get_origin(type_) or type_
+    return type_ is not Any and isinstance(type_, type) and isinstance(value, type_)
+
+
+def _is_enum(type_: Any) -> bool:
+    return isinstance(type_, type) and issubclass(type_, Enum)
+
+
+def _convert(value: Any, type_: Any) -> Any:
+    origin = get_origin(type_) or type_
+    if origin is Any or (origin is dict and _has_type(value, dict)):
+        return value
+    if origin is list:
+        items = value if isinstance(value, list) else [value]
+        if None in items:
+            raise ValueError
+        return [convert_value(item, *get_args(type_)) for item in items]
+    if isinstance(value, (dict, list)):
+        raise TypeError
+    if origin is Literal:
+        if not any(value is choice for choice in get_args(type_)):
+            raise ValueError
+        return value
+    if type_ is bool:
+        return string_to_bool(str(value))
+    text = "no" if value is False else str(value)
+    if _is_enum(type_):
+        return type_(text).value
+    if type_ in (int, float) or (type_ is str and value is not True):
+        return type_(text)
+    raise TypeError
+
+
+def _describe_type(type_: Any) -> str:
+    if _is_enum(type_):
+        return f"one of {', '.join(member.value for member in type_)}"
+    if get_args(type_) == (str,):
+        return "a list of strings"
+    origin = get_origin(type_) or type_
+    return TYPE_NAMES.get(origin) or getattr(origin, "__name__", str(origin))
+
+
+def check_minimum(minimum: float, arguments: object, *names: str) -> None:
+    """Raise a `ConfigError` if one of the fields `names` of `arguments` is below a minimum or not finite."""
     for name in names:
         value = getattr(arguments, name)
         if value is not None and not minimum <= value < math.inf:
             finite = "" if math.isfinite(value) else "a finite number of "
             raise ConfigError(f"{name}: expected {finite}{minimum} or more, got {value}")
-
-
-def lock_folder(folder):
-    """Make an output folder and take its lock, which holds until `release()` or the end of the process."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise ConfigError(f"output_dir: {folder} is in use by another process") from error
-    except OSError as error:
-        raise ConfigError(f"output_dir: {folder} cannot be written to ({error.strerror})") from error
-    return lock
-
-
-def claim_folder(folder, values, free_keys):
-    """
-    Write a recipe into its output folder; refuse a folder that belongs to another one.
-
-    Args:
-        folder (`Path`): The output folder.
-        values (`dict`): Keys to values by stage; under "" those at the top.
-        free_keys (`set[str]`): Keys that may differ from what the folder was begun with.
-    """
-    path = folder / "recipe.yaml"
-    mine = json.loads(json.dumps(values, default=str))
-    if path.exists():
-        try:
-            theirs = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(
-                f"output_dir: {path} is not the record of a recipe; delete it to go on"
-            ) from error
-        for stage in mine | theirs:
-            here, there = mine.get(stage) or {}, theirs.get(stage) or {}
-            for key in sorted((here | there).keys() - free_keys - {"output_dir"}):
-                if here.get(key) != there.get(key):
-                    name = f"{stage}.{key}" if stage else key
-                    raise ConfigError(
-                        f"output_dir: {folder} holds a run of another recipe ({name} is "
-                        f"{there.get(key)!r} there and {here.get(key)!r} here); choose another output_dir, "
-                        "or delete that folder"
-                    )
-    write_text(path, yaml.safe_dump(mine, sort_keys=False))

@@ -1,4 +1,4 @@
-"""The model card: metadata that the Hub reads, what the run really did, and no folder of the author's."""
+"""A model card has valid metadata, describes the run, and names no folder of its author."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from crosstask.hub.cards import card_files, eval_results_file, model_card
+from crosstask.hub.cards import list_card_images, make_eval_results_file, make_model_card
 from crosstask.utils.errors import ConfigError
 
 RESULT = {"metric": "rouge1", "value": 0.75, "low": 0.7, "high": 0.8}
@@ -32,25 +32,29 @@ METRICS = {
         }
     ],
 }
-PLACE = {"versions": {"python": "3.11", "torch": "2.0"}, "hardware": "2 CPU cores", "commit": "abc"}
+ENVIRONMENT = {"versions": {"python": "3.11", "torch": "2.0"}, "hardware": "2 CPU cores", "commit": "abc"}
 HISTORY = {
-    "summarize": {"seconds": 61.4, "log": [{"loss": 2.0, "step": 10}, {"step": 20}], "environment": PLACE},
-    "fuse": {"seconds": 5.0, "log": [{"step": 7}], "environment": PLACE | {"hardware": "1 x GPU"}},
+    "summarize": {
+        "seconds": 61.4,
+        "log": [{"loss": 2.0, "step": 10}, {"step": 20}],
+        "environment": ENVIRONMENT,
+    },
+    "fuse": {"seconds": 5.0, "log": [{"step": 7}], "environment": ENVIRONMENT | {"hardware": "1 x GPU"}},
 }
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Write a run's folder; returns it."""
+def make_run(tmp_path):
+    """`make_run(metrics, name, **recipe)`: write the folder of a finished run and return it."""
 
-    def run(metrics=METRICS, name="my run", **values):
+    def make_run(metrics=METRICS, name="my run", **values):
         folder = tmp_path / name
         (folder / "crosstask").mkdir(parents=True, exist_ok=True)
-        shape = {"fusion": "classifier", "max_source_length": 64, "fusion_num_heads": 4}
-        shape |= {"fusion_dim": 8, "fusion_ffn_dim": 32}
-        (folder / "crosstask" / "config.json").write_text(json.dumps(shape))
-        reads = {"prompt": "{question} |", "max_source_length": 64}
-        (folder / "crosstask" / "processor_config.json").write_text(json.dumps(reads))
+        config = {"fusion": "classifier", "max_source_length": 64, "fusion_num_heads": 4}
+        config |= {"fusion_dim": 8, "fusion_ffn_dim": 32}
+        (folder / "crosstask" / "config.json").write_text(json.dumps(config))
+        processor_config = {"prompt": "{question} |", "max_source_length": 64}
+        (folder / "crosstask" / "processor_config.json").write_text(json.dumps(processor_config))
         shared = {"data": "briefs", "output_dir": str(folder), "learning_rate": 0.1} | values
         stages = {name: {"data": shared["data"], "learning_rate": 0.1} for name in HISTORY}
         stages["fuse"]["learning_rate"] = 0.2
@@ -59,12 +63,12 @@ def run(tmp_path):
         (folder / "history.json").write_text(json.dumps(HISTORY))
         return folder
 
-    return run
+    return make_run
 
 
-def test_the_metadata_is_what_the_hub_reads(run):
-    folder = run(summarizer="google/flan-t5-base", question_answerer="FacebookAI/roberta-base")
-    text = model_card(folder, repo_id="me/it", license="mit", language=["en"], datasets=["me/rows"])
+def test_the_metadata_are_valid(make_run):
+    folder = make_run(summarizer="google/flan-t5-base", question_answerer="FacebookAI/roberta-base")
+    text = make_model_card(folder, repo_id="me/it", license="mit", language=["en"], datasets=["me/rows"])
     card = ModelCard(text)
     assert isinstance(card.data, ModelCardData)
     assert (card.data.license, card.data.language, card.data.datasets) == ("mit", ["en"], ["me/rows"])
@@ -85,76 +89,78 @@ def test_the_metadata_is_what_the_hub_reads(run):
         ({"summarizer_config": {"model_type": "t5"}}, None, None),
     ],
 )
-def test_base_models_are_those_of_the_hub(run, values, bases, relation):
-    data = ModelCard(model_card(run(**values))).data
+def test_only_models_on_the_hub_are_base_models(make_run, values, bases, relation):
+    data = ModelCard(make_model_card(make_run(**values))).data
     assert data.base_model == bases and getattr(data, "base_model_relation", None) == relation
 
 
-def test_local_folders_are_not_named(run, tmp_path, monkeypatch):
+def test_local_folders_are_not_named(make_run, tmp_path, monkeypatch):
     (tmp_path / "models" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for name in (str(tmp_path / "models" / "mine"), "models/mine", "./models/mine", str(tmp_path / "gone")):
-        card = model_card(
-            run(summarizer=name, question_answerer=name, data=str(tmp_path / "own" / "rows.jsonl"))
+        card = make_model_card(
+            make_run(summarizer=name, question_answerer=name, data=str(tmp_path / "own" / "rows.jsonl"))
         )
         assert ModelCard(card).data.base_model is None
         assert "models/mine" not in card and str(tmp_path) not in card and "rows.jsonl" in card
 
 
-def test_what_is_missing_is_asked_for_in_one_sentence(run):
-    with pytest.raises(ConfigError, match="still needs a licence [^;]*$") as caught:
-        model_card(run(), repo_id="me/it")
+def test_missing_metadata_are_named_in_one_sentence(make_run):
+    with pytest.raises(ConfigError, match="still needs a license [^;]*$") as caught:
+        make_model_card(make_run(), repo_id="me/it")
     assert "\n" not in str(caught.value)
-    own = run(data="/data/rows.jsonl")
-    with pytest.raises(ConfigError, match="a licence .* and the Hub's name of the data set rows.jsonl"):
-        model_card(own, repo_id="me/it")
-    with pytest.raises(ConfigError, match="unknown licence 'apache2'"):
-        model_card(own, repo_id="me/it", license="apache2", datasets=["me/rows"])
-    model_card(own)  # of a run that stays here
+    local = make_run(data="/data/rows.jsonl")
+    with pytest.raises(ConfigError, match="a license .* and the Hub id of the data set rows.jsonl"):
+        make_model_card(local, repo_id="me/it")
+    with pytest.raises(ConfigError, match="unknown license 'apache2'"):
+        make_model_card(local, repo_id="me/it", license="apache2", datasets=["me/rows"])
+    make_model_card(local)  # a card that is not published needs no metadata
 
 
 @pytest.mark.parametrize(
-    "data, known", [("rajpurkar/squad_v2", ["rajpurkar/squad_v2"]), ("squad_v2", ["rajpurkar/squad_v2"])]
+    "data, expected", [("rajpurkar/squad_v2", ["rajpurkar/squad_v2"]), ("squad_v2", ["rajpurkar/squad_v2"])]
 )
-def test_data_sets_of_the_hub_are_known(run, data, known):
-    card = ModelCard(model_card(run(data=data), repo_id="me/it", license="mit"))
-    assert card.data.datasets == known and f"| {data} |" in card.text
+def test_data_sets_on_the_hub_are_recognized(make_run, data, expected):
+    card = ModelCard(make_model_card(make_run(data=data), repo_id="me/it", license="mit"))
+    assert card.data.datasets == expected and f"| {data} |" in card.text
 
 
-def test_the_card_tells_what_ran(run):
-    text = model_card(run())
-    assert METRICS["table"] in text and "On 12 rows (test) of briefs, 4 passages" in text
+def test_the_card_describes_the_run(make_run):
+    text = make_model_card(make_run())
+    assert (
+        METRICS["table"] in text and "on 12 rows (split `test`) of briefs, with 4 different passages" in text
+    )
     assert "| summarize | summarizer | briefs | 20 | 61 s | learning_rate 0.1 |" in text
     assert "| fuse | cross-task model | briefs | 7 | 5 s | learning_rate 0.2 |" in text
     assert "fuse: 1 x GPU; python 3.11, torch 2.0, code at commit `abc`." in text
     recipe = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert recipe == {"data": "briefs", "learning_rate": 0.1, "fuse": {"learning_rate": 0.2}}
-    assert "cut after 64 tokens" in text and "short generated English news" in text
+    assert "truncated to 64 tokens" in text and "short generated English news" in text
     assert r"It's \*a\* \<b\>long\</b\> story \| told." in text
 
 
-def test_the_pictures_are_there(run):
-    folder = run()
+def test_the_images_exist(make_run):
+    folder = make_run()
     (folder / "learning_curve.png").write_bytes(b"")
-    text = model_card(folder)
-    for name, path in card_files(folder).items():
+    text = make_model_card(folder)
+    for name, path in list_card_images(folder).items():
         assert f"({name})" in text and path.exists()
 
 
-def test_each_fusion_has_its_picture_and_sentence(run):
-    folder = run()
-    pictures = {}
+def test_each_fusion_has_its_diagram_and_sentence(make_run):
+    folder = make_run()
+    diagrams = {}
     for fusion in ("classifier", "gated"):
         config = folder / "crosstask" / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"fusion": fusion}))
-        pictures[fusion] = card_files(folder)["architecture.svg"].read_text()
-        assert ("not in writing it" in model_card(folder)) == (fusion == "classifier")
-    assert "Gated" in pictures["gated"] and "Gated" not in pictures["classifier"]
+        diagrams[fusion] = list_card_images(folder)["architecture.svg"].read_text()
+        assert ("not to write it" in make_model_card(folder)) == (fusion == "classifier")
+    assert "Gated" in diagrams["gated"] and "Gated" not in diagrams["classifier"]
 
 
-def test_the_code_is_python(run):
+def test_the_code_is_valid_python(make_run):
     for metrics in (METRICS, METRICS | {"examples": []}):
-        code = model_card(run(metrics)).split("```python\n")[1].split("```")[0]
+        code = make_model_card(make_run(metrics)).split("```python\n")[1].split("```")[0]
         names = {}
         exec(code.split("\n\n")[1].split("\n", 1)[1].rsplit("\nresult", 1)[0], names)  # the passage
         assert names["passage"] == (metrics["examples"] or [{"passage": "..."}])[0]["passage"]
@@ -162,11 +168,11 @@ def test_the_code_is_python(run):
 
 
 @pytest.mark.parametrize("bases", [["me/base"], ["google/t5", "google/bert"]])
-def test_an_adapter_names_what_it_sits_on(run, bases):
-    folder = run()
+def test_an_adapter_card_names_its_base_models(make_run, bases):
+    folder = make_run()
     (folder / "adapter").mkdir()
     (folder / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    card = ModelCard(model_card(folder, repo_id="me/it", license="mit", bases=bases))
+    card = ModelCard(make_model_card(folder, repo_id="me/it", license="mit", bases=bases))
     assert (card.data.base_model, card.data.base_model_relation) == (bases, "adapter")
     assert card.data.library_name == "peft" and "lora" in card.data.tags
     code = card.text.split("```python\n")[1].split("```")[0]
@@ -174,38 +180,38 @@ def test_an_adapter_names_what_it_sits_on(run, bases):
     assert all(repr(base) in code for base in bases)
 
 
-def test_results_on_a_published_data_set(run):
-    path, text = eval_results_file(run(), "me/evals")
+def test_results_on_a_published_data_set(make_run):
+    path, text = make_eval_results_file(make_run(), "me/evals")
     assert path == ".eval_results/me--evals.yaml"
     assert yaml.safe_load(text)[0]["value"] == 0.75
-    card = ModelCard(model_card(run(), repo_id="me/it", license="mit", evaluation="me/evals"))
+    card = ModelCard(make_model_card(make_run(), repo_id="me/it", license="mit", evaluation="me/evals"))
     assert card.data.eval_results[0].dataset_type == "me/evals" and "datasets/me/evals" in card.text
 
 
-def test_a_run_in_the_current_folder_has_a_name(run, monkeypatch):
-    folder = run(name="here")
+def test_a_run_in_the_current_folder_has_a_name(make_run, monkeypatch):
+    folder = make_run(name="here")
     monkeypatch.chdir(folder)
-    assert "# here\n" in model_card(Path("."))
+    assert "# here\n" in make_model_card(Path("."))
 
 
-def test_relative_folders_are_no_ids_of_the_hub_elsewhere(run):
-    """A recipe keeps `data/rows` as it was written, and from another folder that looks like an id."""
+def test_relative_folders_are_not_mistaken_for_hub_ids(make_run):
+    """A recipe may contain `data/rows`, which looks like a Hub id from another folder."""
     names = {"summarizer": "ckpt/summarizer", "question_answerer": "ckpt/qa", "data": "data/rows"}
-    folder = run(METRICS | {"local": sorted(names.values())}, **names)
-    text = model_card(folder)
+    folder = make_run(METRICS | {"local": sorted(names.values())}, **names)
+    text = make_model_card(folder)
     assert ModelCard(text).data.base_model is None and ModelCard(text).data.datasets is None
     assert not any(name in text for name in names.values())
-    with pytest.raises(ConfigError, match="the Hub's name of the data set rows"):
-        model_card(folder, repo_id="me/it", license="mit")
-    assert ModelCard(model_card(run(**names))).data.base_model == ["ckpt/summarizer", "ckpt/qa"]
+    with pytest.raises(ConfigError, match="the Hub id of the data set rows"):
+        make_model_card(folder, repo_id="me/it", license="mit")
+    assert ModelCard(make_model_card(make_run(**names))).data.base_model == ["ckpt/summarizer", "ckpt/qa"]
 
 
-def test_folders_in_other_keys_are_not_told(run):
-    text = model_card(run(deepspeed="/mnt/team/ds.json", logging_dir="/mnt/team/logs"))
+def test_folders_in_other_keys_are_not_published(make_run):
+    text = make_model_card(make_run(deepspeed="/mnt/team/ds.json", logging_dir="/mnt/team/logs"))
     assert "/mnt/team" not in text and "deepspeed: ds.json" in text
 
 
 @pytest.mark.parametrize("language", [["English"], ["EN"], [3]])
-def test_a_language_is_a_code(run, language):
+def test_a_language_is_a_code(make_run, language):
     with pytest.raises(ConfigError, match="--language: expected an ISO 639 code such as en, got"):
-        model_card(run(), repo_id="me/it", license="mit", language=language)
+        make_model_card(make_run(), repo_id="me/it", license="mit", language=language)

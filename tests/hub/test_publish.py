@@ -1,4 +1,4 @@
-"""What `crosstask-publish` makes of a run or a data set, found again by the clients that others use."""
+"""`crosstask-publish` publishes models, adapters and data sets that the usual clients can load."""
 
 import json
 import os
@@ -20,7 +20,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 from crosstask import AdapterRouter, CrossTaskForConditionalGeneration, train
 from crosstask.data.build import main as build
 from crosstask.hub.publish import main, publish
-from crosstask.utils.errors import ConfigError, HubError
+from crosstask.loading_crosstask import write_checksums
+from crosstask.utils.errors import ConfigError, DataError, HubError
 from crosstask.utils.files import CENTROIDS_NAME
 
 REPO = "alice/tiny"
@@ -29,26 +30,26 @@ TEXTS = {"question": ["Who won?", "Why?"], "passage": ["The mayor won.", "It rai
 
 @pytest.fixture(scope="module")
 def lora_run(trained_run, tmp_path_factory):
-    """A run whose fuse stage adapts the model of another run, to a prompt of its own."""
+    """Folder of a run whose fuse stage adapts the model of another run, with another prompt."""
     folder = tmp_path_factory.mktemp("lora")
     settings = {"model": str(trained_run[1] / "crosstask"), "prompt": "{question} Say it of:"}
     train.main([str(write(folder, **settings, lora_r=2, learning_rate=0.1, **WHOLE))])
     return folder / "run"
 
 
-def generated(model, processor):
+def generate(model, processor):
     inputs = processor(**TEXTS, return_tensors="pt")
     return model.eval().generate(**inputs, max_new_tokens=8, num_beams=2)
 
 
 def run_card(text):
-    """What the code of a card defines."""
+    """Run the first code block of a card; return the variables that it defines."""
     names = {}
     exec(ModelCard(text).text.split("```python\n")[1].split("```")[0], names)
     return names
 
 
-def assert_reads_as(processor, folder):
+def assert_same_encoding(processor, folder):
     expected = AutoProcessor.from_pretrained(folder)(**TEXTS)
     assert dict(processor(**TEXTS)) == dict(expected)
 
@@ -62,27 +63,27 @@ def write_rows(path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def loaded(name, **where):
-    model = AutoModelForSeq2SeqLM.from_pretrained(name, **where)
-    return model, AutoProcessor.from_pretrained(name, **where)
+def load(name, **location):
+    model = AutoModelForSeq2SeqLM.from_pretrained(name, **location)
+    return model, AutoProcessor.from_pretrained(name, **location)
 
 
-def test_a_model_comes_back_by_its_id_as_it_was(hub, alice, trained_run, capsys):
+def test_a_published_model_generates_what_the_local_one_does(hub, alice, trained_run, capsys):
     _, folder = trained_run
     main(["model", str(folder), "--repo", REPO, "--license", "mit", "--language", "en"])
     assert capsys.readouterr().out.strip() == f"{hub.url}/{REPO}/commit/{hub.commits(REPO)[0].oid}"
     assert len(hub.commits(REPO)) == 2
-    assert torch.equal(generated(*loaded(REPO)), generated(*loaded(folder / "crosstask")))
+    assert torch.equal(generate(*load(REPO)), generate(*load(folder / "crosstask")))
 
 
-def test_what_a_model_s_repository_holds(hub, alice, trained_run):
+def test_the_files_of_a_published_model(hub, alice, trained_run):
     _, folder = trained_run
     publish("model", folder, REPO, license="mit", language=["en"])
     files = hub.files(REPO)
     code = {name for name in files if name.endswith(".py")}
     assert {"configuration_crosstask.py", "modeling_crosstask.py", "processing_crosstask.py"} <= code
-    others = {name for name in files if not name.endswith((".py", ".sha256"))}
-    assert others - {"special_tokens_map.json"} == {  # which transformers 4 still writes
+    other_files = {name for name in files if not name.endswith(".py")}
+    assert other_files - {"special_tokens_map.json"} == {  # a file that only transformers 4 writes
         ".gitattributes",
         "README.md",
         "architecture.svg",
@@ -91,6 +92,7 @@ def test_what_a_model_s_repository_holds(hub, alice, trained_run):
         "learning_curve.png",
         "metrics.json",
         "model.safetensors",
+        "model.safetensors.sha256",
         "processor_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -106,14 +108,16 @@ def test_what_a_model_s_repository_holds(hub, alice, trained_run):
     assert card.data.eval_results and f"model='{REPO}'" in card.text
 
 
-def test_a_second_tokenizer_and_shards_travel_too(hub, alice, trained_run, make_model, tokenizer, tmp_path):
+def test_a_second_tokenizer_and_shards_are_published(
+    hub, alice, trained_run, make_model, tokenizer, tmp_path
+):
     run = tmp_path / "run"
     shutil.copytree(trained_run[1], run)
     processor = AutoProcessor.from_pretrained(run / "crosstask")
     processor.question_tokenizer = processor.tokenizer
     processor.save_pretrained(run / "crosstask")
     publish("model", run, REPO, license="mit")
-    whole = generated(*loaded(REPO))
+    expected = generate(*load(REPO))
     (run / "crosstask" / "model.safetensors").unlink()
     model = CrossTaskForConditionalGeneration.from_pretrained(trained_run[1] / "crosstask")
     model.save_pretrained(run / "crosstask", max_shard_size="20KB")
@@ -121,7 +125,7 @@ def test_a_second_tokenizer_and_shards_travel_too(hub, alice, trained_run, make_
     weights = {name for name in hub.files(REPO) if name.endswith(".safetensors")}
     assert len(weights) > 2 and "model.safetensors" not in weights
     assert "model.safetensors.index.json" in hub.files(REPO)
-    assert torch.equal(generated(*loaded(REPO)), whole)
+    assert torch.equal(generate(*load(REPO)), expected)
     publish("model", trained_run[1], REPO, license="mit")
     assert {name for name in hub.files(REPO) if ".safetensors" in name} <= {
         "model.safetensors",
@@ -129,7 +133,21 @@ def test_a_second_tokenizer_and_shards_travel_too(hub, alice, trained_run, make_
     }
 
 
-def test_where_to_is_said(hub, alice, trained_run):
+def test_the_published_weights_can_be_verified(hub, alice, trained_run, tmp_path):
+    run = shutil.copytree(trained_run[1], tmp_path / "run")
+    publish("model", run, REPO, license="mit")
+    AutoModelForSeq2SeqLM.from_pretrained(REPO, verify_weights=True)
+    write_checksums(run / "crosstask")
+    publish("model", run, REPO, license="mit")
+    sums = run / "crosstask" / "model.safetensors.sha256"
+    assert sums.read_bytes() == hub.files(REPO)["model.safetensors.sha256"]
+    sums.write_text(f"{'0' * 64}  model.safetensors\n")
+    with pytest.raises(DataError, match="the weights differ from the checksums in model.safetensors.sha256"):
+        publish("model", run, REPO, license="mit")
+    assert len(hub.commits(REPO)) == 3
+
+
+def test_private_repositories_branches_and_pull_requests(hub, alice, trained_run):
     arguments = ["model", str(trained_run[1]), "--license", "mit", "--repo"]
     main([*arguments, "alice/secret", "--private"])
     assert hub.repo("alice/secret").private
@@ -137,36 +155,36 @@ def test_where_to_is_said(hub, alice, trained_run):
     assert "config.json" in hub.files(REPO, revision="v2") and "config.json" not in hub.files(REPO)
     main([*arguments, REPO, "--pr"])
     assert "config.json" in hub.files(REPO, revision="refs/pr/1") and "config.json" not in hub.files(REPO)
-    assert generated(*loaded(REPO, revision="v2")).shape[0] == 2
+    assert generate(*load(REPO, revision="v2")).shape[0] == 2
 
 
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        ([], "the card still needs a licence .--license apache-2.0"),
-        (["--license", "nonsense"], "unknown licence 'nonsense', expected one of the Hub's, or other"),
+        ([], "the card still needs a license .--license apache-2.0"),
+        (["--license", "nonsense"], "unknown license 'nonsense', expected one of the Hub's names, or other"),
         (["--license", "mit", "--repo", "tiny"], "--repo: expected user/name, got 'tiny'"),
         (["--license", "mit", "--repo", "a/b/c"], "--repo: expected user/name, got 'a/b/c'"),
         (["--license", "mit", "--repo", "bob/x"], "the token lacks the permission to write to .* of bob"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(hub, alice, trained_run, arguments, sentence):
+def test_mistakes_are_reported_in_one_sentence(hub, alice, trained_run, arguments, sentence):
     with pytest.raises(SystemExit, match=f"^crosstask-publish: error: [^\n]*{sentence}[^\n]*$"):
         main(["model", str(trained_run[1]), "--repo", REPO, *arguments])
     assert not hub.store.repos
 
 
 @pytest.mark.parametrize("kind", ["model", "adapter", "dataset"])
-def test_a_folder_of_something_else_is_refused(hub, alice, tmp_path, kind):
+def test_a_folder_of_another_kind_is_refused(hub, alice, tmp_path, kind):
     with pytest.raises(SystemExit, match=f"{re.escape(str(tmp_path))}.*expected (the|a) folder"):
         main([kind, str(tmp_path), "--repo", REPO, "--license", "mit"])
     assert not hub.store.repos
 
 
-def test_a_folder_s_name_in_a_file_stops_the_publication(hub, alice, trained_run, tmp_path):
+def test_a_file_that_names_a_local_folder_is_refused(hub, alice, trained_run, tmp_path):
     shutil.copytree(trained_run[1], tmp_path / "run")
     config = tmp_path / "run" / "crosstask" / "generation_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"made_in": str(tmp_path / "run")}))
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"origin": str(tmp_path / "run")}))
     with pytest.raises(HubError, match="^generation_config.json: names a folder of this machine"):
         publish("model", tmp_path / "run", REPO, license="mit")
     assert not hub.store.repos
@@ -177,8 +195,8 @@ def test_a_killed_publication_leaves_nothing_and_can_be_repeated(hub, alice, tra
     command += ["--repo", REPO, "--license", "mit"]
     hub.fail("PUT", "lfs-objects", delay=30)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    until = time.monotonic() + 60
-    while hub.faults[-1].times and time.monotonic() < until:
+    deadline = time.monotonic() + 60
+    while hub.faults[-1].times and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert alice.encode() not in process.communicate()[0]
@@ -188,11 +206,9 @@ def test_a_killed_publication_leaves_nothing_and_can_be_repeated(hub, alice, tra
     assert len(hub.commits(REPO)) == 2 and "model.safetensors" in hub.files(REPO)
 
 
-def test_an_adapter_sits_on_the_published_base(hub, alice, trained_run, lora_run):
+def test_an_adapter_works_with_the_published_base(hub, alice, trained_run, lora_run):
     publish("model", trained_run[1], REPO, license="mit")
-    with pytest.raises(
-        ConfigError, match="sits on .*, which others do not have; publish that model and name"
-    ):
+    with pytest.raises(ConfigError, match="needs .*, which is not on the Hub; publish that model and name"):
         publish("adapter", lora_run, "alice/small", license="mit")
     publish("adapter", lora_run, "alice/small", license="mit", base=REPO)
     files = hub.files("alice/small")
@@ -209,7 +225,7 @@ def test_an_adapter_sits_on_the_published_base(hub, alice, trained_run, lora_run
     card = ModelCard(files["README.md"].decode())
     assert (card.data.base_model, card.data.base_model_relation) == ([REPO], "adapter")
     names = run_card(files["README.md"].decode())
-    assert_reads_as(names["processor"], lora_run / "crosstask")
+    assert_same_encoding(names["processor"], lora_run / "crosstask")
     expected = load_file(lora_run / "crosstask" / "model.safetensors")
     found = names["model"].merge_and_unload().state_dict()
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
@@ -218,7 +234,7 @@ def test_an_adapter_sits_on_the_published_base(hub, alice, trained_run, lora_run
 
 
 @pytest.mark.parametrize("fusion", ["classifier", "gated"])
-def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained_run, tmp_path, fusion):
+def test_an_adapter_of_three_stages_works_with_the_public_parts(hub, alice, trained_run, tmp_path, fusion):
     parts = {"summarizer": "alice/t5", "question_answerer": "alice/qa"}
     for side, repo in parts.items():
         model = AutoModelForSeq2SeqLM.from_pretrained(trained_run[1] / side)
@@ -240,7 +256,7 @@ def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained
     found = AdapterRouter("alice/qa").load("theirs", "alice/small").centroids["theirs"]
     torch.testing.assert_close(found, router.centroids["mine"])
     names = run_card(hub.files("alice/small")["README.md"].decode())
-    assert_reads_as(names["processor"], tmp_path / "run" / "crosstask")
+    assert_same_encoding(names["processor"], tmp_path / "run" / "crosstask")
     expected = load_file(tmp_path / "run" / "crosstask" / "model.safetensors")
     found = names["model"].merge_and_unload().state_dict()
     assert found.keys() >= expected.keys() and ("gated_cross_attention.gates" in expected) == (
@@ -249,7 +265,9 @@ def test_an_adapter_of_three_stages_sits_on_the_public_parts(hub, alice, trained
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
 
 
-def test_an_adapter_s_centroids_come_and_go_with_it(hub, alice, trained_run, lora_run, tmp_path):
+def test_the_centroids_of_an_adapter_are_published_and_removed_with_it(
+    hub, alice, trained_run, lora_run, tmp_path
+):
     publish("model", trained_run[1], REPO, license="mit")
     run = tmp_path / "run"
     shutil.copytree(lora_run, run)
@@ -257,28 +275,28 @@ def test_an_adapter_s_centroids_come_and_go_with_it(hub, alice, trained_run, lor
     router = AdapterRouter(encoder).fit("mine", TEXTS["passage"])
     router.save("mine", run / "adapter")
     publish("adapter", run, "alice/small", license="mit", base=REPO)
-    again = AdapterRouter(encoder).load("theirs", "alice/small")
-    assert again.route(TEXTS["passage"]) == ["theirs"] * 2
+    downloaded = AdapterRouter(encoder).load("theirs", "alice/small")
+    assert downloaded.route(TEXTS["passage"]) == ["theirs"] * 2
     (run / "adapter" / CENTROIDS_NAME).unlink()
     publish("adapter", run, "alice/small", license="mit", base=REPO)
     assert CENTROIDS_NAME not in hub.files("alice/small")
     assert {"adapter_config.json", "adapter_model.safetensors"} < hub.files("alice/small").keys()
 
 
-def test_what_an_adapter_of_two_local_parts_sits_on_is_said(hub, alice, trained_run, tmp_path):
+def test_an_adapter_of_local_parts_is_refused(hub, alice, trained_run, tmp_path):
     parts = {side: str(trained_run[1] / side) for side in ("summarizer", "question_answerer")}
     train.main(
         [str(write(tmp_path, **parts, summarizer_config=None, question_answerer_config=None, lora_r=2))]
     )
     with pytest.raises(
-        ConfigError, match="which others do not have; publish that model and train from its Hub id"
+        ConfigError, match="which is not on the Hub; publish that model and train from its Hub id"
     ):
         publish("adapter", tmp_path / "run", "alice/small", license="mit")
     with pytest.raises(ConfigError, match="^--base: expected none"):
         publish("adapter", tmp_path / "run", "alice/small", license="mit", base=REPO)
 
 
-def test_files_of_others_in_the_repository_stay(hub, alice, trained_run):
+def test_other_files_in_the_repository_stay(hub, alice, trained_run):
     theirs = {"onnx/model.safetensors", "adapter_model.safetensors", "adapter_config.json", "images/a.png"}
     HfApi().create_repo(REPO)
     HfApi().create_commit(
@@ -288,7 +306,7 @@ def test_files_of_others_in_the_repository_stay(hub, alice, trained_run):
     assert theirs < set(hub.files(REPO))
 
 
-def test_a_part_that_was_trained_whole_has_no_public_base(hub, alice, trained_run, tmp_path):
+def test_a_fully_trained_part_has_no_public_base(hub, alice, trained_run, tmp_path):
     recipe = write(tmp_path, **{"fuse": {"lora_r": 2}})
     train.main([str(recipe)])
     with pytest.raises(
@@ -301,7 +319,7 @@ def test_a_part_that_was_trained_whole_has_no_public_base(hub, alice, trained_ru
         publish("adapter", trained_run[1], "alice/small", license="mit")
 
 
-def test_a_recipe_publishes_what_it_trained(hub, alice, trained_run, tmp_path, capsys):
+def test_a_recipe_publishes_its_model(hub, alice, trained_run, tmp_path, capsys):
     publish("model", trained_run[1], REPO, license="mit")
     rows = tmp_path / "rows.jsonl"
     write_rows(rows)
@@ -314,18 +332,18 @@ def test_a_recipe_publishes_what_it_trained(hub, alice, trained_run, tmp_path, c
     }
     values |= {"push_to_hub": True, "hub_model_id": "alice/mine", "license": "mit", "vocab_size": None}
     recipe = write(tmp_path, **values)
-    with pytest.raises(SystemExit, match="still needs the Hub's name of the data set rows.jsonl"):
+    with pytest.raises(SystemExit, match="still needs the Hub id of the data set rows.jsonl"):
         train.main([str(recipe)])
     train.main([str(recipe), "--datasets", "alice/rows"])
     assert f"Published: {hub.url}/alice/mine/commit/" in capsys.readouterr().out
     folder = tmp_path / "run" / "crosstask"
-    assert torch.equal(generated(*loaded("alice/mine")), generated(*loaded(folder)))
+    assert torch.equal(generate(*load("alice/mine")), generate(*load(folder)))
     card = ModelCard(hub.files("alice/mine")["README.md"].decode())
     assert (card.data.base_model, card.data.base_model_relation) == ([REPO], "finetune")
     assert card.data.datasets == ["alice/rows"]
     before, after = (load_file(path / "model.safetensors") for path in (trained_run[1] / "crosstask", folder))
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    # Once more trains nothing, and changes nothing on the Hub.
+    # Running it again trains nothing, and changes nothing on the Hub.
     train.main([str(recipe), "--datasets", "alice/rows"])
     assert len(hub.commits("alice/mine")) == 2
 
@@ -339,41 +357,41 @@ def test_a_recipe_publishes_what_it_trained(hub, alice, trained_run, tmp_path, c
             {"hub_model_id": "bob/mine", "license": "mit"},
             "lacks the permission to write to repositories of bob",
         ),
-        ({"hub_model_id": "alice/mine"}, "the card still needs a licence"),
+        ({"hub_model_id": "alice/mine"}, "the card still needs a license"),
     ],
 )
-def test_what_could_not_be_published_is_not_trained(hub, alice, tmp_path, values, sentence):
+def test_a_recipe_that_could_not_be_published_is_not_trained(hub, alice, tmp_path, values, sentence):
     recipe = write(tmp_path, push_to_hub=True, **values)
     with pytest.raises(SystemExit, match=f"^crosstask-train: error: [^\n]*{sentence}[^\n]*$"):
         train.main([str(recipe)])
     assert not (tmp_path / "run" / "summarizer").exists()
 
 
-def test_a_data_set_loads_with_its_types(hub, alice, tmp_path):
+def test_a_published_data_set_loads_with_its_types(hub, alice, tmp_path):
     source = tmp_path / "rows.jsonl"
     write_rows(source)
     recipe = tmp_path / "build.yaml"
     recipe.write_text(f"data: {source}\noutput_dir: {tmp_path / 'set'}\nteacher: none\njudge: none\n")
     build([str(recipe)])
-    with pytest.raises(SystemExit, match="its sources state no licence, expected --license"):
+    with pytest.raises(SystemExit, match="its sources state no license, expected --license"):
         main(["dataset", str(tmp_path / "set"), "--repo", "alice/rows"])
     main(["dataset", str(tmp_path / "set"), "--repo", "alice/rows", "--license", "cc-by-4.0"])
-    found = load_dataset("alice/rows")
+    published = load_dataset("alice/rows")
     local = load_dataset(str(tmp_path / "set"))
-    assert found.keys() == local.keys()
-    for split, part in found.items():
+    assert published.keys() == local.keys()
+    for split, part in published.items():
         assert part.features == local[split].features and part[:] == local[split][:]
         assert isinstance(part.features["answerable"], ClassLabel)
-    files = hub.files("alice/rows", kind="dataset")
+    files = hub.files("alice/rows", repo_type="dataset")
     assert not any(str(tmp_path).encode() in content for content in files.values())
     assert {path.split("/")[0] for path in files} <= {".gitattributes", "README.md", "data", "stats.json"} | {
         path for path in files if path.endswith(".png")
     }
     assert 'load_dataset("alice/rows")' in files["README.md"].decode()
     assert "license: cc-by-4.0" in files["README.md"].decode()
-    # The files of a split that is gone go too.
-    again = tmp_path / "set" / "data"
-    next(again.glob("test*.parquet")).unlink()
+    # The files of a removed split are deleted.
+    data = tmp_path / "set" / "data"
+    next(data.glob("test*.parquet")).unlink()
     main(["dataset", str(tmp_path / "set"), "--repo", "alice/rows", "--license", "cc-by-4.0"])
-    files = hub.files("alice/rows", kind="dataset")
+    files = hub.files("alice/rows", repo_type="dataset")
     assert not any("test" in path for path in files if path.startswith("data/"))

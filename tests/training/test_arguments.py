@@ -1,4 +1,4 @@
-"""Recipes: file and flags mean the same, the most particular value wins, a mistake is one clear sentence."""
+"""Recipes: file and flags mean the same, the most specific value wins, a mistake is one clear sentence."""
 
 import math
 from pathlib import Path
@@ -15,8 +15,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(autouse=True)
-def no_deepspeed_stays():
-    """transformers remembers a DeepSpeed configuration, even a half-read one, until it is collected."""
+def reset_deepspeed():
+    """transformers keeps a DeepSpeed configuration in a global, even one that failed to load."""
     yield
     unset_hf_deepspeed_config()
 
@@ -29,7 +29,7 @@ PRETRAINED = {**HUB, "summarizer_config": None, "question_answerer_config": None
 
 @pytest.fixture
 def read(tmp_path):
-    """Read a recipe of `BASE` with some values changed, and flags."""
+    """Return a function that reads a recipe: `BASE` with some values changed, and flags."""
 
     def read(*flags, **values):
         path = tmp_path / "recipe.yaml"
@@ -41,6 +41,8 @@ def read(tmp_path):
 
 @pytest.fixture
 def read_text(tmp_path):
+    """Return a function that reads a recipe from the text of a file."""
+
     def read_text(text, *flags):
         path = tmp_path / "recipe.yaml"
         path.write_text(text, encoding="utf-8")
@@ -49,14 +51,15 @@ def read_text(tmp_path):
     return read_text
 
 
-def value_of(recipe, name, stage="fuse"):
+def get_value(recipe, name, stage="fuse"):
+    """Return the value of a key, whichever dataclass it belongs to."""
     for part in (recipe.run, recipe.stages[stage].stage, recipe.stages[stage].training):
         if hasattr(part, name):
             return getattr(part, name)
     raise AssertionError(name)
 
 
-# The same value in the file and as words of the command line.
+# Key, value in the file, words on the command line, and the value that both mean.
 SAME = {
     "text of a float": ("learning_rate", "1e-3", ["1e-3"], 1e-3),
     "float": ("learning_rate", 0.5, ["0.5"], 0.5),
@@ -88,40 +91,40 @@ SAME = {
 @pytest.mark.parametrize(("name", "in_file", "words", "expected"), SAME.values(), ids=SAME)
 def test_a_value_means_the_same_in_the_file_and_as_a_flag(read, name, in_file, words, expected):
     for recipe in (read(**{name: in_file}), read(f"--{name}", *words)):
-        value = value_of(recipe, name)
+        value = get_value(recipe, name)
         assert value == expected
         assert isinstance(value, type(expected))
 
 
-def test_flags_may_have_hyphens_and_equals_signs_and_no_value(read):
-    assert value_of(read("--learning-rate", "0.5"), "learning_rate") == 0.5
-    assert value_of(read("--fuse.learning-rate=0.5"), "learning_rate") == 0.5
-    assert value_of(read("--prompt=--{question}"), "prompt") == "--{question}"
-    assert value_of(read("--dataloader_drop_last"), "dataloader_drop_last") is True
+def test_a_flag_may_have_hyphens_or_an_equals_sign_or_no_value(read):
+    assert get_value(read("--learning-rate", "0.5"), "learning_rate") == 0.5
+    assert get_value(read("--fuse.learning-rate=0.5"), "learning_rate") == 0.5
+    assert get_value(read("--prompt=--{question}"), "prompt") == "--{question}"
+    assert get_value(read("--dataloader_drop_last"), "dataloader_drop_last") is True
 
 
-def test_flag_over_file_and_stage_over_all(read):
-    def rates(*flags, **values):
+def test_a_flag_overrides_the_file_and_a_stage_overrides_the_top_level(read):
+    def read_rates(*flags, **values):
         stages = read(*flags, **values).stages
         return [stages[name].training.learning_rate for name in ("summarize", "answer", "fuse")]
 
-    assert rates(learning_rate=1.0) == [1, 1, 1]
-    assert rates(learning_rate=1.0, fuse={"learning_rate": 2.0}) == [1, 1, 2]
-    assert rates("--learning_rate", 3, learning_rate=1.0, fuse={"learning_rate": 2.0}) == [3, 3, 3]
+    assert read_rates(learning_rate=1.0) == [1, 1, 1]
+    assert read_rates(learning_rate=1.0, fuse={"learning_rate": 2.0}) == [1, 1, 2]
+    assert read_rates("--learning_rate", 3, learning_rate=1.0, fuse={"learning_rate": 2.0}) == [3, 3, 3]
     flags = ["--answer.learning_rate", 4, "--learning_rate", 3]
-    assert rates(*flags, learning_rate=1.0, fuse={"learning_rate": 2.0}) == [3, 4, 3]
-    assert rates("--learning_rate", 3, "--learning_rate", 5) == [5, 5, 5]
+    assert read_rates(*flags, learning_rate=1.0, fuse={"learning_rate": 2.0}) == [3, 4, 3]
+    assert read_rates("--learning_rate", 3, "--learning_rate", 5) == [5, 5, 5]
 
 
-def test_null_in_a_stage_is_the_default_again(read):
+def test_null_in_a_stage_restores_the_default(read):
     recipe = read(max_steps=5, data_options={"seed": 1}, fuse={"max_steps": None, "data_options": None})
-    assert value_of(recipe, "max_steps") == -1 and value_of(recipe, "data_options") is None
-    assert value_of(recipe, "max_steps", "answer") == 5
+    assert get_value(recipe, "max_steps") == -1 and get_value(recipe, "data_options") is None
+    assert get_value(recipe, "max_steps", "answer") == 5
     assert list(read(stages=None).stages) == ["summarize", "answer", "fuse"]
-    assert value_of(read(fuse=None), "data") == "briefs"
+    assert get_value(read(fuse=None), "data") == "briefs"
 
 
-def test_arguments_of_transformers_keep_their_names_and_reporting_is_off(read):
+def test_training_arguments_of_transformers_are_keys_and_reporting_is_off_by_default(read):
     recipe = read(
         gradient_accumulation_steps=4,
         lr_scheduler_type="cosine_with_restarts",
@@ -138,78 +141,97 @@ def test_arguments_of_transformers_keep_their_names_and_reporting_is_off(read):
     assert training.accelerator_config.split_batches
     assert training.label_names == ["labels"] and training.include_for_metrics == ["loss"]
     assert training.report_to == []
-    assert value_of(read(report_to="tensorboard"), "report_to") == ["tensorboard"]
-    assert value_of(read(report_to=["tensorboard", "wandb"]), "report_to") == ["tensorboard", "wandb"]
-    assert value_of(read("--report_to", "tensorboard", "wandb"), "report_to") == ["tensorboard", "wandb"]
-    assert value_of(read(torch_compile=True), "torch_compile") is True
+    assert get_value(read(report_to="tensorboard"), "report_to") == ["tensorboard"]
+    assert get_value(read(report_to=["tensorboard", "wandb"]), "report_to") == ["tensorboard", "wandb"]
+    assert get_value(read("--report_to", "tensorboard", "wandb"), "report_to") == ["tensorboard", "wandb"]
+    assert get_value(read(torch_compile=True), "torch_compile") is True
 
 
-def test_accelerates_switch_to_the_cpu_is_followed(read, monkeypatch):
+def test_the_environment_variable_of_accelerate_selects_the_cpu(read, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    assert value_of(read(), "use_cpu") is True
-    assert value_of(read(use_cpu=False), "use_cpu") is False
+    assert get_value(read(), "use_cpu") is True
+    assert get_value(read(use_cpu=False), "use_cpu") is False
 
 
-def test_what_was_said_is_kept_for_the_record(read):
-    recipe = read("--fuse.seed", 3, answer={"max_steps": 7})
+def test_the_record_has_the_values_that_were_set_in_their_types(read):
+    recipe = read("--fuse.seed", 3, "--language", "en", answer={"max_steps": 7}, learning_rate="1e-3")
     assert recipe.values[""]["data"] == "briefs" and "seed" not in recipe.values[""]
     assert recipe.values["fuse"]["seed"] == 3 and recipe.values["answer"]["max_steps"] == 7
+    assert recipe.values["answer"]["learning_rate"] == 1e-3 and recipe.values[""]["language"] == ["en"]
     assert recipe.output_dir == Path("runs/x")
-    assert Path(value_of(recipe, "output_dir")) == Path("runs/x/checkpoints/fuse")
+    assert Path(recipe.stages["fuse"].training.output_dir) == Path("runs/x/checkpoints/fuse")
 
 
-def test_stages_run_in_their_order_and_once(read):
+def test_stages_run_once_and_in_their_fixed_order(read):
     recipe = read(stages=["fuse", "answer", "fuse", "summarize"])
     assert recipe.run.stages == list(recipe.stages) == ["summarize", "answer", "fuse"]
     assert read("--stages", "fuse", **PRETRAINED).run.stages == ["fuse"]
     assert read("--stages", "fuse", "answer", **PRETRAINED).run.stages == ["answer", "fuse"]
 
 
-def test_a_whole_model_has_one_stage(read):
+def test_a_trained_model_has_one_stage(read):
     recipe = read(
         model="user/name", summarizer_config=None, question_answerer_config=None, prompt="{question}"
     )
     assert list(recipe.stages) == ["fuse"] and recipe.run.model == "user/name"
 
 
-# What is wrong, and the words that the sentence has to have.
+# Values of the file, and a pattern that the error message has to match.
 WRONG = {
     "unknown key": ({"sumarizer": "x"}, "recipe.yaml: unknown key 'sumarizer'.*'summarizer'"),
     "unknown key in a stage": (
         {"fuse": {"learning_rat": 1}},
         "recipe.yaml: fuse: .*did you mean 'learning_rate'",
     ),
-    "unlike any key": ({"zzzzqqqq": 1}, "unknown key 'zzzzqqqq'; see the README"),
+    "unlike any key": ({"zzzzqqqq": 1}, "unknown key 'zzzzqqqq'; see --help"),
     "hyphens": ({"learning-rate": 1}, "'learning-rate'; did you mean 'learning_rate'"),
-    "key of the run in a stage": ({"fuse": {"prompt": "x"}}, "fuse: prompt holds for the whole run"),
+    "key of the run in a stage": ({"fuse": {"prompt": "x"}}, "fuse: prompt applies to the whole run"),
     "folder of the run in a stage": (
         {"fuse": {"output_dir": "x"}},
-        "fuse: output_dir holds for the whole run",
+        "fuse: output_dir applies to the whole run",
     ),
     "stage is no mapping": ({"fuse": 0}, "recipe.yaml: fuse: expected a mapping.*int"),
-    "no output_dir": ({"output_dir": None}, "output_dir: expected the folder"),
-    "list as output_dir": ({"output_dir": ["a"]}, "output_dir: expected the folder"),
-    "no data": ({"data": None}, "summarize: data: expected where the rows come from"),
+    "no output_dir": ({"output_dir": None}, "recipe.yaml: output_dir: expected a value"),
+    "list as output_dir": ({"output_dir": ["a"]}, r"output_dir: expected a string, got \['a'\]"),
+    "empty output_dir": ({"output_dir": ""}, "output_dir: expected the folder of the run"),
+    "no data": ({"data": None}, "summarize: data: expected the source of the rows"),
     "no data for a stage": ({"data": None, "summarize": {"data": "briefs"}}, "answer: data: expected"),
-    "rate": ({"learning_rate": "abc"}, "learning_rate: invalid float value: 'abc'"),
-    "seed": ({"seed": "x"}, "seed: invalid int value: 'x'"),
-    "float as integer": ({"max_steps": 1.5}, "max_steps: invalid int value: '1.5'"),
-    "bool": ({"bf16": "maybe"}, "bf16: .*maybe"),
-    "list for one": ({"learning_rate": [1, 2]}, r"learning_rate: expected one value, got \[1, 2\]"),
-    "mapping for a number": ({"learning_rate": {"a": 1}}, "learning_rate: invalid float"),
-    "choice": ({"eval_strategy": "sometimes"}, "eval_strategy: invalid choice: 'sometimes'"),
+    "rate": ({"learning_rate": "abc"}, "recipe.yaml: learning_rate: expected a number, got 'abc'"),
+    "seed": ({"seed": "x"}, "seed: expected an integer, got 'x'"),
+    "float as integer": ({"max_steps": 1.5}, "max_steps: expected an integer, got 1.5"),
+    "bool": ({"bf16": "maybe"}, "bf16: expected true or false, got 'maybe'"),
+    "list for a number": ({"learning_rate": [1, 2]}, r"learning_rate: expected a number, got \[1, 2\]"),
+    "mapping for a number": ({"learning_rate": {"a": 1}}, "learning_rate: expected a number, got {'a': 1}"),
+    "choice": ({"eval_strategy": "sometimes"}, "eval_strategy: expected one of no, .*, got 'sometimes'"),
     "transformers' own check": ({"load_best_model_at_end": True}, "load_best_model_at_end requires"),
     "missing package or file": ({"deepspeed": "/nowhere.json"}, "deepspeed|nowhere"),
-    "text for a mapping": ({"data_columns": "article"}, "data_columns: expected a mapping"),
-    "list for a mapping": ({"summarizer_config": ["t5"]}, "summarizer_config: expected one value"),
+    "text for a mapping": (
+        {"data_columns": "article"},
+        "data_columns: expected a mapping of keys to values, got 'article'",
+    ),
+    "mapping in a stage": (
+        {"fuse": {"peft": "lora"}},
+        "recipe.yaml: fuse: peft: expected a mapping of keys to values, got 'lora'",
+    ),
+    "list for a mapping": (
+        {"summarizer_config": ["t5"]},
+        r"summarizer_config: expected a mapping of keys to values, got \['t5'\]",
+    ),
     "text for a shape": ({"summarizer_config": "t5"}, "summarizer_config: expected a mapping"),
+    "mapping for text": ({"data": {"a": 1}}, "data: expected a string, got {'a': 1}"),
     "model and shape": ({"summarizer": "x"}, "exactly one of summarizer and summarizer_config"),
     "neither": ({"question_answerer_config": None}, "one of question_answerer and question_answerer_config"),
     "unknown stage": ({"stages": ["judge", "fuse"]}, "stages: expected some of summarize, answer, fuse"),
     "no fuse": ({"stages": ["summarize"]}, "stages: .* with fuse"),
     "no stages": ({"stages": []}, "stages: .* with fuse"),
-    "untrained answerer": ({"stages": ["summarize", "fuse"]}, "question_answerer_config .*needs 'answer'"),
-    "untrained summarizer": ({"stages": ["answer", "fuse"]}, "summarizer_config .*needs 'summarize'"),
+    "untrained answerer": (
+        {"stages": ["summarize", "fuse"]},
+        "stages: expected 'answer' among them, as question_answerer_config",
+    ),
+    "untrained summarizer": (
+        {"stages": ["answer", "fuse"]},
+        "stages: expected 'summarize' among them, as summarizer_config",
+    ),
     "fusion": ({"fusion": "gate"}, "fusion.*classifier.*'gate'"),
     "summary_loss_on": ({"summary_loss_on": "none"}, "summary_loss_on.*answerable.*'none'"),
     "weight": ({"answerability_weight": -1}, "answerability_weight.*0 or more"),
@@ -233,11 +255,11 @@ WRONG = {
     ),
     "contrastive weight elsewhere": (
         {"summarize": {"contrastive_weight": 0.3}},
-        "recipe.yaml: summarize: contrastive_weight is of the joint stage, expected at the top or under fuse",
+        "summarize: contrastive_weight applies to the stage fuse only, expected at the top level or under",
     ),
     "fusion's rate elsewhere": (
         {"answer": {"fusion_learning_rate": 1e-3}},
-        "recipe.yaml: answer: fusion_learning_rate is of the joint stage",
+        "recipe.yaml: answer: fusion_learning_rate applies to the stage fuse only",
     ),
     "dropout": ({"fusion_dropout": 1.0}, "fusion_dropout.*below 1"),
     "heads": ({"fusion_num_heads": 0}, "fusion_num_heads: expected 1 or more, got 0"),
@@ -245,8 +267,11 @@ WRONG = {
     "length": ({"max_source_length": -3}, "max_source_length: expected 1 or more"),
     "vocabulary": ({"vocab_size": 0}, "vocab_size: expected 1 or more"),
     "prompt without a question": ({"prompt": "hello"}, "prompt.*{question}.*'hello'"),
-    "prompt with another field": ({"prompt": "{question} {passage}"}, "prompt: .*no braces but {question}"),
-    "prompt with half a field": ({"prompt": "{question} {"}, "prompt: .*no braces but {question}"),
+    "prompt with another field": (
+        {"prompt": "{question} {passage}"},
+        "prompt: .*no braces other than {question}",
+    ),
+    "prompt with half a field": ({"prompt": "{question} {"}, "prompt: .*no braces other than {question}"),
     "LoRA's rank": ({"lora_r": -1}, "lora_r: expected 0 or more"),
     "LoRA's dropout": ({"lora_dropout": 1.5}, "lora_dropout: expected at least 0 and below 1"),
     "LoRA of nothing": ({"lora_r": 2}, "summarize: lora_r: expected 0, as a model from scratch"),
@@ -284,18 +309,18 @@ WRONG_FLAGS = {
     "two dots": (["--fuse.a.seed", "1"], "--fuse.a.seed: expected one of"),
     "of the joint stage in another": (
         ["--summarize.contrastive_weight", "0.3"],
-        "command line: summarize: contrastive_weight is of the joint stage",
+        "command line: summarize: contrastive_weight applies to the stage fuse only",
     ),
     "no number": (["--answerability_weight", ".nan"], "answerability_weight: expected a finite number"),
     "no key": (["seed", "1"], "expected --key before 'seed'"),
     "one dash": (["-s", "1"], "expected --key before '-s'"),
     "nothing but dashes": (["--"], "unknown key ''"),
-    "no value": (["--seed"], "seed: invalid int value"),
-    "two values": (["--seed", "1", "2"], r"seed: expected one value, got \[1, 2\]"),
+    "no value": (["--seed"], "command line: seed: expected an integer, got True"),
+    "two values": (["--seed", "1", "2"], r"seed: expected an integer, got \[1, 2\]"),
     "not YAML": (["--data_columns", "{passage: "], "data_columns: expected a mapping"),
     "of the run in a stage": (
         ["--fuse.stages", "fuse"],
-        "command line: fuse: stages holds for the whole run",
+        "command line: fuse: stages applies to the whole run",
     ),
     "token": (["--hub_token", "hf_secret"], "hub_token: a recipe holds no tokens"),
 }
@@ -317,7 +342,7 @@ MALFORMED = {
     "list": ("- a\n- b\n", "recipe.yaml: expected a mapping of keys to values, got list"),
     "text": ("hello", "recipe.yaml: expected a mapping of keys to values, got str"),
     "false": ("false", "recipe.yaml: expected a mapping of keys to values, got bool"),
-    "empty": ("# nothing\n", "recipe.yaml: output_dir: expected the folder of the run"),
+    "empty": ("# nothing\n", "recipe.yaml: output_dir: expected a value"),
 }
 
 
@@ -339,36 +364,36 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_lora_of_the_joint_stage_alone_may_start_from_scratch(read):
-    assert value_of(read(fuse={"lora_r": 2}), "lora_r") == 2
-    assert value_of(read(lora_r=2, **PRETRAINED), "lora_r", "summarize") == 2
+    assert get_value(read(fuse={"lora_r": 2}), "lora_r") == 2
+    assert get_value(read(lora_r=2, **PRETRAINED), "lora_r", "summarize") == 2
 
 
 @pytest.mark.parametrize(("name", "value"), [("contrastive_weight", 0.3), ("fusion_learning_rate", 0.01)])
-def test_what_the_joint_stage_reads_may_stand_at_the_top(read, name, value):
+def test_keys_of_the_joint_stage_may_stand_at_the_top_level(read, name, value):
     for recipe in (read(**{name: value}), read(fuse={name: value}), read(f"--{name}", value)):
-        assert value_of(recipe, name) == value
-    assert value_of(read(f"--fuse.{name}", value), name) == value
+        assert get_value(recipe, name) == value
+    assert get_value(read(f"--fuse.{name}", value), name) == value
 
 
-def on_any_machine(path):
-    """A recipe of the library; transformers refuses bf16 where nothing computes in it."""
+def read_config(path):
+    """Read a recipe of `configs`; transformers refuses bf16 on a machine that does not support it."""
     return read_recipe(path, [] if torch.cuda.is_available() else ["--bf16", "false"])
 
 
-# The recipes of data sets and evaluations are other commands'.
+# Recipes of data sets and evaluations belong to other commands.
 TRAINING = [path for path in sorted(CONFIGS.glob("*.yaml")) if not path.stem.startswith(("build_", "eval_"))]
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
-def test_every_recipe_of_the_library_parses(path):
-    recipe = on_any_machine(path)
-    whole = recipe.run.model is not None
-    assert list(recipe.stages) == (["fuse"] if whole else ["summarize", "answer", "fuse"])
+def test_every_training_recipe_in_configs_is_valid(path):
+    recipe = read_config(path)
+    stages = ["summarize", "answer", "fuse"] if recipe.run.model is None else ["fuse"]
+    assert list(recipe.stages) == stages
     assert recipe.output_dir == Path("runs", path.stem)
 
 
-def test_the_papers_recipe_has_the_papers_numbers():
-    recipe = on_any_machine(CONFIGS / "paper.yaml")
+def test_the_recipe_of_the_paper_has_the_numbers_of_the_paper():
+    recipe = read_config(CONFIGS / "paper.yaml")
     run, stages = recipe.run, recipe.stages
     assert [stages[name].training.num_train_epochs for name in ("summarize", "answer", "fuse")] == [5, 10, 10]
     assert run.summarizer == run.question_answerer == "google/flan-t5-large"

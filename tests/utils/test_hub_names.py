@@ -1,0 +1,26 @@
+"""Names of the Hub: repository ids and licenses."""
+
+import pytest
+
+from crosstask.utils.errors import ConfigError
+from crosstask.utils.hub_names import check_license, get_public_name, is_hub_id
+
+
+def test_a_hub_id_has_its_form_and_is_no_local_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id("user/name") and is_hub_id("gpt2")
+    assert not is_hub_id("/home/someone/model") and not is_hub_id("a/b/c") and not is_hub_id("rows.jsonl/")
+    (tmp_path / "user" / "name").mkdir(parents=True)
+    assert not is_hub_id("user/name")
+
+
+def test_the_public_name_of_a_path_has_no_folders(tmp_path):
+    assert get_public_name("user/name") == "user/name"
+    assert get_public_name(str(tmp_path / "rows.jsonl")) == "rows.jsonl"
+
+
+def test_a_license_is_one_of_the_hub():
+    check_license("apache-2.0")
+    check_license("other")
+    with pytest.raises(ConfigError, match="unknown license 'apache2', .*; did you mean 'apache-2.0'"):
+        check_license("apache2")

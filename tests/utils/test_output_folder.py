@@ -1,0 +1,39 @@
+"""An output folder belongs to one process at a time and to one recipe."""
+
+import pytest
+import yaml
+
+from crosstask.utils.errors import ConfigError
+from crosstask.utils.output_folder import claim_folder, lock_folder
+
+
+def test_a_lock_is_held_until_its_release(tmp_path):
+    lock = lock_folder(tmp_path / "deep" / "run")
+    with pytest.raises(ConfigError, match="output_dir: .*run is in use by another process"):
+        lock_folder(tmp_path / "deep" / "run")
+    lock.release()
+    lock_folder(tmp_path / "deep" / "run").release()
+
+
+def test_a_file_is_no_output_folder(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(ConfigError, match="output_dir: .*run cannot be written to"):
+        lock_folder(tmp_path / "run")
+
+
+def test_only_free_keys_may_change(tmp_path):
+    claim_folder(tmp_path, {"": {"seed": 1, "log": 1, "output_dir": "a"}, "fuse": {"steps": 2}}, {"log"})
+    claim_folder(tmp_path, {"": {"seed": 1, "log": 2, "output_dir": "b"}, "fuse": {"steps": 2}}, {"log"})
+    with pytest.raises(ConfigError, match=r"another recipe \(fuse.steps is 2 there and 3 here\)"):
+        claim_folder(tmp_path, {"": {"seed": 1}, "fuse": {"steps": 3}}, {"log"})
+    with pytest.raises(ConfigError, match=r"another recipe \(seed is 1 there and None here\)"):
+        claim_folder(tmp_path, {"": {}, "fuse": {"steps": 2}}, {"log"})
+    recorded = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    assert recorded == {"": {"seed": 1, "log": 2, "output_dir": "b"}, "fuse": {"steps": 2}}
+
+
+@pytest.mark.parametrize("text", [": : :\n- x", "hello"])
+def test_a_damaged_record_is_named(tmp_path, text):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="recipe.yaml is not the record of a recipe"):
+        claim_folder(tmp_path, {"": {}}, set())
