@@ -26,7 +26,7 @@ os.environ.pop("HF_TOKEN", None)
 
 import pytest
 import torch
-from tiny_run import write
+from tiny_run import write_recipe
 from transformers import (
     BartConfig,
     BertConfig,
@@ -129,7 +129,7 @@ def alice(hub, monkeypatch):
 def trained_run(tmp_path_factory):
     """Return a recipe and the folder of its finished run. Copy the folder before you change it."""
     folder = tmp_path_factory.mktemp("train")
-    recipe = write(folder)
+    recipe = write_recipe(folder)
     train.main([str(recipe)])
     return recipe, folder / "run"
 

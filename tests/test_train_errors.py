@@ -1,4 +1,4 @@
-"""A user's mistake ends the training with one sentence that names it, and leaves nothing half done."""
+"""A user's mistake ends the training with one sentence that names it, and leaves nothing half finished."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import tiny_run
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny_run import TINY
+from tiny_run import TINY_T5
 from transformers import BertConfig, BertModel, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
 
 from crosstask import train
@@ -19,14 +19,14 @@ from crosstask.data.tokenizer import train_tokenizer
 from crosstask.training import stages
 
 RECIPE = tiny_run.RECIPE | {"save_steps": 1, "generation_max_length": 8, "use_cpu": True}
-# One row a passage, each of use to all stages.
+# One row per passage, with what all stages need.
 ROWS = {row["passage"]: row for row in generate("fuse", passages=12) if row["answerable"]}
 ROWS = [row | {"id": f"r{number}"} for number, row in enumerate(ROWS.values())]
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a run of `RECIPE` with some values changed; its folder is `tmp_path / "run"`."""
+    """Return a function that runs `RECIPE` with some values changed, in `tmp_path / "run"`."""
 
     def start(*flags, **values):
         path = tmp_path / "recipe.yaml"
@@ -38,12 +38,12 @@ def start(tmp_path):
 
 @pytest.fixture
 def refused(start):
-    """Start a run that has to end with one sentence, and return that."""
+    """Return a function that starts a run that has to end with one sentence, and returns the sentence."""
 
     def refused(*flags, **values):
-        with pytest.raises(SystemExit) as caught:
+        with pytest.raises(SystemExit) as error:
             start(*flags, **values)
-        sentence = caught.value.code
+        sentence = error.value.code
         assert isinstance(sentence, str) and sentence.startswith("crosstask-train: error: ")
         assert "\n" not in sentence and "Traceback" not in sentence and len(sentence) < 600
         return sentence
@@ -53,7 +53,7 @@ def refused(start):
 
 @pytest.fixture
 def with_rows(tmp_path):
-    """The keys of a recipe that reads the rows of briefs from a file, one of them changed."""
+    """Return a function that writes `ROWS`, one of them changed, and returns the keys that read them."""
 
     def with_rows(index=None, drop=(), **changes):
         rows = [dict(row) for row in ROWS]
@@ -68,10 +68,10 @@ def with_rows(tmp_path):
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    """Tiny checkpoints: a summarizer, a BERT, and both without the files of their tokenizers."""
+    """Return a folder with the checkpoints of a tiny T5 and a tiny BERT, with and without a tokenizer."""
     folder = tmp_path_factory.mktemp("parts")
     tokenizer = train_tokenizer((row["passage"] for row in ROWS), 300)
-    shape = {name: value for name, value in TINY.items() if name != "model_type"}
+    shape = {name: value for name, value in TINY_T5.items() if name != "model_type"}
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=300, decoder_start_token_id=0, **shape))
     bert = BertModel(
         BertConfig(
@@ -100,7 +100,7 @@ def answerer(folder):
 # The recipe
 
 
-def test_an_unknown_key_is_named_with_the_nearest(refused):
+def test_an_unknown_key_is_named_with_the_closest_known_key(refused):
     assert "recipe.yaml: unknown key 'fusion_head'; did you mean 'fusion" in refused(fusion_head=1)
     assert "unknown key 'lerning_rate'; did you mean 'learning_rate'" in refused("--lerning_rate", 1)
 
@@ -141,7 +141,7 @@ def test_a_malformed_line_is_named(refused, with_rows, tmp_path):
     assert not (tmp_path / "run" / "summarizer").exists()
 
 
-def test_a_missing_column_is_named_with_those_there_and_needed(refused, with_rows):
+def test_a_missing_column_is_named_with_the_present_and_the_needed_ones(refused, with_rows):
     sentence = refused(**with_rows(7, drop=["summary"]))
     assert "rows.jsonl, line 8: the column 'summary' is missing" in sentence
     assert "there are id, source, passage, question, answer, answerable" in sentence
@@ -152,7 +152,7 @@ def test_a_label_out_of_range_is_named(refused, with_rows):
     assert "line 6, row 'r5': answerable is 3, expected 0, 1" in refused(**with_rows(5, answerable=3))
 
 
-def test_an_empty_passage_is_counted_and_training_goes_on(start, with_rows, tmp_path, capsys):
+def test_a_row_with_an_empty_passage_is_rejected_and_training_continues(start, with_rows, tmp_path, capsys):
     start("--max_steps", 1, **with_rows(3, passage=" "))
     printed = capsys.readouterr().out
     for stage in ("summarize", "answer", "fuse"):
@@ -167,7 +167,7 @@ def test_an_empty_passage_is_counted_and_training_goes_on(start, with_rows, tmp_
     assert (tmp_path / "run" / "crosstask" / "model.safetensors").exists()
 
 
-def test_rejects_are_told_even_where_no_row_is_left(refused, tmp_path):
+def test_rejected_rows_are_written_even_if_no_row_is_left(refused, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"passage": "", "summary": "x"}) + "\n")
     assert "no row is left for stage summarize" in refused(data=str(path), data_options=None)
@@ -179,12 +179,12 @@ def test_a_question_that_leaves_no_room_is_named_by_its_row(refused, with_rows):
     assert "row r5: " in sentence and "`max_source_length` is 256" in sentence
 
 
-def test_data_that_are_not_there_are_named(refused, tmp_path):
+def test_missing_data_is_named(refused, tmp_path):
     missing = str(tmp_path / "rows.jsonl")
     assert "rows.jsonl: file not found" in refused(data=missing, data_options=None)
 
 
-def test_no_rows_to_evaluate_on_are_said(refused):
+def test_missing_rows_for_the_evaluation_are_named(refused):
     sentence = refused(data_options={"passages": {"train": 20, "validation": 0, "test": 0}})
     assert "briefs" in sentence and "expected test or validation rows" in sentence
 
@@ -199,11 +199,11 @@ def test_no_rows_to_evaluate_on_are_said(refused):
         ({"model_type": "bert"}, "summarizer_config: bert is no sequence-to-sequence model"),
     ],
 )
-def test_a_shape_of_no_summarizer_is_refused(refused, shape, words):
+def test_a_configuration_that_is_no_summarizer_is_refused(refused, shape, words):
     assert words in refused(summarizer_config=shape)
 
 
-def test_a_summarizer_that_cannot_write_is_refused(refused, parts):
+def test_a_summarizer_without_a_decoder_is_refused(refused, parts):
     sentence = refused(**summarizer(parts / "bert"))
     assert "summarizer: " in sentence and "bert is no sequence-to-sequence model; expected" in sentence
     sentence = refused(
@@ -212,22 +212,22 @@ def test_a_summarizer_that_cannot_write_is_refused(refused, parts):
     assert "summarizer" in sentence and "sequence-to-sequence" in sentence and "bert" in sentence
 
 
-def test_an_encoder_that_is_to_be_trained_to_answer_is_refused(refused, parts):
+def test_an_encoder_in_the_answer_stage_is_refused(refused, parts):
     sentence = refused("--stages", "answer", "fuse", **summarizer(parts / "t5"), **answerer(parts / "bert"))
     assert "question_answerer: " in sentence and "leave 'answer' out of stages" in sentence
 
 
-def test_a_model_that_is_not_there_is_named(refused, parts):
+def test_a_missing_model_is_named(refused, parts):
     assert "summarizer: nobody/nothing: " in refused(**summarizer("nobody/nothing"))
 
 
-def test_lora_of_layers_that_do_not_exist_is_refused(refused, parts):
+def test_lora_on_unknown_layers_is_refused(refused, parts):
     values = {**summarizer(parts / "t5"), **answerer(parts / "t5"), "lora_r": 2}
     sentence = refused(lora_target_modules=["nope"], **values)
     assert "summarize.lora_target_modules, or peft: target_modules: none of ['nope'] is a layer" in sentence
 
 
-def test_lora_of_a_model_from_scratch_is_refused_before_it_loses_its_weights(refused):
+def test_lora_on_a_model_from_scratch_is_refused(refused):
     assert "lora_r: expected 0, as a model from scratch has no weights" in refused(lora_r=2)
 
 
@@ -239,7 +239,7 @@ def test_heads_that_do_not_divide_the_width_are_refused(refused, parts):
 # The folder of the run
 
 
-def test_the_folder_of_another_recipe_is_refused_and_left_alone(refused, tmp_path):
+def test_the_folder_of_another_recipe_is_refused_and_not_changed(refused, tmp_path):
     (tmp_path / "run").mkdir()
     values = {name: value for name, value in RECIPE.items() if name != "seed"}
     (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump({"": values | {"seed": 1}}))
@@ -264,59 +264,59 @@ def test_a_folder_in_use_by_another_process_is_refused(refused, tmp_path):
 # The training
 
 
-def finite(folder):
+def has_finite_weights(folder):
     return all(torch.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
 
 
 @pytest.fixture
-def poisoned(monkeypatch):
-    """The summary loss becomes NaN at a step, as data or an overflow could make it."""
+def poison_loss(monkeypatch):
+    """Return a function that makes the loss of one step NaN, as an overflow could."""
 
-    def poisoned(step):
+    def poison_loss(step):
         count = iter(range(1, 100))
-        original = stages.CrossTaskTrainer._means
+        original = stages.CrossTaskTrainer._compute_mean_losses
 
         def means(self, inputs, outputs):
             value = original(self, inputs, outputs)
             return value * float("nan") if self.model.training and next(count) == step else value
 
-        monkeypatch.setattr(stages.CrossTaskTrainer, "_means", means)
+        monkeypatch.setattr(stages.CrossTaskTrainer, "_compute_mean_losses", means)
 
-    return poisoned
+    return poison_loss
 
 
-def test_a_loss_that_is_not_a_number_stops_at_its_step(refused, poisoned, tmp_path):
-    poisoned(3)
+def test_a_loss_that_is_nan_ends_the_run_at_its_step(refused, poison_loss, tmp_path):
+    poison_loss(3)
     sentence = refused(max_steps=4)
     last = tmp_path / "run" / "checkpoints" / "summarize" / "checkpoint-2"
     assert "summarize: the loss is nan at step 3" in sentence
     assert f"the last good checkpoint is {last}" in sentence
-    assert finite(last) and not (tmp_path / "run" / "summarizer").exists()
+    assert has_finite_weights(last) and not (tmp_path / "run" / "summarizer").exists()
 
 
-def test_a_loss_that_is_not_a_number_at_once_leaves_no_checkpoint(refused, poisoned, tmp_path):
-    poisoned(1)
+def test_a_loss_that_is_nan_at_the_first_step_leaves_no_checkpoint(refused, poison_loss, tmp_path):
+    poison_loss(1)
     assert "the loss is nan at step 1" in (sentence := refused())
     assert "there was no checkpoint yet" in sentence
     assert not list((tmp_path / "run").rglob("checkpoint-*"))
 
 
-def test_a_learning_rate_that_explodes_ends_with_its_step(refused):
+def test_a_diverging_run_ends_with_its_step(refused):
     sentence = refused("--learning_rate", "1e30", "--max_steps", 4)
     assert "summarize: " in sentence and " step " in sentence
     assert "a lower learning rate" in sentence
 
 
-def test_an_unknown_model_type_is_named_with_the_nearest(refused):
+def test_an_unknown_model_type_is_named(refused):
     assert "summarizer_config: unknown model_type 't6'" in refused(summarizer_config={"model_type": "t6"})
 
 
-def test_an_unknown_key_of_a_shape_is_named(refused):
-    assert "'d_modell'" in refused("--max_steps", 1, summarizer_config={**TINY, "d_modell": 8})
+def test_an_unknown_key_of_a_configuration_is_named(refused):
+    assert "'d_modell'" in refused("--max_steps", 1, summarizer_config={**TINY_T5, "d_modell": 8})
 
 
-def test_a_wrong_value_of_a_shape_is_named(refused):
-    assert "d_model" in refused(summarizer_config={**TINY, "d_model": "big"})
+def test_a_wrong_value_of_a_configuration_is_named(refused):
+    assert "d_model" in refused(summarizer_config={**TINY_T5, "d_model": "big"})
 
 
 @pytest.mark.parametrize("side", ["summarizer", "question_answerer"])
@@ -328,7 +328,7 @@ def test_a_model_without_tokenizer_files_is_refused(refused, parts, side):
     assert f"{side}: " in sentence and "tokenizer" in sentence
 
 
-def test_a_question_answerer_that_is_not_there_is_named_as_such(refused, parts):
+def test_a_missing_question_answerer_is_named(refused, parts):
     values = {**summarizer(parts / "t5"), **answerer("nobody/nothing"), "stages": ["answer", "fuse"]}
     assert "error: question_answerer: nobody/nothing" in refused(**values)
 
@@ -345,7 +345,7 @@ def test_weights_that_cannot_be_loaded_are_named(refused, parts, tmp_path, damag
     assert f"summarizer: {folder}: " in refused(**summarizer(folder))
 
 
-def test_no_rows_to_train_on_are_said(refused):
+def test_missing_rows_for_the_training_are_named(refused):
     sentence = refused(data_options={"passages": {"train": 0, "validation": 4, "test": 4}})
     assert "briefs" in sentence and "train" in sentence
 
@@ -355,12 +355,12 @@ def test_evaluation_without_validation_rows_is_refused(refused):
     assert "eval_strategy" in refused(eval_strategy="steps", eval_steps=1, **values)
 
 
-def test_a_metric_that_is_not_measured_is_named(refused):
+def test_an_unknown_metric_for_the_best_model_is_named(refused):
     values = {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True}
     assert "foo" in refused(metric_for_best_model="foo", **values)
 
 
-def test_a_file_in_place_of_the_runs_folder_is_named(refused, tmp_path):
+def test_a_file_in_place_of_the_folder_of_the_run_is_named(refused, tmp_path):
     (tmp_path / "run").write_text("a file")
     assert "output_dir: " in refused()
 
@@ -372,13 +372,13 @@ def test_a_damaged_record_of_the_recipe_is_named(refused, tmp_path, text):
     assert "recipe.yaml" in refused().split("error: ")[1]
 
 
-def test_the_last_good_checkpoint_is_good(refused, tmp_path):
+def test_the_last_checkpoint_of_a_diverging_run_is_finite(refused, tmp_path):
     refused("--learning_rate", "1e30", "--max_steps", 4)
-    kept = stages.last_checkpoint(tmp_path / "run" / "checkpoints" / "summarize")
-    assert kept is None or finite(tmp_path / kept)
+    checkpoint = stages.find_last_checkpoint(tmp_path / "run" / "checkpoints" / "summarize")
+    assert checkpoint is None or has_finite_weights(tmp_path / checkpoint)
 
 
-def test_data_of_a_later_stage_are_missed_before_the_first_is_trained(refused, parts, tmp_path):
+def test_missing_data_of_a_later_stage_ends_the_run_before_the_first_stage(refused, parts, tmp_path):
     values = {**summarizer(parts / "t5"), **answerer(parts / "t5"), "fuse": {"data": "./gone.jsonl"}}
     refused(**{**values, "fuse": {"data": "./gone.jsonl", "data_options": None}})
     assert not (tmp_path / "run" / "summarizer").exists()
