@@ -1,88 +1,109 @@
-"""How SQuAD compares answers: whether a text carries an answer, row by row."""
+"""Compare answers as SQuAD does: how much of the answer a text carries, row by row."""
 
 from __future__ import annotations
 
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from statistics import fmean
+from typing import Any
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the rows that have a value, whatever their order; None where none has."""
-    values = [value for value in values if value is not None]
-    return fmean(values) if values else None  # an exact sum: one of floats would depend on the order
+    """Return the mean of the values that are not `None`, or `None` if there are none."""
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None  # `fmean` sums exactly, so the order of rows does not matter
 
 
-def to_paired_lists(**columns: Iterable) -> list[list]:
-    """The columns as lists, or a ValueError if two of them are not of the same length."""
+def to_paired_lists(**columns: Iterable[Any]) -> list[list[Any]]:
+    """Return the columns as lists; raise a `ValueError` if they differ in length."""
     lists = {name: list(column) for name, column in columns.items()}
-    (first, a), *others = lists.items()
-    for name, b in others:
-        if len(a) != len(b):
-            raise ValueError(f"There are {len(a)} {first} but {len(b)} {name}, expected as many.")
+    (first, first_list), *rest = lists.items()
+    for name, values in rest:
+        if len(first_list) != len(values):
+            raise ValueError(
+                f"There are {len(first_list)} {first} but {len(values)} {name}, expected as many."
+            )
     return list(lists.values())
 
 
 def normalize_answer(text: str) -> str:
-    """Bring an answer to the form in which SQuAD compares answers.
+    """Normalize a text for comparing answers, with the steps of SQuAD's official evaluation script.
 
-    Lower-cases, deletes ASCII punctuation, drops the articles *a*, *an* and *the*, and leaves one
-    space between words. Numbers lose their punctuation too ("4.2" becomes "42"), and a text of
-    nothing but articles and punctuation becomes empty.
+    The text is lower-cased, ASCII punctuation and the articles *a*, *an* and *the* are removed, and words are
+    separated by one space. Punctuation within numbers is removed, too ("4.2" becomes "42").
 
-    Source: the steps of SQuAD's official evaluation script; Rajpurkar et al. 2016, "SQuAD: 100,000+
-    Questions for Machine Comprehension of Text", https://arxiv.org/abs/1606.05250.
+    Source: Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text",
+    https://arxiv.org/abs/1606.05250.
 
     Args:
-        text: Any text; what is not English keeps its words.
+        text (`str`):
+            Any text. Words of other languages than English are left as they are.
 
     Returns:
-        The normalized text, possibly empty.
+        `str`: The normalized text, which is empty if there is nothing but articles and punctuation.
     """
     without_punctuation = text.lower().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", without_punctuation).split())
 
 
 def answer_recall_rows(summaries: Iterable[str], answers: Iterable[str]) -> list[float | None]:
-    """The share of each answer's words that its summary carries.
+    """Compute the share of the answer's words that the summary carries, for each row.
 
-    Both are normalized with `normalize_answer` and compared as multisets of words: a word that the
-    answer has twice counts fully only where the summary has it twice. It is the recall half of
-    SQuAD's token F1 (Rajpurkar et al. 2016), since a summary is rightly longer than the answer.
+    Both texts are normalized with [`normalize_answer`] and compared as multisets of words: a word that occurs
+    twice in the answer counts fully only if the summary has it twice. This is the recall part of SQuAD's
+    token F1 (Rajpurkar et al. 2016); precision would be out of place, since a summary may be longer than the
+    answer.
 
     Args:
-        summaries: One summary a row.
-        answers: One answer a row.
+        summaries (`Iterable[str]`):
+            One summary per row.
+        answers (`Iterable[str]`):
+            One answer per row.
 
     Returns:
-        0 to 1 for each row; None where the answer is empty once normalized.
+        `list[float | None]`: 0 to 1 for each row, `None` if the normalized answer is empty.
 
     Raises:
-        ValueError: If there are not as many summaries as answers.
+        ValueError: If the numbers of summaries and answers differ.
     """
 
-    def recall(summary, answer):
-        wanted = Counter(answer.split())
-        return (wanted & Counter(summary.split())).total() / wanted.total()
+    def recall(summary: str, answer: str) -> float:
+        words = Counter(answer.split())
+        return (words & Counter(summary.split())).total() / words.total()
 
-    return _of_answers(recall, summaries, answers)
+    return _score_rows(recall, summaries, answers)
 
 
 def answer_exact_rows(summaries: Iterable[str], answers: Iterable[str]) -> list[float | None]:
-    """Whether each summary carries its answer word for word: its words in a row, in their order, both
-    normalized with `normalize_answer`.
+    """Compute whether the summary carries the answer word for word, for each row.
 
-    Args and errors are those of `answer_recall_rows`; the values are 0.0 or 1.0.
+    Both texts are normalized with [`normalize_answer`]; the words of the answer must follow each other in the
+    summary in the same order.
+
+    Args:
+        summaries (`Iterable[str]`):
+            One summary per row.
+        answers (`Iterable[str]`):
+            One answer per row.
+
+    Returns:
+        `list[float | None]`: 0.0 or 1.0 for each row, `None` if the normalized answer is empty.
+
+    Raises:
+        ValueError: If the numbers of summaries and answers differ.
     """
-    return _of_answers(lambda summary, answer: float(f" {answer} " in f" {summary} "), summaries, answers)
+    return _score_rows(lambda summary, answer: float(f" {answer} " in f" {summary} "), summaries, answers)
 
 
-def _of_answers(score, summaries, answers):
+def _score_rows(
+    score: Callable[[str, str], float], summaries: Iterable[str], answers: Iterable[str]
+) -> list[float | None]:
+    """Score the normalized texts of the rows with an answer."""
     normalized = (
         (normalize_answer(summary), normalize_answer(answer))
         for summary, answer in zip(*to_paired_lists(summaries=summaries, answers=answers), strict=True)
@@ -91,20 +112,18 @@ def _of_answers(score, summaries, answers):
 
 
 def answer_recall(summaries: Iterable[str], answers: Iterable[str]) -> float | None:
-    """Mean share of the answer's tokens that the summary carries.
-
-    Both are normalized with `normalize_answer` and compared as multisets of words: a word that the
-    answer has twice counts fully only where the summary has it twice. It is the recall half of
-    SQuAD's token F1 (Rajpurkar et al. 2016), since a summary is rightly longer than the answer.
+    """Compute the mean of [`answer_recall_rows`] over the rows with an answer.
 
     Args:
-        summaries: One summary a row.
-        answers: One answer a row; rows whose answer is empty once normalized are left out.
+        summaries (`Iterable[str]`):
+            One summary per row.
+        answers (`Iterable[str]`):
+            One answer per row.
 
     Returns:
-        The mean over the rows with an answer, 0 to 1, or None if no row has one.
+        `float` or `None`: 0 to 1, or `None` if no row has an answer.
 
     Raises:
-        ValueError: If there are not as many summaries as answers.
+        ValueError: If the numbers of summaries and answers differ.
     """
     return mean(answer_recall_rows(summaries, answers))

@@ -1,4 +1,6 @@
-"""Batches: as long as their longest row, not longer; and rows beside others on the same passage."""
+"""Make batches: pad rows to the longest one, and add inputs with another question on the same passage."""
+
+from __future__ import annotations
 
 import random
 from collections import Counter
@@ -7,146 +9,183 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from datasets import Dataset
 
 from crosstask.processing_crosstask import CrossTaskProcessor
 
-ROW_INDEX = "row"  # of an encoded row, its place in the set, by which its contrasts are found
-COLUMNS = ("passage", "question", "summary")  # by which contrasts are found
-CONTRAST_PREFIX = (
-    "contrast_"  # before the names of a batch's inputs with another question on the same passage
-)
+# The column of an encoded row that holds its index in the training set; its contrasts are found by it.
+ROW_INDEX_COLUMN = "row_index"
+# The prefix of the inputs in a batch that ask another question about the same passage.
+CONTRAST_PREFIX = "contrast_"
+# The key in a batch of one bool per row: whether the row has a contrast.
+CONTRAST_MASK = f"{CONTRAST_PREFIX}mask"
+# The columns that decide which rows are contrasts of each other.
+CONTRAST_COLUMNS = ("passage", "question", "summary")
 
 
 @dataclass
 class CrossTaskCollator:
-    """
-    Pads encoded rows to the longest of their batch, then to a multiple of 8, the width that matrix units
-    of GPUs like; labels with -100.
+    """Pad encoded rows to the longest one of the batch; labels are padded with -100.
 
     Args:
-        processor: The processor that encoded the rows.
-        pad_to_multiple_of: The multiple.
-        contrasts: Rows for the contrastive loss, of which encoded rows name theirs as `row`. Each batch
-            then has second inputs, under names that begin with `contrast_`: for each row those of one of its
-            contrasts, and its own again where it has none, which `contrast_rows` tells, a bool a row.
+        processor ([`CrossTaskProcessor`]):
+            The processor that encoded the rows.
+        pad_to_multiple_of (`int`, *optional*, defaults to 8):
+            Lengths are rounded up to a multiple of this number; 8 suits the matrix units of GPUs.
+        contrasts ([`Contrasts`], *optional*):
+            Inputs for the contrastive loss. If given and if rows have the column `row_index`, a batch gets
+            the inputs of one contrast per row under the prefix `contrast_`, and the boolean tensor
+            `contrast_mask` of shape `(batch,)`. Where it is `False` the row has no contrast, and its contrast
+            inputs are its regular inputs.
     """
 
     processor: CrossTaskProcessor
     pad_to_multiple_of: int = 8
-    contrasts: "Contrasts | None" = None
+    contrasts: Contrasts | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = self._padded(rows)
-        if self.contrasts is None or ROW_INDEX not in rows[0]:
+        batch = self._pad(rows)
+        if self.contrasts is None or ROW_INDEX_COLUMN not in rows[0]:
             return batch
-        # Of every batch, for processes that take a step together have to run the model equally often.
-        drawn = [self.contrasts.draw(row[ROW_INDEX]) for row in rows]
-        others = self._padded([self.contrasts.inputs(index) for index in drawn])
-        batch |= {f"{CONTRAST_PREFIX}{name}": value for name, value in others.items()}
-        batch[f"{CONTRAST_PREFIX}rows"] = torch.tensor(
-            [index != row[ROW_INDEX] for index, row in zip(drawn, rows, strict=True)]
-        )
+        # Every batch gets contrast inputs, even if no row has one: all processes must run the model equally
+        # often.
+        indices = [row[ROW_INDEX_COLUMN] for row in rows]
+        contrast_indices = [self.contrasts.draw(index) for index in indices]
+        contrast_inputs = self._pad([self.contrasts.get_inputs(index) for index in contrast_indices])
+        batch |= {f"{CONTRAST_PREFIX}{name}": value for name, value in contrast_inputs.items()}
+        batch[CONTRAST_MASK] = torch.tensor(contrast_indices) != torch.tensor(indices)
         return batch
 
-    def _padded(self, rows):
+    def _pad(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         return dict(self.processor.pad(rows, pad_to_multiple_of=self.pad_to_multiple_of))
 
 
-class _Texts:
-    """The texts of a set's rows by number, as only which are equal matters, and the rows of each passage."""
+class _TextIndex:
+    """The texts of a training set as integers, equal for equal texts, and the rows of each passage.
 
-    def __init__(self, rows):
+    Only the equality of texts matters here, and integers take less memory than the texts.
+
+    Args:
+        rows: The training set, with `CONTRAST_COLUMNS`.
+
+    Attributes:
+        passages, questions, summaries (`list[int]`): The number of each row's text.
+        rows_by_passage (`dict[int, list[int]]`): The indices of the rows of each passage.
+    """
+
+    def __init__(self, rows: Dataset | Mapping[str, Sequence[str]]):
         names = getattr(rows, "column_names", None) or list(rows)
-        if missing := [name for name in COLUMNS if name not in names]:
+        missing = [name for name in CONTRAST_COLUMNS if name not in names]
+        if missing:
             raise ValueError(
-                f"rows: expected the columns {', '.join(COLUMNS)}, found no {missing[0]} among "
+                f"rows: expected the columns {', '.join(CONTRAST_COLUMNS)}, found no {missing[0]} among "
                 f"{', '.join(names) or 'none'}"
             )
-        numbered = [_numbered(rows[name]) for name in COLUMNS]
-        self.passages, self.questions, self.summaries = numbered
-        if len({len(numbers) for numbers in numbered}) > 1:
+        columns = [_number_texts(rows[name]) for name in CONTRAST_COLUMNS]
+        if len({len(column) for column in columns}) > 1:
             lengths = ", ".join(
-                f"{len(each)} of {name}" for name, each in zip(COLUMNS, numbered, strict=True)
+                f"{len(column)} of {name}" for name, column in zip(CONTRAST_COLUMNS, columns, strict=True)
             )
             raise ValueError(f"rows: expected columns of one length, got {lengths}")
-        self.places: dict[int, list[int]] = {}
+        self.passages, self.questions, self.summaries = columns
+        self.rows_by_passage: dict[int, list[int]] = {}
         for index, passage in enumerate(self.passages):
-            self.places.setdefault(passage, []).append(index)
+            self.rows_by_passage.setdefault(passage, []).append(index)
 
 
-def _numbered(texts):
+def _number_texts(texts: Sequence[str]) -> list[int]:
     numbers: dict[str, int] = {}
     return [numbers.setdefault(text, len(numbers)) for text in texts]
 
 
-def have_contrasts(rows: Mapping[str, Sequence[str]]) -> list[bool]:
-    """
-    For each row of a set whether another one on its passage has another question and another summary.
+def detect_contrasts(rows: Dataset | Mapping[str, Sequence[str]]) -> list[bool]:
+    """Detect which rows have a contrast: a row on the same passage with another question and summary.
+
+    Time and memory are linear in the number of rows, unlike those of listing the contrasts of every row.
 
     Args:
-        rows: The set, with the columns `passage`, `question` and `summary`.
+        rows (`Dataset` or `Mapping[str, Sequence[str]]`):
+            The training set, with the columns `passage`, `question` and `summary`.
+
+    Returns:
+        `list[bool]`: One value per row.
+
+    Raises:
+        ValueError: If a column is missing or the columns differ in length.
     """
-    texts = _Texts(rows)
-    same_question = Counter(zip(texts.passages, texts.questions, strict=True))
-    same_summary = Counter(zip(texts.passages, texts.summaries, strict=True))
+    texts = _TextIndex(rows)
     keys = list(zip(texts.passages, texts.questions, texts.summaries, strict=True))
-    same = Counter(keys)
-    # Of a passage's rows those with the question and those with the summary, less what both have counted.
+    same_question = Counter((passage, question) for passage, question, _ in keys)
+    same_summary = Counter((passage, summary) for passage, _, summary in keys)
+    same_both = Counter(keys)
+    # Inclusion and exclusion: a row has a contrast unless all rows of its passage share the question or the
+    # summary with it.
     return [
-        len(texts.places[key[0]]) > same_question[key[:2]] + same_summary[key[::2]] - same[key]
+        len(texts.rows_by_passage[key[0]])
+        > same_question[key[0], key[1]] + same_summary[key[0], key[2]] - same_both[key]
         for key in keys
     ]
 
 
 class Contrasts:
-    """
-    The inputs of other questions on the passages of a set's rows: of rows with another question and another
-    summary.
+    """Draw contrasts of training rows: rows on the same passage with another question and another summary.
 
-    Which of several is drawn for a row depends on the seed and the epoch alone, so that it is the same in
+    The contrast that is drawn for a row depends only on the seed, the epoch and the row. So it is the same in
     any batch and process, and in a run that was killed and resumed.
 
     Args:
-        rows: The set, with the columns `passage`, `question` and `summary`. Beyond the rows that are trained
-            on it may have further questions on their passages, whose summaries, as nobody wrote them, are "".
-        encoded: The same rows, encoded.
-        seed: Of the draws.
+        rows (`Dataset` or `Mapping[str, Sequence[str]]`):
+            The rows, with the columns `passage`, `question` and `summary`. They may include questions that
+            are not trained on and have no summary; their `summary` is "".
+        encoded (`Sequence[Mapping[str, Any]]`):
+            The same rows, encoded by the processor.
+        seed (`int`, *optional*, defaults to 0):
+            The seed of the draws.
 
     Raises:
-        ValueError: where a column is missing, or `encoded` has not as many rows as each column.
+        ValueError: If a column is missing, or the columns and `encoded` differ in length.
     """
 
-    def __init__(self, rows, encoded, seed=0):
-        self._texts = _Texts(rows)
-        if len(encoded) != (count := len(self._texts.passages)):
-            raise ValueError(f"encoded: expected the {count} rows of `rows`, got {len(encoded)}")
+    def __init__(
+        self,
+        rows: Dataset | Mapping[str, Sequence[str]],
+        encoded: Sequence[Mapping[str, Any]],
+        seed: int = 0,
+    ):
+        self._texts = _TextIndex(rows)
+        row_count = len(self._texts.passages)
+        if len(encoded) != row_count:
+            raise ValueError(f"encoded: expected the {row_count} rows of `rows`, got {len(encoded)}")
         self.encoded = encoded
         self.seed = seed
-        # Shared with the loader's workers, which may outlive an epoch.
+        # In shared memory, since the workers of a data loader may outlive an epoch.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
-    def set_epoch(self, epoch: int):
-        """Draws from now on are of this epoch; [`CrossTaskTrainer`] calls it."""
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch that the next draws are for; [`CrossTaskTrainer`] calls it."""
         self._epoch.fill_(epoch)
 
-    def of(self, index: int) -> list[int]:
-        """The places of a row's contrasts, found when asked for: of all rows they are too many to keep."""
+    def find(self, index: int) -> list[int]:
+        """Return the indices of all contrasts of a row.
+
+        They are found on demand: n questions on one passage have up to n * (n - 1) contrasts.
+        """
         texts = self._texts
         return [
-            other
-            for other in texts.places[texts.passages[index]]
-            if texts.questions[other] != texts.questions[index]
-            and texts.summaries[other] != texts.summaries[index]
+            candidate
+            for candidate in texts.rows_by_passage[texts.passages[index]]
+            if texts.questions[candidate] != texts.questions[index]
+            and texts.summaries[candidate] != texts.summaries[index]
         ]
 
     def draw(self, index: int) -> int:
-        """The place of one of a row's contrasts; its own where it has none."""
-        others = self.of(index)
-        if not others:
+        """Return the index of one contrast of a row, or `index` if the row has none."""
+        candidates = self.find(index)
+        if not candidates:
             return index
-        return random.Random(f"{self.seed} {self._epoch.item()} {index}").choice(others)
+        return random.Random(f"{self.seed} {self._epoch.item()} {index}").choice(candidates)
 
-    def inputs(self, index: int) -> dict[str, Any]:
-        """What a model reads of a row."""
+    def get_inputs(self, index: int) -> dict[str, Any]:
+        """Return the encoder inputs of a row: its ids and attention masks, without labels."""
         row = self.encoded[index]
         return {name: value for name, value in row.items() if name.endswith(("input_ids", "attention_mask"))}

@@ -1,8 +1,7 @@
-"""The one schema of the rows, and what makes a single row fit for a stage of the training."""
+"""The columns of a row, the columns that each training stage reads, and the checks of a single row."""
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -10,7 +9,8 @@ from typing import Any
 
 from datasets import ClassLabel, Features, Value
 
-from crosstask.utils.errors import DataError
+from crosstask.processing_crosstask import to_label
+from crosstask.utils.errors import DataError, suggest
 
 FEATURES = Features(
     {
@@ -18,45 +18,43 @@ FEATURES = Features(
         "source": Value("string"),
         "passage": Value("string"),
         "question": Value("string"),  # "" asks for a generic summary
-        "answer": Value("string"),  # "" where the passage gives no answer
-        "summary": Value("string"),  # "" where the row has none
-        # 1 where the summary carries the answer; null, which the model ignores, where unknown
+        "answer": Value("string"),  # "" if the passage gives no answer
+        "summary": Value("string"),  # "" if the row has no summary
+        # 1 if the summary carries the answer, 0 if it does not; null if the row is not labeled
         "answerable": ClassLabel(names=["no", "yes"]),
     }
 )
 TEXT_COLUMNS = tuple(name for name in FEATURES if name != "answerable")
 
-# What a question answerer is trained to give where the passage has no answer: the word that the
-# SQuAD 2.0 templates of Flan use (https://arxiv.org/abs/2301.13688), so a Flan-T5 knows it already.
+# The target of a question answerer for a passage without the answer. It is the word that the SQuAD 2.0
+# templates of Flan use (https://arxiv.org/abs/2301.13688), so a Flan-T5 knows it already.
 NO_ANSWER = "unanswerable"
 
-# The stages of a training, in their order.
+# The stages of a training run, in order.
 STAGES = ("summarize", "answer", "fuse")
+# "build" is not a training stage: these are the columns that `crosstask-build` starts from. The answer may
+# be empty; a summary or label that is there already is read, too.
 STAGE_COLUMNS = {
     "summarize": ("passage", "summary"),
     "answer": ("passage", "question", "answer"),
     "fuse": ("passage", "question", "answer", "summary", "answerable"),
-    # No stage of the training: what the making of a data set begins with. The answer may be empty, and a
-    # summary or label that is there already is kept.
     "build": ("passage", "question", "answer"),
 }
-_NEVER_EMPTY = {
+_NON_EMPTY_COLUMNS = {
     "summarize": ("passage", "summary"),
     "answer": ("passage", "question"),
     "fuse": ("passage", "question", "summary"),
     "build": ("passage", "question"),
 }
 
-# The key under which a source that makes rows says why one is to be rejected.
-REJECT = "reject"
 
-_LABELS = (0, 1, "no", "yes", None)
+def hash_texts(*texts: str) -> int:
+    """Return a hash of 64 bits of one or more texts; unlike `hash`, it is the same in every process.
 
-
-def digest(*texts: str) -> int:
-    """Eight bytes that tell texts apart, the same on every machine, unlike `hash`: of ten million two are
-    mistaken for each other once in 400,000 runs. Texts hold no NUL, which parts them here."""
-    key = "\0".join(texts).encode("utf-8", "surrogatepass")
+    Among ten million texts, two distinct ones collide with a probability of 1 in 400,000 (the birthday
+    bound).
+    """
+    key = "\0".join(texts).encode("utf-8", "surrogatepass")  # the separator: no valid text has a NUL
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
 
 
@@ -66,51 +64,57 @@ def check_stage(stage: str) -> None:
         raise DataError(f"stage {stage!r} is unknown: expected one of {', '.join(STAGE_COLUMNS)}")
 
 
-def check_keys(what: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise a `DataError` that suggests the nearest known key for the first unknown one."""
-    known = list(known)
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise DataError(f"{what} {key!r} is unknown: expected {', '.join(known)}{hint}")
-
-
-def check_row(row: Mapping[str, Any], stage: str, where: str | None = None) -> str | None:
-    """Say why a row is of no use to a stage, if it is not.
+def check_keys(kind: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    """Raise a `DataError` for the first of `keys` that is not among the `known` ones.
 
     Args:
-        row: A row with all columns of `FEATURES`; its label may be 0, 1, "no", "yes" or None.
-        stage: A key of `STAGE_COLUMNS`.
-        where: The place that an error names, e.g. "rows.jsonl, line 3"; the row's `source` if None.
+        kind (`str`):
+            What the message calls a key, such as `"column"`.
+        keys (`Iterable[str]`):
+            The keys to check.
+        known (`Iterable[str]`):
+            The keys that are allowed.
+    """
+    known = list(known)
+    for key in keys:
+        if key not in known:
+            raise DataError(f"{kind} {key!r} is unknown: expected {', '.join(known)}{suggest(key, known)}")
+
+
+def check_row(row: Mapping[str, Any], stage: str) -> str | None:
+    """Check a row with all columns of `FEATURES`.
+
+    Args:
+        row (`Mapping`):
+            The row. Its label may be in any form that [`to_label`] reads.
+        stage (`str`):
+            A key of `STAGE_COLUMNS`.
 
     Returns:
-        The reason to reject the row (an empty text that the stage needs), or None to keep it.
+        `str` or `None`: Why the stage cannot use the row: a text that it needs is empty. `None` if it can.
 
     Raises:
-        DataError: If the row is wrong rather than poor: a column of the wrong type, text that is
-            not Unicode, a label out of range, a label 1 without an answer, an unknown stage.
+        DataError: If the row is malformed: a text column is not a string or not valid Unicode, the label is
+            unknown, or the label is 1 and the answer is empty. The message does not name the row.
     """
-    check_stage(stage)
-    where = f"{row.get('source') if where is None else where}, row {row.get('id')!r}"
     for column in TEXT_COLUMNS:
-        _check_text(row.get(column), column, where)
+        _check_text(column, row.get(column))
     label = row.get("answerable")
-    if label not in _LABELS:
+    try:
+        is_answerable = to_label(label) == 1
+    except ValueError:
         got = reprlib.repr(label)
-        raise DataError(f"{where}: answerable is {got}, expected 0, 1, 'no', 'yes' or null")
-    if label in (1, "yes") and not row["answer"].strip():
-        got = f"{label!r} with an empty answer"
-        raise DataError(f"{where}: answerable is {got}, expected an answer or the label 0")
-    empty = [column for column in _NEVER_EMPTY[stage] if not row[column].strip()]
+        raise DataError(f"answerable is {got}, expected 0, 1, 'no', 'yes' or null") from None
+    if is_answerable and not row["answer"].strip():
+        raise DataError(f"answerable is {label!r} with an empty answer, expected an answer or the label 0")
+    empty = [column for column in _NON_EMPTY_COLUMNS[stage] if not row[column].strip()]
     return f"empty {empty[0]}" if empty else None
 
 
-def _check_text(value: Any, column: str, where: str) -> None:
+def _check_text(column: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise DataError(f"{where}: {column} is {reprlib.repr(value)}, expected a string")
+        raise DataError(f"{column} is {reprlib.repr(value)}, expected a string")
     try:
         value.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON can spell half a surrogate pair, Arrow cannot
-        got = repr(value[error.start])
-        raise DataError(f"{where}: {column} holds {got}, expected Unicode text") from None
+    except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, Arrow cannot
+        raise DataError(f"{column} holds {value[error.start]!r}, expected Unicode text") from None

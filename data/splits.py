@@ -1,4 +1,7 @@
-"""Splits by passage: all rows of a passage lie in one, whatever the order in which they come."""
+"""Split rows by passage: all rows about one passage are in one split, whatever the order of the rows.
+
+A hash places each passage in [0, 1). The interval is divided among test, validation and train, in this order.
+"""
 
 from __future__ import annotations
 
@@ -6,95 +9,108 @@ from collections.abc import Iterable, Mapping
 
 from datasets import Dataset, DatasetDict
 
-from crosstask.data.schema import digest
+from crosstask.data.schema import hash_texts
 from crosstask.utils.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
 
 def split_by_passage(dataset: Dataset, validation: float = 0.05, test: float = 0.05) -> DatasetDict:
-    """Part a data set so that all rows of a passage lie in one split.
+    """Split a data set so that all rows about one passage are in one split.
 
-    A passage's place is a hash of its text, in [0, 1): the order of the rows does not matter. Where
-    hashes leave a split empty it gets the nearest passage in their order, so that the fewest
-    passages needed are as many as there are splits.
+    A split that the hashes would leave empty gets the passage with the nearest hash.
 
     Args:
-        dataset: Rows with a column `passage`.
-        validation: Share of the passages for validation, in [0, 1); 0 for no such split.
-        test: Share of the passages for test, likewise.
+        dataset (`Dataset`):
+            Rows with a column `passage`.
+        validation (`float`, *optional*, defaults to 0.05):
+            Share of the passages for validation, in [0, 1). No such split is made if it is 0.
+        test (`float`, *optional*, defaults to 0.05):
+            Share of the passages for test, in [0, 1). No such split is made if it is 0.
 
     Returns:
-        The splits train, validation and test, those of share 0 left out, rows in their order.
+        `DatasetDict`: The splits train, validation and test, with the rows in their order.
 
     Raises:
-        ValueError: If a share is negative or none is left for train.
+        ValueError: If a share is negative, or if nothing is left for train.
         DataError: If there are fewer distinct passages than splits.
     """
-    place_of_passage = {passage: place_of(passage) for passage in set(dataset["passage"][:])}
-    ends = ends_of_splits(place_of_passage.values(), validation, test)
+    passages = dataset["passage"][:]
+    positions = {passage: hash_passage(passage) for passage in set(passages)}
+    ends = compute_split_ends(positions.values(), validation, test)
     indices: dict[str, list[int]] = {split: [] for split in SPLITS if split in ends}
-    for index, passage in enumerate(dataset["passage"][:]):
-        indices[split_at(place_of_passage[passage], ends)].append(index)
+    for index, passage in enumerate(passages):
+        indices[find_split(positions[passage], ends)].append(index)
     return DatasetDict({split: dataset.select(rows) for split, rows in indices.items()})
 
 
-def split_of(passage: str, validation: float = 0.05, test: float = 0.05) -> str:
-    """The split of a passage by its hash alone, for streams, of which nobody knows the other passages.
+def assign_split(passage: str, validation: float = 0.05, test: float = 0.05) -> str:
+    """Return the split of a passage by its hash alone, for streams, where the other passages are unknown.
 
-    Of many passages it is mostly that of `split_by_passage`, which moves some where a split would be empty.
+    It differs from [`split_by_passage`] for the few passages that the latter moves to an empty split.
 
     Args:
-        passage: Its text.
-        validation: Share of the passages for validation, in [0, 1).
-        test: Share of the passages for test, likewise.
+        passage (`str`):
+            The text of the passage.
+        validation (`float`, *optional*, defaults to 0.05):
+            Share of the passages for validation, in [0, 1).
+        test (`float`, *optional*, defaults to 0.05):
+            Share of the passages for test, in [0, 1).
 
     Returns:
-        "train", "validation" or "test".
+        `str`: "train", "validation" or "test".
     """
-    return split_at(place_of(passage), {"test": test, "validation": test + validation, "train": 1.0})
+    return find_split(hash_passage(passage), {"test": test, "validation": test + validation, "train": 1.0})
 
 
-def place_of(passage: str) -> float:
-    """A passage's place in [0, 1): the same on every machine, unlike `hash`."""
-    return digest(passage) / 2**64
+def hash_passage(passage: str) -> float:
+    """Return the position of a passage in [0, 1); unlike `hash`, it is the same in every process."""
+    return hash_texts(passage) / 2**64
 
 
-def ends_of_splits(places: Iterable[float], validation: float = 0.05, test: float = 0.05) -> dict[str, float]:
-    """Where the splits end among the places of the passages, so that none is empty.
+def compute_split_ends(
+    positions: Iterable[float], validation: float = 0.05, test: float = 0.05
+) -> dict[str, float]:
+    """Compute where in [0, 1] each split ends, so that no split is empty.
 
     Args:
-        places: Of all distinct passages.
-        validation: As for `split_by_passage`.
-        test: Likewise.
+        positions (`Iterable[float]`):
+            The positions of all distinct passages, see [`hash_passage`].
+        validation (`float`, *optional*, defaults to 0.05):
+            Share of the passages for validation.
+        test (`float`, *optional*, defaults to 0.05):
+            Share of the passages for test.
 
     Returns:
-        The splits that there are, in the order of their ends; for `split_at`.
+        `dict[str, float]`: The end of each split with a share above 0, in ascending order; see
+        [`find_split`].
 
     Raises:
-        ValueError, DataError: As `split_by_passage`.
+        ValueError: If a share is negative, or if nothing is left for train.
+        DataError: If there are fewer distinct passages than splits.
     """
     if min(validation, test) < 0 or validation + test >= 1:
         shares = f"validation={validation} and test={test}"
-        raise ValueError(f"{shares}: expected shares from 0 with a sum below 1")
-    ranked = sorted(places)
-    wanted = {"test": test, "validation": test + validation}
-    wanted = {split: end for split, end in wanted.items() if {"test": test, "validation": validation}[split]}
-    if len(ranked) <= len(wanted):
-        names = ", ".join(["train", *reversed(wanted)])
+        raise ValueError(f"{shares}: expected shares of at least 0 with a sum below 1")
+    ranked = sorted(positions)
+    targets = {"test": test} if test else {}
+    if validation:
+        targets["validation"] = test + validation
+    if len(ranked) <= len(targets):
+        names = ", ".join(["train", *reversed(targets)])
         raise DataError(
-            f"found {len(ranked)} distinct passages, expected at least {len(wanted) + 1} to have a "
-            f"split each for {names}"
+            f"found {len(ranked)} distinct passages, expected at least {len(targets) + 1}, one for each of "
+            f"the splits {names}"
         )
-    ends, start = {}, 0
-    for left, (split, share) in enumerate(wanted.items()):
-        end = sum(place < share for place in ranked)
-        # At least one passage here, and one for each of the splits that are still to come.
-        start = min(max(end, start + 1), len(ranked) - len(wanted) + left)
-        ends[split] = ranked[start]
+    ends, first = {}, 0  # `first`: the rank of the first passage of the next split
+    for done, (split, target) in enumerate(targets.items()):
+        count_below = sum(position < target for position in ranked)
+        # At least one passage for this split, and one for each split that is still to come.
+        first = min(max(count_below, first + 1), len(ranked) - len(targets) + done)
+        ends[split] = ranked[first]
     return {**ends, "train": 1.0}
 
 
-def split_at(place: float, ends: Mapping[str, float]) -> str:
-    """The split of a place: the first that ends behind it."""
-    return next(split for split, end in ends.items() if place < end)
+def find_split(position: float, ends: Mapping[str, float]) -> str:
+    """Return the split of a position: the first one that ends behind it."""
+    return next(split for split, end in ends.items() if position < end)

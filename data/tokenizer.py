@@ -1,4 +1,6 @@
-"""A tokenizer of one's own, for models that are trained from scratch."""
+"""Train a tokenizer for models that are trained from scratch."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
 
@@ -9,14 +11,20 @@ PAD, EOS = "<pad>", "</s>"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """
-    Train a byte-level BPE tokenizer (Sennrich et al., 2016) with T5's special tokens: `<pad>` is 0 and
-    `</s>`, which ends every segment, is 1. No text is unknown to it; with a `vocab_size` well above the
-    number of distinct words, frequent words are one token each, which is what tiny models copy best.
+    """Train a byte-level BPE tokenizer (Sennrich et al. 2016) with the special tokens of T5.
+
+    The id of `<pad>` is 0, the id of `</s>` is 1, and `</s>` ends each segment of a pair. Bytes are the
+    smallest units, so every text can be encoded. If `vocab_size` is well above the number of distinct words,
+    each frequent word is one token, and tiny models copy such words best.
 
     Args:
-        texts: Texts to learn from. Their order does not matter.
-        vocab_size: Largest number of tokens, special ones included.
+        texts (`Iterable[str]`):
+            The texts to train on, in any order.
+        vocab_size (`int`):
+            The largest number of tokens, including the special ones. The 256 bytes are always there.
+
+    Returns:
+        `PreTrainedTokenizerFast`: The tokenizer.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -38,5 +46,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         pad_token=PAD,
         eos_token=EOS,
         clean_up_tokenization_spaces=False,
-        add_prefix_space=True,  # transformers 4 would reset it in a loaded tokenizer that does not say so
+        add_prefix_space=True,  # transformers 4 turns it off when it loads a tokenizer without this setting
     )

@@ -1,7 +1,15 @@
-"""Reading rows: from the embedded generator, known corpora, files, folders and the Hub.
+"""Read rows from files, folders, the Hub, known corpora and the built-in generator.
 
-A source gives its splits as parts of raw records, of which `crosstask.data.readers.rows` makes rows; here the
-sources are found, and the splits that one lacks are carved by passage.
+The path of a row, in the order of the calls:
+
+1. `files.find_parts` opens the source and returns one `Part` per split, whose records are read one at a time
+   (`formats` parses JSONL, CSV and Parquet). A `Reject` stands in for a record that cannot be parsed.
+2. `rows.make_rows` converts each record to rows: by the `make_rows` of the `Corpus` that has its columns, or
+   by the user's names for the columns. `registry.CORPORA` lists the corpora, one file each.
+3. `schema.check_row` checks each row, and repeated rows are detected. A row that fails is rejected; without
+   lenience, a malformed one raises a `DataError` that names the file and the line or row.
+4. `read_rows` collects the rows of each part in a `Dataset` (or streams them), and splits train by passage if
+   the source has no validation or test split. `iter_rows` yields them one at a time.
 """
 
 from __future__ import annotations
@@ -9,25 +17,22 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from crosstask.data.readers.aclsum import read_papers
-from crosstask.data.readers.files import SPLIT_NAMES, Part, read_file, read_folder, read_hub
+from crosstask.data.readers.briefs import OPTIONS
+from crosstask.data.readers.corpus import Part, Row
+from crosstask.data.readers.files import find_parts
 from crosstask.data.readers.rows import Lenience, make_rows
 from crosstask.data.schema import FEATURES, check_keys, check_stage
-from crosstask.data.splits import SPLITS, split_by_passage, split_of
+from crosstask.data.splits import SPLITS, assign_split, split_by_passage
 from crosstask.utils.errors import DataError
+from crosstask.utils.files import replace_file
 
 logger = logging.getLogger(__name__)
-
-BRIEFS_PASSAGES = {"train": 4000, "validation": 200, "test": 300}
-BRIEFS_OPTIONS = ("passages", "seed", "questions", "matching", "domain")
 
 
 def read_rows(
@@ -42,68 +47,84 @@ def read_rows(
 ) -> DatasetDict | IterableDatasetDict:
     """Read the rows of a training stage.
 
-    The splits are those of the source (val, valid and dev are validation too), completed without
-    ever parting the rows of one passage: a source of one split is parted into three; one that lacks
-    validation has it carved from train; one that lacks test, as SQuAD 2.0 does, has its validation
-    serve as test and a new validation carved from train. Nothing is carved for the built-in
-    sources, nor where there is no train.
+    The splits are those of the source; "val", "valid" and "dev" are read as "validation". Missing splits are
+    carved from train by passage, so that no passage is in two splits:
 
-    Columns that a stage does not need (see `STAGE_COLUMNS`) get their defaults: `id` is
-    "<file stem>:<line>", `source` the file's name, a text "", a label null; a null text is read as
-    "". A joint source, with all columns of stage "fuse", serves the other stages too: "summarize"
-    takes its distinct summaries that are not labelled 0, "answer" its distinct questions and
-    answers. In stage "answer" the label says whether there is no answer: 0 there, else null.
+    - A source with one split is divided into train, validation and test.
+    - A source with train and one other split (SQuAD 2.0 has train and validation) uses that split as test,
+      and validation is carved from train.
+    - Nothing is carved from "briefs" and "aclsum", or if there is no train split.
+
+    Columns that the stage does not need (see `STAGE_COLUMNS`) get defaults: `id` is "<file stem>:<line>",
+    `source` the name of the file, texts are "", and the label is null. A null text is read as "".
+
+    Rows with all columns of stage "fuse" serve the other stages, too: "summarize" takes the distinct
+    summaries that are not labeled 0, and "answer" takes the distinct questions and answers. In stage "answer"
+    the label is 0 if there is no answer, and null otherwise.
 
     Args:
-        data: One of
-            - "briefs", the embedded generator, or "aclsum", the papers of the package `aclsum`
-              (a folder of that name is "./briefs");
-            - the path to a .jsonl, .csv or .parquet file, to the official .json of SQuAD or PubMedQA, or to
-              a folder;
+        data (`str` or `os.PathLike`):
+            One of:
+
+            - "briefs", the built-in generator, or "aclsum", the papers of the package `aclsum` (write
+              "./briefs" for a folder of that name);
+            - the path of a .jsonl, .csv or .parquet file, of the official .json of SQuAD or PubMedQA, or of a
+              folder;
             - the id of a data set on the Hub.
-            Where no `columns` are given, records of the corpora of `crosstask.data.readers.corpora` are known by
-            their columns; each serves some of the stages, SQuAD "answer" only.
-        stage: "summarize", "answer" or "fuse"; "build" is for the making of data sets.
-        config_name: The configuration of a data set folder or Hub data set, e.g. "3.0.0".
-        columns: Names in the schema to names in the file, e.g. `{"passage": "article"}`; columns
-            that are not named keep their names, and those outside the schema are dropped.
-        options: For "briefs" only: `passages` (a split to its number; 4000, 200 and 300), and
-            `seed`, `questions`, `matching` and `domain` as `crosstask.data.briefs.generate` takes them.
-        rejects: A list to which rejected rows are appended as dicts of `source`, `line` or `index`
-            (the line from 1 in JSONL and CSV, elsewhere the position from 0), `id` and `reason`.
-            Where it is None a warning tells their number.
-        streaming: Read while iterating, in memory that does not grow with the number of rows. What is carved
-            goes by the hash of its passage alone (`split_of`), so that of few passages a split may have
-            none; each split reads the source anew.
+
+            Without `columns`, the records of the corpora in `crosstask.data.readers.registry` are recognized
+            by their columns. A corpus serves some stages only, SQuAD just "answer".
+        stage (`str`):
+            "summarize", "answer" or "fuse", or "build" to build a data set.
+        config_name (`str`, *optional*):
+            The configuration of a data set folder or data set on the Hub, such as "3.0.0".
+        columns (`Mapping[str, str]`, *optional*):
+            Names in the schema to names in the file, such as `{"passage": "article"}`. Columns that are not
+            named keep their names; columns that the schema does not have are dropped.
+        options (`Mapping[str, Any]`, *optional*):
+            For "briefs" only: `passages` (the number of passages by split; 4000, 200 and 300), and `seed`,
+            `questions`, `matching` and `domain` of `crosstask.data.briefs.generate`.
+        rejects (`list`, *optional*):
+            Rejected rows are appended to this list, as dicts of `source`, `line` or `index`, `id` and
+            `reason`. A line of JSONL or CSV counts from 1, an index from 0. Without the list, a warning tells
+            how many rows were rejected.
+        streaming (`bool`, *optional*, defaults to `False`):
+            Whether to read while iterating, in memory that does not grow with the number of rows. Each split
+            reads the source anew. Splits are carved by the hash of the passage alone (see `assign_split`), so
+            a split of a source with few passages may be empty.
 
     Returns:
-        The splits, among train, validation and test, each with `FEATURES` and, where it is no stream, at
-        least one row.
+        `DatasetDict` or `IterableDatasetDict`: The splits, among train, validation and test, with the columns
+        `FEATURES`. Without `streaming` each split has at least one row.
 
     Raises:
-        DataError: If a source or row is not as described; it names the file and the line or row.
+        DataError: If the source or a row is malformed. The message names the file and the line or row.
     """
-    _check(stage, columns, options)
-    where = {"config_name": config_name, "columns": columns, "options": options}
+    _check_arguments(stage, columns, options)
+    source = {"config_name": config_name, "columns": columns, "options": options}
     if streaming:
         if rejects is not None:
-            raise ValueError("rejects: a stream is read anew for each split and epoch, expected None")
-        return _stream(data, stage, where)
-    parts, complete = _find_parts(data, stage, **where)
+            raise ValueError("rejects: expected None with streaming, since each epoch reads the source anew")
+        return _stream_rows(data, stage, source)
+    parts, is_complete = find_parts(data, stage, **source)
     rejected: list[dict[str, Any]] = []
-    splits = {}
     try:
-        for split, part in parts.items():
-            rows = [row for _, row in make_rows(part, stage, columns or {}, rejected.append)]
-            # Not `Dataset.from_generator`: its cache knows neither of changed files nor of rejects.
-            table = {name: [row[name] for row in rows] for name in FEATURES}
-            splits[split] = Dataset.from_dict(table, features=FEATURES.copy())
-    finally:  # an error may come of the rejects, so they are told in any case
+        tables = {split: _to_dataset(part, stage, columns, rejected.append) for split, part in parts.items()}
+    finally:  # the rejects may explain an error
         if rejects is not None:
             rejects.extend(rejected)
         elif rejected:
-            _warn(data, Counter(reject["reason"] for reject in rejected))
-    return DatasetDict(splits) if complete else _complete(splits, data)
+            _warn_of_rejects(data, Counter(reject["reason"] for reject in rejected))
+    part_names, shares = _plan_splits(parts, is_complete)
+    if shares is None:
+        return DatasetDict(tables)
+    try:
+        carved = split_by_passage(tables["train"], **shares)
+    except DataError as error:
+        raise DataError(f"{data}: {error}") from None
+    return DatasetDict(
+        {split: carved[split] if name == "train" else tables[name] for split, name in part_names.items()}
+    )
 
 
 def iter_rows(
@@ -116,195 +137,140 @@ def iter_rows(
     reject: Callable[[dict[str, Any]], None],
     extractive: bool = False,
     max_passage_chars: int = 1_000_000,
-) -> Iterator[tuple[str | None, dict[str, Any], dict[str, Any]]]:
-    """Yield the rows of a source one at a time, whatever is wrong with some of its records.
+) -> Iterator[tuple[str | None, dict[str, Any], Row]]:
+    """Yield the rows of a source one at a time, and reject malformed records instead of raising an error.
 
-    Unlike `read_rows` this takes a malformed record for a reject and not for an error: a line that is cut
-    off or not UTF-8, a wrong type, a missing column, a label out of range, a ragged CSV row … So every record
-    is either yielded or rejected; one of a corpus of many questions a record gives many rows, each yielded or
-    rejected by itself. A row with a NUL character is rejected too. The memory does not grow with the number
-    of rows but for 8 bytes of each, which tell repeated ids (in one split): files are read piece by piece,
-    data sets of the Hub as a stream; only an official .json is read as a whole.
+    A malformed record is a line that is cut off or not UTF-8, a wrong type, a missing column, an unknown
+    label, a ragged CSV row and the like. Every record is either yielded or rejected; the rows of a record
+    with several questions are yielded or rejected one by one. Rows with a NUL character are rejected, too.
+
+    Memory grows by 8 bytes per row of a split, by which repeated ids are detected. Files are read piece by
+    piece, and data sets of the Hub are streamed; only an official .json is read at once.
 
     Args:
-        data: As for `read_rows`.
-        stage: A stage of the training, or "build", see `STAGE_COLUMNS`.
-        config_name: As for `read_rows`.
-        columns: As for `read_rows`.
-        options: As for `read_rows`.
-        reject: Called once with each rejected record or row, as `read_rows` describes it.
-        extractive: Reject rows whose answer is not in the passage (in any case and white space). SQuAD's are
-            checked in any case, since each answer there was marked in the passage.
-        max_passage_chars: Reject rows with longer passages.
+        data (`str` or `os.PathLike`):
+            As in [`read_rows`].
+        stage (`str`):
+            A key of `STAGE_COLUMNS`.
+        config_name (`str`, *optional*):
+            As in [`read_rows`].
+        columns (`Mapping[str, str]`, *optional*):
+            As in [`read_rows`].
+        options (`Mapping[str, Any]`, *optional*):
+            As in [`read_rows`].
+        reject (`Callable[[dict], None]`):
+            Called once with each rejected record or row, in the form that [`read_rows`] describes.
+        extractive (`bool`, *optional*, defaults to `False`):
+            Whether to reject rows with an answer that is not in the passage (ignoring case and white space).
+            SQuAD's rows are always checked, since each answer was marked in the passage.
+        max_passage_chars (`int`, *optional*, defaults to 1,000,000):
+            Rows with a longer passage are rejected.
 
     Yields:
-        (split, place, row): the split as the source has it, or None where it has but one, which is then to
-        be carved, see `split_of`; and where the row was, as in its reject.
+        `tuple[str | None, dict, dict]`: The split as the source has it, or `None` if it has only one, which
+        is then to be split (see `assign_split`); where the row was read, as in its reject; and the row.
 
     Raises:
-        DataError: At once if the source is not found; while iterating if it cannot be read, is empty, or
-            none of its first 1,000 records has the columns of the stage.
+        DataError: At once if the source is not found. While iterating, if it cannot be read, is empty, or
+        none
+            of its first 1,000 records has the columns of the stage.
     """
-    _check(stage, columns, options)
-    parts, complete = _find_parts(data, stage, config_name, columns, options, streaming=True)
+    _check_arguments(stage, columns, options)
+    parts, is_complete = find_parts(
+        data, stage, config_name=config_name, columns=columns, options=options, streaming=True
+    )
     lenience = Lenience(extractive, max_passage_chars)
 
-    def rows() -> Iterator[tuple[str | None, dict[str, Any], dict[str, Any]]]:
+    # An inner generator, so that a missing source is an error of the call and not of the first `next`.
+    def generate_rows() -> Iterator[tuple[str | None, dict[str, Any], Row]]:
         for split, part in parts.items():
-            carved = len(parts) == 1 and not complete
+            is_only_split = len(parts) == 1 and not is_complete
             for number, row in make_rows(part, stage, columns or {}, reject, lenience):
-                yield None if carved else split, {"source": part.name, part.unit: number}, row
+                yield None if is_only_split else split, {"source": part.name, part.unit: number}, row
 
-    return rows()
+    return generate_rows()
 
 
 def write_rejects(rejects: list[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Write rejected rows as JSON Lines, whole or not at all.
+    """Write rejected rows as JSON Lines, atomically; see [`replace_file`].
 
     Args:
-        rejects: What `read_rows` appended.
-        path: The file; its folder is made where it is missing, and an older file is replaced.
+        rejects (`list[dict]`):
+            The list that [`read_rows`] appended to.
+        path (`str` or `os.PathLike`):
+            The file. Its folder is created if it is missing.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with replace_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(reject) + "\n" for reject in rejects)
-    os.replace(temporary, path)
 
 
-def _check(stage: str, columns: Mapping[str, str] | None, options: Mapping[str, Any] | None) -> None:
+def _check_arguments(
+    stage: str, columns: Mapping[str, str] | None, options: Mapping[str, Any] | None
+) -> None:
     check_stage(stage)
     check_keys("column", columns or (), FEATURES)
-    check_keys("option", options or (), BRIEFS_OPTIONS)
+    check_keys("option", options or (), OPTIONS)
 
 
-def _stream(data: Any, stage: str, where: dict[str, Any]) -> IterableDatasetDict:
-    """The splits as streams: which part each is of, and the shares by which it is carved from there."""
-    parts, complete = _find_parts(data, stage, **where, streaming=True)
-    plan: dict[str, tuple[str, dict[str, float] | None]] = {split: (split, None) for split in parts}
-    if list(parts) == ["train"] and not complete:
-        plan = dict.fromkeys(SPLITS, ("train", {}))
-    elif "train" in parts and len(parts) == 2 and not complete:
-        held_out = "test" if "test" in parts else "validation"
-        plan = dict.fromkeys(("train", "validation"), ("train", {"test": 0.0})) | {"test": (held_out, None)}
-    return IterableDatasetDict(
-        {
-            split: IterableDataset.from_generator(
-                _rows_of_split,
-                features=FEATURES.copy(),
-                gen_kwargs={"data": data, "stage": stage, "split": split, "of": plan[split], "where": where},
-            )
-            for split in plan
-        }
+def _to_dataset(
+    part: Part, stage: str, columns: Mapping[str, str] | None, reject: Callable[[dict[str, Any]], None]
+) -> Dataset:
+    # Not `Dataset.from_generator`: its cache would miss changed files and skip the rejects.
+    rows = [row for _, row in make_rows(part, stage, columns or {}, reject)]
+    return Dataset.from_dict(
+        {name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES.copy()
     )
 
 
-def _rows_of_split(
-    data: Any, stage: str, split: str, of: tuple[str, dict[str, float] | None], where: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    part, shares = of
-    parts, _ = _find_parts(data, stage, **where, streaming=True)
+def _plan_splits(
+    parts: Mapping[str, Part], is_complete: bool
+) -> tuple[dict[str, str], dict[str, float] | None]:
+    """Return the part of each split, and the shares with which the part "train" is split.
+
+    The shares are keyword arguments of `split_by_passage`; they are `None` if no split is carved.
+    """
+    if is_complete or "train" not in parts or len(parts) > 2:
+        return {split: split for split in parts}, None
+    if len(parts) == 1:
+        return dict.fromkeys(SPLITS, "train"), {}
+    held_out = next(split for split in parts if split != "train")
+    return {"train": "train", "validation": "train", "test": held_out}, {"test": 0.0}
+
+
+def _stream_rows(data: Any, stage: str, source: dict[str, Any]) -> IterableDatasetDict:
+    parts, is_complete = find_parts(data, stage, **source, streaming=True)
+    part_names, shares = _plan_splits(parts, is_complete)
+    streams = {}
+    for split, name in part_names.items():
+        arguments = {"data": data, "stage": stage, "source": source, "part_name": name, "split": split}
+        arguments["shares"] = shares if name == "train" else None
+        streams[split] = IterableDataset.from_generator(
+            _generate_split, features=FEATURES.copy(), gen_kwargs=arguments
+        )
+    return IterableDatasetDict(streams)
+
+
+def _generate_split(
+    data: Any,
+    stage: str,
+    source: dict[str, Any],
+    part_name: str,
+    split: str,
+    shares: dict[str, float] | None,
+) -> Iterator[Row]:
+    """Yield the rows of one split of a stream; at the end, warn of the rows that were rejected."""
+    parts, _ = find_parts(data, stage, **source, streaming=True)
     reasons: Counter[str] = Counter()
-    rows = make_rows(parts[part], stage, where["columns"] or {}, lambda row: reasons.update([row["reason"]]))
-    for _, row in rows:
-        if shares is None or split_of(row["passage"], **shares) == split:
+    columns = source["columns"] or {}
+    for _, row in make_rows(
+        parts[part_name], stage, columns, lambda reject: reasons.update([reject["reason"]])
+    ):
+        if shares is None or assign_split(row["passage"], **shares) == split:
             yield row
     if reasons:
-        _warn(data, reasons)
+        _warn_of_rejects(data, reasons)
 
 
-def _find_parts(
-    data: str | os.PathLike[str],
-    stage: str,
-    config_name: str | None,
-    columns: Mapping[str, str] | None,
-    options: Mapping[str, Any] | None,
-    streaming: bool = False,
-) -> tuple[dict[str, Part], bool]:
-    """The parts by split, and whether they are complete as they are."""
-    if data in ("briefs", "aclsum"):
-        if columns:
-            raise DataError(f"{data}: its columns are the schema's, expected no `columns`")
-        if data == "briefs":
-            return _briefs(stage, options or {}), True
-        _no_options(data, options)
-        return read_papers(stage), True
-    _no_options(data, options)
-    path = Path(data).expanduser()
-    if path.is_dir():
-        parts = read_folder(path, config_name)
-    elif path.exists() or isinstance(data, os.PathLike) or _looks_like_a_path(data):
-        return {"train": read_file(path)}, False
-    else:
-        parts = read_hub(data, config_name, streaming)
-    return _known_splits(parts, data), False
-
-
-def _no_options(data: Any, options: Mapping[str, Any] | None) -> None:
-    if options:
-        raise DataError(f'{data}: `options` are for "briefs", got {", ".join(options)}')
-
-
-def _looks_like_a_path(data: str) -> bool:
-    # A Hub id has at most one slash and may end in a version, e.g. "owner/corpus-v1.1".
-    return bool(re.match(r"[./~]", data) or re.search(r"\.[A-Za-z]\w*$|/.*/|\\", data))
-
-
-def _known_splits(parts: dict[str, Part], data: Any) -> dict[str, Part]:
-    if len(parts) == 1:
-        return {"train": next(iter(parts.values()))}
-    known = {SPLIT_NAMES[name]: part for name, part in parts.items() if name in SPLIT_NAMES}
-    ignored = [name for name in parts if name not in SPLIT_NAMES]
-    if not known:
-        raise DataError(f"{data}: has the splits {', '.join(parts)}, expected {', '.join(SPLITS)}")
-    if len(known) + len(ignored) < len(parts):
-        raise DataError(f"{data}: has the splits {', '.join(parts)}, expected one validation split")
-    if ignored:
-        logger.warning("%s: splits left unread: %s", data, ", ".join(ignored))
-    return {split: known[split] for split in SPLITS if split in known}
-
-
-def _briefs(stage: str, options: Mapping[str, Any]) -> dict[str, Part]:
-    from crosstask.data.briefs import generate
-
-    asked = options.get("passages", {})
-    if not isinstance(asked, Mapping) or not all(type(n) is int and n >= 0 for n in asked.values()):
-        raise DataError(f"briefs: passages is {asked!r}, expected a number for a split or for each")
-    check_keys("split", asked, SPLITS)
-    passages = {**BRIEFS_PASSAGES, **asked}
-    how = {name: value for name, value in options.items() if name != "passages"}
-    task = "answer" if stage == "build" else stage  # a data set that is made gets summaries of its own
-    try:
-        return {
-            split: Part(
-                f"briefs, split {split}",
-                enumerate(generate(task, split, passages=passages[split], **how)),
-                source="briefs",
-                stem=f"briefs-{split}",
-                unit="index",
-                is_rows=True,
-            )
-            for split in SPLITS
-            if passages[split]
-        }
-    except (TypeError, ValueError) as error:
-        raise DataError(f"briefs: {error}") from error
-
-
-def _complete(splits: dict[str, Dataset], data: Any) -> DatasetDict:
-    """Carve by passage what a source lacks."""
-    try:
-        if list(splits) == ["train"]:
-            return split_by_passage(splits["train"])
-        if "train" in splits and len(splits) == 2:
-            held_out = splits["test"] if "test" in splits else splits["validation"]
-            return DatasetDict({**split_by_passage(splits["train"], test=0), "test": held_out})
-    except DataError as error:
-        raise DataError(f"{data}: {error}") from None
-    return DatasetDict(splits)
-
-
-def _warn(data: Any, reasons: Counter[str]) -> None:
-    told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    logger.warning("%s: rejected %d rows: %s", data, reasons.total(), told)
+def _warn_of_rejects(data: Any, reasons: Counter[str]) -> None:
+    counts = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    logger.warning("%s: rejected %d rows: %s", data, reasons.total(), counts)

@@ -1,35 +1,34 @@
-"""Records of local files and of data sets, each with its number and under its own column names.
-
-Text files are parsed here line by line, so that an error can name the line; everything else goes
-through `datasets`.
-"""
+"""Find the parts of a source: a corpus that is read by its name, a file, a folder, or data on the Hub."""
 
 from __future__ import annotations
 
-import csv
 import json
-import reprlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
-from datasets import ClassLabel, Dataset, Features, IterableDataset, load_dataset, load_from_disk
+from datasets import Dataset, IterableDataset, load_dataset, load_from_disk
 
-from crosstask.data.readers import corpora, squad
-from crosstask.data.schema import FEATURES
-from crosstask.utils.errors import DataError
+from crosstask.data.readers.corpus import Part
+from crosstask.data.readers.formats import (
+    BATCH_SIZE,
+    NumberedRecords,
+    read_batches,
+    read_csv,
+    read_jsonl,
+    read_parquet,
+)
+from crosstask.data.readers.registry import CORPORA
+from crosstask.data.splits import SPLITS
+from crosstask.utils.errors import DataError, first_line
 
-Record = dict[str, Any]
+logger = logging.getLogger(__name__)
 
-BATCH = 100  # rows of a table that are in memory as Python's values at a time: passages may be long
-MAX_CSV_LINES = 10_000  # of one record: where there are more, a quote was not closed
-
-# The names under which other people's files and data sets have our splits.
+# The names that files and data sets give to the splits.
 SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
@@ -40,88 +39,145 @@ SPLIT_NAMES = {
 }
 
 
-@dataclass
-class Part:
-    """One split of a source as it lies there.
+def find_parts(
+    data: str | os.PathLike[str],
+    stage: str,
+    *,
+    config_name: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    streaming: bool = False,
+) -> tuple[dict[str, Part], bool]:
+    """Find the parts of a source by split; the arguments are those of `read_rows`.
 
-    Attributes:
-        name: What messages call it.
-        records: (number, record) pairs; the number is a line from 1 or an index from 0. A text in a record's
-            place says why there is none: whoever reads decides whether that is an error or a reject.
-        source: The `source` of rows that have none.
-        stem: What the ids of rows without one begin with.
-        unit: What the number counts, "line" or "index".
-        untyped: True where numbers and null are text, as in CSV.
-        is_rows: True where the records already are rows of the stage that was asked for, with the
-            key `REJECT` where one is not to be kept.
+    Returns:
+        `tuple[dict[str, Part], bool]`: The parts, and whether the source has all of its splits, so that none
+        is to be carved from another.
+
+    Raises:
+        DataError: If the source is missing, cannot be read, or does not take the arguments.
     """
+    if options and data != "briefs":
+        raise DataError(f'{data}: `options` are for "briefs", got {", ".join(options)}')
+    for corpus in CORPORA:
+        if corpus.read_splits and data == corpus.name:
+            if columns:
+                raise DataError(f"{data}: expected no `columns`, since its columns are known")
+            return corpus.read_splits(stage, options or {}), True
+    path = Path(data).expanduser()
+    if path.is_dir():
+        parts = read_folder(path, config_name)
+    elif path.exists() or isinstance(data, os.PathLike) or _looks_like_a_path(data):
+        parts = {"train": read_file(path)}
+    else:
+        parts = read_hub(data, config_name, streaming)
+    return _rename_splits(parts, data), False
 
-    name: str
-    records: Iterable[tuple[int, Record | str]]
-    source: str
-    stem: str
-    unit: str = "line"
-    untyped: bool = False
-    is_rows: bool = False
+
+def _looks_like_a_path(data: str) -> bool:
+    # A Hub id has at most one slash and may end in a version, e.g. "owner/corpus-v1.1".
+    return bool(re.match(r"[./~]", data) or re.search(r"\.[A-Za-z]\w*$|/.*/|\\", data))
+
+
+def _rename_splits(parts: dict[str, Part], data: Any) -> dict[str, Part]:
+    """Return the parts under the names in `SPLITS`, in their order; a single part is "train"."""
+    if len(parts) == 1:
+        return {"train": next(iter(parts.values()))}
+    names = ", ".join(parts)
+    renamed: dict[str, Part] = {}
+    for name, part in parts.items():
+        split = SPLIT_NAMES.get(name)
+        if split in renamed:
+            raise DataError(f"{data}: has the splits {names}, expected one {split} split")
+        if split is not None:
+            renamed[split] = part
+    if not renamed:
+        raise DataError(f"{data}: has the splits {names}, expected {', '.join(SPLITS)}")
+    if ignored := [name for name in parts if name not in SPLIT_NAMES]:
+        logger.warning("%s: ignored the splits %s", data, ", ".join(ignored))
+    return {split: renamed[split] for split in SPLITS if split in renamed}
 
 
 def read_file(path: Path) -> Part:
-    """Read one file; its suffix says how.
+    """Return the part of one file; its suffix tells the format.
 
     Args:
-        path: A .jsonl, .csv or .parquet file of records, or the official .json of SQuAD or PubMedQA.
+        path (`Path`):
+            A .jsonl, .csv or .parquet file of records, or the official .json of a corpus.
 
     Returns:
-        The part. All but .json is read as its records are iterated, a piece at a time, and its errors come
-        then.
+        [`Part`]: The part. The file is read, and its errors are raised, while the records are iterated. A
+        .json file is read at once.
 
     Raises:
-        DataError: If the file is missing or of another kind.
+        DataError: If the file is missing or of another format.
     """
     if not path.exists():
         raise DataError(f"{path}: file not found")
     if path.suffix not in _READERS:
         raise DataError(f"{path}: expected a file that ends in {', '.join(_READERS)}")
     unit = "line" if path.suffix in (".jsonl", ".csv") else "index"
-    records = _READERS[path.suffix](path)
-    return Part(str(path), records, path.name, path.stem, unit, untyped=path.suffix == ".csv")
+    return Part(str(path), _READERS[path.suffix](path), path.name, path.stem, unit)
+
+
+def _read_official_json(path: Path) -> NumberedRecords:
+    formats = {corpus.title: corpus.json_format for corpus in CORPORA if corpus.json_format}
+    expected = " or ".join(f"that of {title} ({form.description})" for title, form in formats.items())
+    try:
+        document = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: expected JSON in UTF-8, {expected}, got {first_line(error)} (a file with one object "
+            "per line must end in .jsonl)"
+        ) from None
+    for json_format in formats.values():
+        if json_format.matches(document):
+            return enumerate(json_format.flatten(document))
+    raise DataError(f"{path}: expected JSON of a known form, {expected}")
+
+
+_READERS: dict[str, Callable[[Path], NumberedRecords]] = {
+    ".jsonl": read_jsonl,
+    ".csv": read_csv,
+    ".parquet": read_parquet,
+    ".json": _read_official_json,
+}
 
 
 def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]:
-    """Read a folder that `save_to_disk` wrote, that holds one file a split, or that
-    `datasets.load_dataset` understands.
+    """Return the parts of a folder, under the names that it gives its splits.
 
     Args:
-        folder: The folder.
-        config_name: Which configuration of a data set folder; None for the only one.
-
-    Returns:
-        The parts by the names that the folder gives its splits.
+        folder (`Path`):
+            A folder that `save_to_disk` wrote, that has one file per split ("train.jsonl", "dev.jsonl"), or
+            that `datasets.load_dataset` understands.
+        config_name (`str`, *optional*):
+            The configuration of a data set folder that has several.
 
     Raises:
         DataError: If the folder is none of these, or has two files for one split.
     """
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _load(load_from_disk, str(folder))
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in _READERS]
-    # Sharded, nested or configured data sets have other names, and `datasets` knows them all.
-    ours = bool(files) and all(path.stem in SPLIT_NAMES for path in files)
-    if config_name is not None or not ours:
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix in _READERS]
+    # Sharded, nested or configured data sets have other file names, and `datasets` knows them all.
+    has_one_file_per_split = bool(paths) and all(path.stem in SPLIT_NAMES for path in paths)
+    if config_name is not None or not has_one_file_per_split:
         return _load(load_dataset, str(folder), config_name)
-    parts: dict[str, Part] = {}
-    for path in files:
+    path_by_split: dict[str, Path] = {}
+    for path in paths:
         split = SPLIT_NAMES[path.stem]
-        if split in parts:
-            raise DataError(
-                f"{folder}: {Path(parts[split].name).name} and {path.name} are both the {split} "
-                "split, expected one file a split"
-            )
-        parts[split] = read_file(path)
-    return parts
+        if split in path_by_split:
+            names = f"{path_by_split[split].name} and {path.name}"
+            raise DataError(f"{folder}: {names} are both the {split} split, expected one file per split")
+        path_by_split[split] = path
+    return {split: read_file(path) for split, path in path_by_split.items()}
 
 
 def read_hub(name: str, config_name: str | None = None, streaming: bool = False) -> dict[str, Part]:
-    """Read a data set of the Hub; arguments of `datasets.load_dataset`, parts by split name.
+    """Return the parts of a data set on the Hub by split; the arguments are those of `datasets.load_dataset`.
 
     Raises:
         DataError: If it does not exist, cannot be reached or cannot be read.
@@ -130,181 +186,27 @@ def read_hub(name: str, config_name: str | None = None, streaming: bool = False)
     return _load(load, name, config_name)
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, Record | str]]:
-    """Yield (line number, object) of a JSON Lines file, with a reason where a line holds no object.
-
-    Blank lines are no rows.
-
-    Raises:
-        DataError: If the file cannot be read.
-    """
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(_decoded(line))
-        except (ValueError, RecursionError) as error:
-            got = _said(error)
-            if isinstance(error, json.JSONDecodeError):  # whose own "line 1" would mislead
-                got = f"{error.msg} at column {error.colno}"
-            expected = "UTF-8" if isinstance(error, UnicodeError) else "a JSON object"
-            yield number, f"expected {expected}, got {got}"
-            continue
-        if not isinstance(record, dict):
-            record = f"expected a JSON object, got {reprlib.repr(record)}"
-        yield number, record
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, Record | str]]:
-    csv.field_size_limit(2**31 - 1)  # the module's 128 KiB are less than a long passage
-    records = _csv_records(_lines(path))
-    _, header = next(records, (1, []))
-    if isinstance(header, str):
-        raise DataError(f"{path}, line 1: {header}")
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}, line 1: expected each column once, got {', '.join(header)}")
-    for line, fields in records:
-        if isinstance(fields, str):
-            yield line, fields
-        elif fields and len(fields) != len(header):
-            yield line, f"expected {len(header)} fields, got {len(fields)}"
-        elif fields:
-            yield line, dict(zip(header, fields, strict=True))
-
-
-def _csv_records(source: Iterator[str]) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield (first line, fields or what is wrong with them): a quoted field may span lines.
-
-    After a malformed record reading goes on at its second line, so that a quote which nobody closes does not
-    swallow the good rows behind it.
-    """
-    again: deque[str] = deque()
-    line = 1
-    while True:
-        taken: list[str] = []
-        first_is_again = bool(again)
-        try:
-            fields: list[str] | str = next(csv.reader(_taking(again, source, taken), strict=True))
-            # The end of a quoted field whose beginning was malformed can look like a row of its own.
-            if first_is_again and "".join(taken).count('"') % 2:
-                raise csv.Error("the end of a quoted field")
-            _decoded("".join(fields))
-        except StopIteration:
-            return
-        except UnicodeError as error:
-            fields = f"expected UTF-8, got {error}"
-        except csv.Error as error:
-            fields = f"expected CSV, got {_said(error)}"
-            again.extendleft(reversed(taken[1:]))
-            del taken[1:]
-        yield line, fields
-        line += len(taken)
-
-
-def _taking(again: deque[str], source: Iterator[str], taken: list[str]) -> Iterator[str]:
-    for line in chain(iter(lambda: again.popleft() if again else None, None), source):
-        taken.append(line)
-        if len(taken) > MAX_CSV_LINES:
-            raise csv.Error(f"a quote that is still open after {MAX_CSV_LINES} lines")
-        yield line
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[int, Record | str]]:
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = _label_names(Features.from_arrow_schema(file.schema_arrow))
-            yield from _records(file.iter_batches(batch_size=BATCH), names)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: expected a Parquet file, got {_said(error)}") from None
-
-
-def _read_json(path: Path) -> Iterator[tuple[int, Record | str]]:
-    try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: expected SQuAD's JSON in UTF-8, got {_said(error)} (one object a line belongs in a "
-            ".jsonl file)"
-        ) from None
-    if corpora.is_pubmedqa(document):
-        return enumerate(corpora.flatten_pubmedqa(document))
-    return enumerate(squad.flatten(document, str(path)))
-
-
-_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Record | str]]]] = {
-    ".jsonl": read_jsonl,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-    ".json": _read_json,
-}
-
-
 def _load(load: Callable[..., Any], name: str, *arguments: Any) -> dict[str, Part]:
     try:
         loaded = load(name, *arguments)
-    except Exception as error:  # whatever its many backends raise, the user gets one sentence
-        reason = _said(error.__cause__ or error)
-        raise DataError(f"{name}: cannot be read as a data set: {reason}") from error
+    except Exception as error:  # the backends of `datasets` raise errors of many types
+        raise _loading_error(name, error) from error
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
     return {
-        split: Part(f"{name}, split {split}", _table(dataset, name), name, split, "index")
+        split: Part(f"{name}, split {split}", _read_dataset(dataset, name), name, split, "index")
         for split, dataset in splits.items()
     }
 
 
-def _table(dataset: Dataset | IterableDataset, name: str) -> Iterator[tuple[int, Record | str]]:
-    # Arrow's own values: no column that is dropped anyway gets decoded, no saved format matters.
-    batches = dataset.with_format("arrow").iter(batch_size=BATCH)
+def _read_dataset(dataset: Dataset | IterableDataset, name: str) -> NumberedRecords:
+    # As Arrow tables, whatever format was saved, and without decoding columns that are dropped anyway.
+    batches = dataset.with_format("arrow").iter(batch_size=BATCH_SIZE)
     try:
-        yield from _records(batches, _label_names(dataset.features or {}))
-    except Exception as error:  # a stream raises here what `_load` would have raised
-        reason = _said(error.__cause__ or error)
-        raise DataError(f"{name}: cannot be read as a data set: {reason}") from error
+        yield from read_batches(batches, dataset.features or {})
+    except Exception as error:  # a stream raises here what `load_dataset` would have raised
+        raise _loading_error(name, error) from error
 
 
-def _label_names(features: Mapping[str, Any]) -> dict[int, str]:
-    """The names of a data set's own labels, which may number the same two the other way round."""
-    label = features.get("answerable")
-    if isinstance(label, ClassLabel) and set(label.names) == set(FEATURES["answerable"].names):
-        return dict(enumerate(label.names))
-    return {}
-
-
-def _records(batches: Iterable[Any], labels: dict[int, str]) -> Iterator[tuple[int, Record | str]]:
-    index = 0
-    for batch in batches:
-        for record in _values(batch):
-            if labels and isinstance(record, dict):
-                record["answerable"] = labels.get(record["answerable"])
-            yield index, record
-            index += 1
-
-
-def _values(batch: Any) -> Iterable[Record | str]:
-    try:
-        return batch.to_pylist()
-    except UnicodeDecodeError as error:
-        if len(batch) == 1:
-            return [f"expected UTF-8, got {error}"]
-        return chain.from_iterable(_values(batch.slice(row, 1)) for row in range(len(batch)))
-
-
-def _lines(path: Path) -> Iterator[str]:
-    # What is not UTF-8 is escaped, and found by `_decoded`, so that one bad line costs that line only.
-    try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
-            yield from file
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _decoded(text: str) -> str:
-    """Raise a `UnicodeError` where a text has escaped bytes that are not UTF-8."""
-    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8")
-
-
-def _said(error: BaseException) -> str:
-    """The first line of what an error says: the whole of it may be a page."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _loading_error(name: str, error: Exception) -> DataError:
+    reason = first_line(error.__cause__ or error)
+    return DataError(f"{name}: cannot be read as a data set: {reason}")

@@ -1,4 +1,7 @@
-"""From records to rows: whatever columns a source has become ours, and every row is kept or rejected."""
+"""Turn the records of a part into rows of a stage; every record becomes rows or a reject.
+
+[`make_rows`] shows the entire path of a record. Its steps follow below in their order.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,32 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crosstask.data.readers import corpora
-from crosstask.data.readers.files import Part, Record
-from crosstask.data.schema import FEATURES, REJECT, STAGE_COLUMNS, TEXT_COLUMNS, check_row, digest
+from crosstask.configuration_crosstask import IGNORE_INDEX
+from crosstask.data.readers.corpus import Corpus, Part, Record, Reject, Row
+from crosstask.data.readers.registry import recognize
+from crosstask.data.schema import FEATURES, STAGE_COLUMNS, TEXT_COLUMNS, check_row, hash_texts
+from crosstask.processing_crosstask import to_label
 from crosstask.utils.errors import DataError
 
-# So many records that lack a column, and none that has it, are the user's mistake and not the records'.
+# If none of the first 1,000 records has the columns of the stage, that is an error even for a lenient reader.
 LOOK_AHEAD = 1000
-
-# 1.0 is 1 to a dict: tables whose labels have gaps often hold floats.
-_LABELS = {"no": 0, "yes": 1, 0: 0, 1: 1, None: None}
-
-# Gives the rows of a record and whether they are joint ones; the place is for errors, the name for ids.
-Maker = Callable[[Record, str, str], tuple[list[Record], bool]]
 
 
 @dataclass(frozen=True)
 class Lenience:
-    """What is rejected where malformed records are rejects and no errors.
+    """The settings of a reader that rejects malformed records instead of raising an error.
 
     Attributes:
-        extractive: Reject a row whose answer is not in its passage; SQuAD's are checked in any case.
-        max_passage_chars: Reject a row whose passage is longer.
+        extractive (`bool`): Whether to reject a row with an answer that is not in its passage, in any corpus.
+        max_passage_chars (`int`): The longest passage that is not rejected.
     """
 
     extractive: bool = False
     max_passage_chars: int = 1_000_000
 
 
-class _Misfit(DataError):
-    """The columns of a record are not those of the stage."""
+class _MisfitError(DataError):
+    """A record without the columns of the stage."""
 
 
 def make_rows(
@@ -44,186 +43,213 @@ def make_rows(
     columns: Mapping[str, str],
     reject: Callable[[dict[str, Any]], None],
     lenience: Lenience | None = None,
-) -> Iterator[tuple[int, Record]]:
-    """Yield (line or index, row) of the rows of a part that serve a stage.
+) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a part, each with the number (line or index) of its record.
 
-    Of all that was read only 8 bytes a row are remembered, which tell repeated ids.
+    Memory grows by 8 bytes per row, by which repeated ids are detected.
 
     Args:
-        part: Whose records to read.
-        stage: A key of `STAGE_COLUMNS`.
-        columns: Names in the schema to names in the records.
-        reject: Called with each row that is not yielded, as a dict of `source`, `line` or `index`, `id`
-            and `reason`.
-        lenience: None for a malformed record to be an error.
+        part ([`Part`]):
+            The part.
+        stage (`str`):
+            A key of `STAGE_COLUMNS`.
+        columns (`Mapping[str, str]`):
+            Names in the schema to names in the records. If empty, corpora are recognized by their columns.
+        reject (`Callable[[dict], None]`):
+            Called with each rejected row as a dict of `source`, `line` or `index`, `id` and `reason`.
+        lenience ([`Lenience`], *optional*):
+            If given, malformed records are rejected; otherwise they are errors.
 
     Raises:
-        DataError: If there are no records, if none has the columns of the stage, or, where there is no
-            lenience, if a record is malformed or no row is left.
+        DataError: If the part is empty or no record has the columns of the stage; without `lenience` also if
+        a
+            record is malformed or no row is left.
     """
-    ids: set[int] = set()
-    contents: set[int] = set()
-    kept = False
-    for number, row, reason in _judge(part, stage, columns, lenience):
-        row_id = digest(row["id"])
-        if reason is None and row_id in ids:
-            reason = "duplicate id"
-        # Only what is drawn from joint rows has `content`: other sources' repetitions are theirs.
-        content = row.pop("content", None)
-        content = None if content is None else digest(*content)
-        if reason is None and content in contents:
-            reason = f"same {' and '.join(STAGE_COLUMNS[stage])} as an earlier row"
-        if reason is not None:
-            reject({"source": part.name, part.unit: number, "id": row["id"], "reason": reason})
+    repeats = _Repeats(stage)
+    is_any_left = False
+    for number, row, corpus in _convert_records(part, stage, columns):
+        problem = row if isinstance(row, Reject) else None
+        if problem is None:
+            is_joint = corpus is None and _is_joint(row, stage)
+            row = _fill_columns(row, part.source, default_id=f"{part.stem}:{number}")
+            problem = _check(row, stage, is_joint, lenience, corpus)
+        if problem is None:
+            row = _reduce_to_stage(row, stage)
+            problem = repeats.check(row, is_joint)
+        if problem is None:
+            is_any_left = True
+            yield number, row
             continue
-        ids.add(row_id)
-        if content is not None:
-            contents.add(content)
-        kept = True
-        yield number, row
-    if not kept and lenience is None:
+        if problem.is_malformed and lenience is None:
+            raise DataError(f"{_describe_place(part, number, problem.id)}: {problem.reason}")
+        row_id = problem.id if isinstance(problem.id, str) and problem.id else f"{part.stem}:{number}"
+        reject({"source": part.name, part.unit: number, "id": row_id, "reason": problem.reason})
+    if not is_any_left and lenience is None:
         raise DataError(f"{part.name}: no row is left for stage {stage}, expected at least one")
 
 
-def _judge(
-    part: Part, stage: str, columns: Mapping[str, str], lenience: Lenience | None
-) -> Iterator[tuple[int, Record, str | None]]:
-    """Yield (number, row, reason to reject it or None)."""
-    make = corpus = first_misfit = None
-    records, misfits, number = 0, 0, -1
+def _convert_records(
+    part: Part, stage: str, columns: Mapping[str, str]
+) -> Iterator[tuple[int, Row | Reject, Corpus | None]]:
+    """Yield the rows of each record with its number and its corpus (`None`: the user's columns).
+
+    The corpus of the first record that gives rows is taken for all records.
+    """
+    corpus, is_corpus_known = part.corpus, part.corpus is not None
+    first_misfit = None
+    number, record_count, misfit_count = None, 0, 0
     for number, record in part.records:
-        where, name = f"{part.name}, {part.unit} {number}", f"{part.stem}:{number}"
-        try:
-            if isinstance(record, str):
-                raise DataError(f"{where}: {record}")
-            records += 1
-            if make is None:  # what the first record is that fits, all are taken for
-                maker, corpus = _maker(part, stage, columns, record)
-            rows, joint = maker(record, where, name)
-            make = maker
-        except DataError as error:
-            if lenience is None:
-                raise
-            if isinstance(error, _Misfit):
-                first_misfit = first_misfit or error
-                misfits += 1
-                if misfits == records == LOOK_AHEAD:
-                    break
-            row_id = record.get("id") if isinstance(record, dict) else None
-            yield number, {"id": _id(row_id, name)}, _reason(error, where, row_id)
+        if isinstance(record, Reject):
+            yield number, record, corpus
             continue
+        record_count += 1
+        rows: list[Row | Reject]
+        try:
+            candidate = corpus if is_corpus_known else _choose_corpus(record, stage, columns)
+            if candidate is None:
+                rows = [_rename_columns(record, stage, columns)]
+            else:
+                rows = candidate.convert(record, stage, default_id=f"{part.stem}:{number}")
+            corpus, is_corpus_known = candidate, True
+        except DataError as error:
+            if isinstance(error, _MisfitError):
+                misfit_count += 1
+                first_misfit = first_misfit or f"{_describe_place(part, number, record.get('id'))}: {error}"
+                if misfit_count == record_count == LOOK_AHEAD:
+                    break
+            rows = [Reject(str(error), record.get("id"), is_malformed=True)]
         for row in rows:
-            row = _complete(row, part, name)
-            if REJECT in row:
-                yield number, {"id": _id(row["id"], name)}, row[REJECT]
-                continue
-            try:
-                reason = check_row(row, stage, where)
-            except DataError as error:
-                if lenience is None:
-                    raise
-                yield number, {"id": _id(row["id"], name)}, _reason(error, where, row["id"])
-                continue
-            row["answerable"] = _LABELS[row["answerable"]]
-            if joint and stage == "summarize" and row["answerable"] == 0:
-                reason = reason or "labelled no: the summary lacks what it should say"
-            if lenience is not None:
-                reason = reason or _look(row, lenience, corpus == "squad_v2")
-            yield number, row if part.is_rows else _shape(row, stage, joint), reason
-    if number < 0:
-        raise DataError(f"{part.name} is empty: expected rows with the columns {_listed(stage)}")
-    if first_misfit and misfits == records:
-        raise first_misfit
+            yield number, row, corpus
+    if number is None:
+        raise DataError(f"{part.name} is empty: expected rows with the columns {_list_columns(stage)}")
+    if first_misfit and misfit_count == record_count:
+        raise DataError(first_misfit)
 
 
-def _maker(part: Part, stage: str, columns: Mapping[str, str], first: Record) -> tuple[Maker, str | None]:
-    """What makes rows of the records that are like the first one, and whose corpus they are."""
-    if part.is_rows:
-        return lambda record, where, name: ([record], False), None
-    key = None if columns else corpora.recognize(first)
-    if key is None:
-        return _own(part, stage, columns), None
-    served = corpora.CORPORA[key].stages
-    if ("answer" if stage == "build" else stage) not in served:
-        raise _Misfit(
-            f"{part.name}: rows with the columns of {corpora.SOURCES[key].title} serve stage "
-            f"{' and '.join(served)} only, and stage {stage} needs the columns {_listed(stage)}; there are "
-            f"{', '.join(first)}"
+def _choose_corpus(record: Record, stage: str, columns: Mapping[str, str]) -> Corpus | None:
+    corpus = None if columns else recognize(record)
+    if corpus is not None and not corpus.serves(stage):
+        raise _MisfitError(
+            f"records with the columns of {corpus.title} serve stage {' and '.join(corpus.stages)} only, and "
+            f"stage {stage} needs the columns {_list_columns(stage)}; there are {', '.join(record)}"
         )
-    return lambda record, where, name: (corpora.rows_of(key, record, stage, name, where), False), key
+    return corpus
 
 
-def _own(part: Part, stage: str, columns: Mapping[str, str]) -> Maker:
-    """What makes a row of a record under the user's names for the columns."""
+def _rename_columns(record: Record, stage: str, columns: Mapping[str, str]) -> Row:
+    """Return the row of a record of no known corpus, under the names of the schema.
+
+    It gets all columns of stage "fuse" if the record has them, see [`_is_joint`].
+    """
     names = {name: columns.get(name, name) for name in FEATURES}
     optional = ("id", "source", "summary", "answerable") if stage == "build" else ("id", "source")
-    named = [name for name in optional if name in columns]
-    needed = [names[name] for name in (*STAGE_COLUMNS[stage], *named)]
-
-    def make(record: Record, where: str, name: str) -> tuple[list[Record], bool]:
-        missing = [name for name in needed if name not in record]
-        if missing:
-            raise _Misfit(
-                f"{where}: the column {missing[0]!r} is missing: there are {', '.join(record)}; "
-                f"stage {stage} needs {', '.join(needed)}"
-            )
-        whole = all(names[name] in record for name in STAGE_COLUMNS["fuse"])
-        joint = whole and stage in ("summarize", "answer")
-        used = STAGE_COLUMNS["fuse" if joint else stage]
-        row = {name: record.get(names[name]) for name in dict.fromkeys((*optional, *used))}
-        if part.untyped and "answerable" in row:
-            row["answerable"] = {"": None, "0": 0, "1": 1}.get(row["answerable"], row["answerable"])
-        return [row], joint
-
-    return make
+    renamed = [name for name in optional if name in columns]
+    needed = [names[name] for name in (*STAGE_COLUMNS[stage], *renamed)]
+    missing = [name for name in needed if name not in record]
+    if missing:
+        raise _MisfitError(
+            f"the column {missing[0]!r} is missing: there are {', '.join(record)}; stage {stage} needs "
+            f"{', '.join(needed)}"
+        )
+    is_complete = stage != "build" and all(names[name] in record for name in STAGE_COLUMNS["fuse"])
+    used = STAGE_COLUMNS["fuse" if is_complete else stage]
+    return {name: record.get(names[name]) for name in (*optional, *used)}
 
 
-def _complete(row: Record, part: Part, name: str) -> Record:
-    """Give a row all columns: null says in many files what the schema says with an empty text."""
-    empty = {**dict.fromkeys(TEXT_COLUMNS, ""), "source": part.source, "answerable": None}
-    row = {**empty, **{column: value for column, value in row.items() if value is not None}}
+def _is_joint(row: Row, stage: str) -> bool:
+    """Return whether a row is made for "fuse" but read for "summarize" or "answer".
+
+    Rows of "fuse" repeat the summary for each question and the question for each summary.
+    """
+    return stage in ("summarize", "answer") and row.keys() >= set(STAGE_COLUMNS["fuse"])
+
+
+def _fill_columns(row: Row, source: str, default_id: str) -> Row:
+    """Give a row all columns of the schema; a null text is read as an empty one."""
+    defaults = {**dict.fromkeys(TEXT_COLUMNS, ""), "source": source, "answerable": None}
+    row = {**defaults, **{column: value for column, value in row.items() if value is not None}}
     if type(row["id"]) is int:
         row["id"] = str(row["id"])
-    return {**row, "id": name} if row["id"] == "" else row
+    elif row["id"] == "":
+        row["id"] = default_id
+    return row
 
 
-def _look(row: Record, lenience: Lenience, extractive: bool) -> str | None:
-    """What training on a row would stumble over, beyond what `check_row` says."""
+def _check(
+    row: Row, stage: str, is_joint: bool, lenience: Lenience | None, corpus: Corpus | None
+) -> Reject | None:
+    try:
+        reason = check_row(row, stage)
+    except DataError as error:
+        return Reject(str(error), row["id"], is_malformed=True)
+    if reason is None and is_joint and stage == "summarize" and to_label(row["answerable"]) == 0:
+        reason = "labeled no: the summary lacks the answer"
+    if reason is None and lenience is not None:
+        reason = _check_leniently(row, lenience, corpus)
+    return None if reason is None else Reject(reason, row["id"])
+
+
+def _check_leniently(row: Row, lenience: Lenience, corpus: Corpus | None) -> str | None:
+    """Return why a row that `check_row` accepts would harm a data set, if it would."""
     if len(row["passage"]) > lenience.max_passage_chars:
         limit = f"{lenience.max_passage_chars:,}"
         return f"passage of {len(row['passage']):,} characters, expected at most {limit}"
-    # No text has a NUL: these are bytes of another kind, while other control characters can be dropped.
+    # A NUL means that these bytes are no text; other control characters can be dropped.
     for column in TEXT_COLUMNS:
         if "\0" in row[column]:
             return f"NUL character in {column}"
-    if (extractive or lenience.extractive) and row["answer"] not in row["passage"]:
+    is_extractive = lenience.extractive or (corpus is not None and corpus.is_extractive)
+    if is_extractive and row["answer"] not in row["passage"]:
         answer, passage = (" ".join(row[name].split()).casefold() for name in ("answer", "passage"))
         if answer not in passage:
             return "answer not in the passage"
     return None
 
 
-def _reason(error: DataError, where: str, row_id: Any) -> str:
-    """What an error says without the place, which a reject tells by itself."""
-    return str(error).removeprefix(f"{where}: ").removeprefix(f"{where}, row {row_id!r}: ")
-
-
-def _id(row_id: Any, name: str) -> str:
-    return row_id if isinstance(row_id, str) and row_id else name
-
-
-def _shape(row: Record, stage: str, joint: bool) -> Record:
-    """Reduce a row to what a stage reads, and say in `content` what must not repeat."""
+def _reduce_to_stage(row: Row, stage: str) -> Row:
+    """Convert the label, and empty the columns that the stage does not read."""
+    label = to_label(row["answerable"])
+    row["answerable"] = None if label == IGNORE_INDEX else label
     if stage == "summarize":
         row |= {"question": "", "answer": "", "answerable": None}
-    if stage in ("answer", "build") and not row["answer"].strip():
+    elif stage in ("answer", "build") and not row["answer"].strip():
         row |= {"answer": "", "answerable": 0}
     elif stage == "answer":
-        row |= {"answerable": None}
+        row["answerable"] = None
     if stage == "answer":
-        row |= {"summary": ""}
-    return {**row, "content": tuple(row[name] for name in STAGE_COLUMNS[stage])} if joint else row
+        row["summary"] = ""
+    return row
 
 
-def _listed(stage: str) -> str:
+class _Repeats:
+    """Detect rows that repeat an id, and joint rows that repeat what the stage reads.
+
+    Repetitions in rows that were made for the stage are the source's decision, so they stay.
+    """
+
+    def __init__(self, stage: str):
+        self.columns = STAGE_COLUMNS[stage]
+        self.ids: set[int] = set()
+        self.contents: set[int] = set()
+
+    def check(self, row: Row, is_joint: bool) -> Reject | None:
+        """Return a reject if the row repeats an earlier one, and remember it otherwise."""
+        row_id = hash_texts(row["id"])
+        if row_id in self.ids:
+            return Reject("duplicate id", row["id"])
+        if is_joint:
+            content = hash_texts(*(row[name] for name in self.columns))
+            if content in self.contents:
+                return Reject(f"same {' and '.join(self.columns)} as an earlier row", row["id"])
+            self.contents.add(content)
+        self.ids.add(row_id)
+        return None
+
+
+def _describe_place(part: Part, number: int, row_id: Any) -> str:
+    place = f"{part.name}, {part.unit} {number}"
+    return place if row_id is None else f"{place}, row {row_id!r}"
+
+
+def _list_columns(stage: str) -> str:
     return ", ".join(STAGE_COLUMNS[stage])

@@ -1,7 +1,15 @@
 import pytest
 from datasets import Dataset
 
-from crosstask.data.schema import FEATURES, NO_ANSWER, STAGE_COLUMNS, check_keys, check_row, digest
+from crosstask.data.schema import (
+    FEATURES,
+    NO_ANSWER,
+    STAGE_COLUMNS,
+    check_keys,
+    check_row,
+    check_stage,
+    hash_texts,
+)
 from crosstask.utils.errors import DataError
 
 ROW = {
@@ -15,7 +23,7 @@ ROW = {
 }
 
 
-def test_features_hold_rows_labelled_and_not():
+def test_features_hold_labeled_and_unlabeled_rows():
     rows = [ROW, {**ROW, "answerable": None}, {**ROW, "answerable": "no"}]
     dataset = Dataset.from_list(rows, features=FEATURES)
     assert list(dataset.features) == list(ROW)
@@ -30,8 +38,8 @@ def test_every_stage_reads_columns_of_the_schema():
 
 
 @pytest.mark.parametrize("stage", STAGE_COLUMNS)
-@pytest.mark.parametrize("label", [0, 1, "no", "yes", None])
-def test_a_good_row_is_kept(stage, label):
+@pytest.mark.parametrize("label", [0, 1, 1.0, "no", "yes", "1", "", None])
+def test_a_good_row_is_accepted(stage, label):
     assert check_row({**ROW, "answerable": label}, stage) is None
 
 
@@ -51,17 +59,16 @@ def test_an_empty_text_is_rejected_by_the_stages_that_need_it(column, stages, bl
         assert check_row(row, stage) == (f"empty {column}" if stage in stages else None)
 
 
-@pytest.mark.parametrize("label", [2, -1, 0.5, "maybe", "1", [], {}])
-def test_a_label_out_of_range_is_an_error(label):
+@pytest.mark.parametrize("label", [2, -1, 0.5, "maybe", "2", [], {}])
+def test_an_unknown_label_is_an_error(label):
     with pytest.raises(DataError) as error:
         check_row({**ROW, "answerable": label}, "fuse")
-    for told in ("rows.jsonl", "'r1'", repr(label), "0, 1, 'no', 'yes' or null"):
-        assert told in str(error.value)
+    assert str(error.value) == f"answerable is {label!r}, expected 0, 1, 'no', 'yes' or null"
 
 
 @pytest.mark.parametrize("label", [1, "yes"])
-def test_label_one_without_an_answer_is_an_error(label):
-    with pytest.raises(DataError, match=r"rows\.jsonl, row 'r1': .*empty answer, expected"):
+def test_a_label_1_without_an_answer_is_an_error(label):
+    with pytest.raises(DataError, match="^answerable is .* with an empty answer, expected an answer"):
         check_row({**ROW, "answer": " ", "answerable": label}, "fuse")
 
 
@@ -77,22 +84,17 @@ def test_half_a_surrogate_pair_is_an_error():
         check_row({**ROW, "passage": "half a smile: \ud83d"}, "fuse")
 
 
-def test_an_error_names_the_place_that_it_is_given():
-    with pytest.raises(DataError, match=r"^/x/rows\.jsonl, line 7, row 'r1': "):
-        check_row({**ROW, "answerable": 9}, "fuse", "/x/rows.jsonl, line 7")
-
-
 def test_an_unknown_stage_is_an_error():
     with pytest.raises(DataError, match="'fusion' is unknown: expected one of summarize, answer, fuse"):
-        check_row(ROW, "fusion")
+        check_stage("fusion")
 
 
-def test_an_unknown_key_suggests_the_nearest():
+def test_an_unknown_key_suggests_the_closest():
     with pytest.raises(DataError, match=r"column 'sumary' is unknown.*did you mean 'summary'"):
         check_keys("column", ["passage", "sumary"], FEATURES)
     check_keys("column", ["passage"], FEATURES)
 
 
-def test_a_digest_tells_texts_and_their_bounds_apart():
-    assert digest("ab", "c") != digest("a", "bc") != digest("abc")
-    assert digest("🌉", "\ud83d") == digest("🌉", "\ud83d") < 2**64
+def test_the_hash_differs_for_other_texts_and_other_boundaries():
+    assert hash_texts("ab", "c") != hash_texts("a", "bc") != hash_texts("abc")
+    assert hash_texts("🌉", "\ud83d") == hash_texts("🌉", "\ud83d") < 2**64

@@ -2,26 +2,25 @@ import sys
 from collections import Counter
 
 import pytest
-from made_rows import failure, needs_aclsum, write_jsonl
+from reader_helpers import get_error, needs_aclsum, write_jsonl
 
-from crosstask.data.readers import aclsum as papers
-from crosstask.data.readers import read_rows
-
-
-def test_aclsum_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(papers, "find_spec", lambda _: None)
-    assert "pip install aclsum" in failure("aclsum", "fuse")
+from crosstask.data.readers import aclsum, read_rows
 
 
-def fake_aclsum(folder, monkeypatch, lines):
+def test_a_package_that_is_not_installed_is_an_error(monkeypatch):
+    monkeypatch.setattr(aclsum, "find_spec", lambda _: None)
+    assert "pip install aclsum" in get_error("aclsum", "fuse")
+
+
+def install_fake_aclsum(folder, monkeypatch, lines):
     (folder / "dataset").mkdir()
     for name in ("train", "val", "test"):
         write_jsonl(folder / "dataset" / f"{name}.jsonl", lines)
     spec = type("Spec", (), {"submodule_search_locations": [str(folder)]})
-    monkeypatch.setattr(papers, "find_spec", lambda _: spec)
+    monkeypatch.setattr(aclsum, "find_spec", lambda _: spec)
 
 
-def paper(number, **changes):
+def make_paper(number, **changes):
     sections = {"abstract": ["A .", "B ."], "introduction": ["C ."], "conclusion": ["D ."]}
     marks = {
         "challenge": {"abstract": [1, 0], "introduction": [1], "conclusion": [0]},
@@ -38,33 +37,33 @@ def paper(number, **changes):
     }
 
 
-def test_aclsum_rows(tmp_path, monkeypatch):
-    fake_aclsum(tmp_path, monkeypatch, [paper(0), paper(1)])
+def test_the_rows_of_each_stage(tmp_path, monkeypatch):
+    install_fake_aclsum(tmp_path, monkeypatch, [make_paper(0), make_paper(1)])
     rows = read_rows("aclsum", "summarize")["train"].to_list()
     assert [(r["passage"], r["question"], r["summary"]) for r in rows] == [
         ("A . B . C . D .", "", "Ch. Ap. Ou.")
     ] * 2
     rows = read_rows("aclsum", "answer")["train"].to_list()
     assert [(r["question"], r["answer"]) for r in rows[:3]] == [
-        (papers.QUESTIONS["challenge"], "A . C ."),
-        (papers.QUESTIONS["approach"], "B ."),
-        (papers.QUESTIONS["outcome"], "D ."),
+        (aclsum.QUESTIONS["challenge"], "A . C ."),
+        (aclsum.QUESTIONS["approach"], "B ."),
+        (aclsum.QUESTIONS["outcome"], "D ."),
     ]
     rows = read_rows("aclsum", "fuse")["train"].to_list()
-    aspect = {question: name for name, question in papers.QUESTIONS.items()}
+    aspect = {question: name for name, question in aclsum.QUESTIONS.items()}
     answers = {"challenge": "A . C .", "approach": "B .", "outcome": "D ."}
     assert all(row["answer"] == answers[aspect[row["question"]]] for row in rows)
-    told = [(row["summary"], aspect[row["question"]], row["answerable"]) for row in rows]
-    assert told[:2] == [("Ch.", "challenge", 1), ("Ch.", "approach", 0)]
-    assert told[6:8] == [("Ch.", "challenge", 1), ("Ch.", "outcome", 0)]
-    # Two papers hold every wrong pair of aspects once.
-    assert len({pair for pair in told if pair[2] == 0}) == 6
+    labeled = [(row["summary"], aspect[row["question"]], row["answerable"]) for row in rows]
+    assert labeled[:2] == [("Ch.", "challenge", 1), ("Ch.", "approach", 0)]
+    assert labeled[6:8] == [("Ch.", "challenge", 1), ("Ch.", "outcome", 0)]
+    # Two papers have each wrong pair of aspects once.
+    assert len({pair for pair in labeled if pair[2] == 0}) == 6
 
 
-def test_aclsum_without_highlights_is_rejected_not_taught_as_unanswerable(tmp_path, monkeypatch):
-    bare = paper(1)
-    bare["highlights"]["outcome"]["conclusion"] = [0]
-    fake_aclsum(tmp_path, monkeypatch, [paper(0), bare])
+def test_an_aspect_without_highlights_is_rejected_instead_of_labeled_unanswerable(tmp_path, monkeypatch):
+    paper = make_paper(1)
+    paper["highlights"]["outcome"]["conclusion"] = [0]
+    install_fake_aclsum(tmp_path, monkeypatch, [make_paper(0), paper])
     rejects = []
     splits = read_rows("aclsum", "answer", rejects=rejects)
     assert len(splits["train"]) == 5
@@ -79,15 +78,15 @@ def test_aclsum_without_highlights_is_rejected_not_taught_as_unanswerable(tmp_pa
     ]
 
 
-@pytest.mark.parametrize("broken", [{"summary": {}}, {"sentences": []}, {"highlights": None}])
-def test_aclsum_of_another_form_names_the_line(tmp_path, monkeypatch, broken):
-    fake_aclsum(tmp_path, monkeypatch, [paper(0), paper(1, **broken)])
-    assert "train.jsonl, line 2: expected a paper of aclsum" in failure("aclsum", "fuse")
+@pytest.mark.parametrize("changes", [{"summary": {}}, {"sentences": []}, {"highlights": None}])
+def test_a_malformed_paper_is_an_error_that_names_the_line(tmp_path, monkeypatch, changes):
+    install_fake_aclsum(tmp_path, monkeypatch, [make_paper(0), make_paper(1, **changes)])
+    assert "train.jsonl, line 2, row 'P1': expected a paper of ACLSum" in get_error("aclsum", "fuse")
 
 
 @needs_aclsum
 @pytest.mark.parametrize(("stage", "rows_per_paper"), [("summarize", 1), ("answer", 3), ("fuse", 6)])
-def test_the_papers_of_aclsum(stage, rows_per_paper):
+def test_the_papers_of_the_installed_package(stage, rows_per_paper):
     rejects = []
     splits = read_rows("aclsum", stage, rejects=rejects)
     sizes = {"train": 100, "validation": 50, "test": 100}

@@ -5,8 +5,8 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from broken import CSV_KINDS, JSONL_KINDS, write_broken_csv, write_broken_jsonl
-from made_rows import all_rows, failure, joint, read_leniently, write_jsonl
+from broken_files import CSV_KINDS, JSONL_KINDS, write_broken_csv, write_broken_jsonl
+from reader_helpers import concatenate, get_error, make_row, read_leniently, write_jsonl
 
 from crosstask.data.readers import iter_rows, read_rows, write_rejects
 from crosstask.data.schema import FEATURES
@@ -15,9 +15,9 @@ from crosstask.utils.errors import DataError
 
 def test_missing_and_null_columns_get_their_defaults(tmp_path):
     rows = [{"passage": f"p{n}", "summary": f"s{n}", "id": None, "extra": n} for n in range(3)]
-    got = all_rows(read_rows(write_jsonl(tmp_path / "news.jsonl", rows), "summarize"))
+    rows_read = concatenate(read_rows(write_jsonl(tmp_path / "news.jsonl", rows), "summarize"))
     expected = {"source": "news.jsonl", "question": "", "answer": "", "answerable": None}
-    assert sorted(got, key=lambda row: row["id"]) == [
+    assert sorted(rows_read, key=lambda row: row["id"]) == [
         {"id": f"news:{n + 1}", "passage": f"p{n}", "summary": f"s{n}", **expected} for n in range(3)
     ]
 
@@ -25,62 +25,67 @@ def test_missing_and_null_columns_get_their_defaults(tmp_path):
 def test_columns_are_renamed_and_extra_ones_dropped(tmp_path):
     rows = [{"id": n, "article": f"a{n}", "highlights": f"h{n}", "passage": "no"} for n in range(3)]
     names = {"passage": "article", "summary": "highlights"}
-    got = all_rows(read_rows(write_jsonl(tmp_path / "cnn.jsonl", rows), "summarize", columns=names))
-    assert {(row["id"], row["passage"], row["summary"]) for row in got} == {
+    rows_read = concatenate(read_rows(write_jsonl(tmp_path / "cnn.jsonl", rows), "summarize", columns=names))
+    assert {(row["id"], row["passage"], row["summary"]) for row in rows_read} == {
         (str(n), f"a{n}", f"h{n}") for n in range(3)
     }
-    assert list(got[0]) == list(FEATURES)
+    assert list(rows_read[0]) == list(FEATURES)
 
 
-def test_labels_may_be_names_booleans_or_floats(tmp_path):
-    labels = ["yes", "no", True, False, 1.0, None]
-    rows = [joint(n, answerable=label) for n, label in enumerate(labels)]
-    got = {
+def test_labels_may_have_several_forms(tmp_path):
+    labels = ["yes", "no", True, False, 1.0, None, "1", "0", ""]
+    rows = [make_row(n, answerable=label) for n, label in enumerate(labels)]
+    rows_read = {
         row["id"]: row["answerable"]
-        for row in all_rows(read_rows(write_jsonl(tmp_path / "r.jsonl", rows), "fuse"))
+        for row in concatenate(read_rows(write_jsonl(tmp_path / "r.jsonl", rows), "fuse"))
     }
-    assert [got[f"r{n}"] for n in range(6)] == [1, 0, 1, 0, 1, None]
+    assert [rows_read[f"r{n}"] for n in range(9)] == [1, 0, 1, 0, 1, None, 1, 0, None]
 
 
 def test_joint_rows_serve_summarize_once_per_summary(tmp_path):
-    rows = [joint(n, id=f"{n}-{q}", question=f"q{q}") for n in range(4) for q in range(3)]
-    rows.append(joint(9, answerable=0))
+    rows = [make_row(n, id=f"{n}-{q}", question=f"q{q}") for n in range(4) for q in range(3)]
+    rows.append(make_row(9, answerable=0))
     rejects = []
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
-    got = all_rows(read_rows(path, "summarize", rejects=rejects))
-    assert sorted(row["id"] for row in got) == ["0-0", "1-0", "2-0", "3-0"]
-    assert {row["question"] for row in got} == {""}
+    rows_read = concatenate(read_rows(path, "summarize", rejects=rejects))
+    assert sorted(row["id"] for row in rows_read) == ["0-0", "1-0", "2-0", "3-0"]
+    assert {row["question"] for row in rows_read} == {""}
     reasons = Counter(reject["reason"] for reject in rejects)
     assert reasons["same passage and summary as an earlier row"] == 8
-    assert len(got) + len(rejects) == len(rows)
-    assert rejects[-1]["line"] == 13 and rejects[-1]["reason"].startswith("labelled no")
+    assert len(rows_read) + len(rejects) == len(rows)
+    assert rejects[-1]["line"] == 13 and rejects[-1]["reason"].startswith("labeled no")
 
 
 def test_joint_rows_serve_answer_once_per_question_and_answer(tmp_path):
-    rows = [joint(n, id=f"{n}-{s}", summary=f"s{s}", answerable=s) for n in range(4) for s in range(2)]
+    rows = [make_row(n, id=f"{n}-{s}", summary=f"s{s}", answerable=s) for n in range(4) for s in range(2)]
     rejects = []
-    got = all_rows(read_rows(write_jsonl(tmp_path / "rows.jsonl", rows), "answer", rejects=rejects))
-    assert sorted(row["id"] for row in got) == ["0-0", "1-0", "2-0", "3-0"]
-    assert {(row["summary"], row["answerable"]) for row in got} == {("", None)}
+    rows_read = concatenate(read_rows(write_jsonl(tmp_path / "rows.jsonl", rows), "answer", rejects=rejects))
+    assert sorted(row["id"] for row in rows_read) == ["0-0", "1-0", "2-0", "3-0"]
+    assert {(row["summary"], row["answerable"]) for row in rows_read} == {("", None)}
     assert {reject["reason"] for reject in rejects} == {
         "same passage and question and answer as an earlier row"
     }
 
 
-def test_repetitions_in_a_file_of_one_stage_are_its_own(tmp_path):
+def test_repetitions_in_rows_of_one_stage_stay(tmp_path):
     rows = [{"passage": f"p{n % 3}", "summary": "s"} for n in range(6)]
-    assert len(all_rows(read_rows(write_jsonl(tmp_path / "r.jsonl", rows), "summarize"))) == 6
+    assert len(concatenate(read_rows(write_jsonl(tmp_path / "r.jsonl", rows), "summarize"))) == 6
 
 
-def test_rejects_tell_place_id_and_reason(tmp_path, caplog):
-    rows = [joint(n) for n in range(4)]
-    rows[1:1] = [joint(7, passage=" "), joint(8, question=""), joint(9, summary=None), joint(0)]
+def test_a_reject_has_place_id_and_reason(tmp_path, caplog):
+    rows = [make_row(n) for n in range(4)]
+    rows[1:1] = [
+        make_row(7, passage=" "),
+        make_row(8, question=""),
+        make_row(9, summary=None),
+        make_row(0),
+    ]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     rejects = []
     with caplog.at_level(logging.WARNING):
         splits = read_rows(path, "fuse", rejects=rejects)
     assert not caplog.records
-    assert sorted(row["id"] for row in all_rows(splits)) == ["r0", "r1", "r2", "r3"]
+    assert sorted(row["id"] for row in concatenate(splits)) == ["r0", "r1", "r2", "r3"]
     assert rejects == [
         {"source": path, "line": 2, "id": "r7", "reason": "empty passage"},
         {"source": path, "line": 3, "id": "r8", "reason": "empty question"},
@@ -90,7 +95,7 @@ def test_rejects_tell_place_id_and_reason(tmp_path, caplog):
 
 
 def test_a_table_counts_from_zero(tmp_path):
-    rows = [joint(0, passage="")] + [joint(n) for n in range(1, 4)]
+    rows = [make_row(0, passage="")] + [make_row(n) for n in range(1, 4)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     rejects = []
     read_rows(tmp_path / "rows.parquet", "fuse", rejects=rejects)
@@ -98,7 +103,7 @@ def test_a_table_counts_from_zero(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_a_missing_column_lists_those_there_and_those_needed(tmp_path, suffix):
+def test_a_missing_column_names_the_present_and_the_needed_ones(tmp_path, suffix):
     path = tmp_path / f"rows.{suffix}"
     if suffix == "jsonl":
         write_jsonl(path, [{"passage": "p", "text": "t"}])
@@ -106,55 +111,55 @@ def test_a_missing_column_lists_those_there_and_those_needed(tmp_path, suffix):
         path.write_text("passage,text\np,t\n")
     else:
         pq.write_table(pa.table({"passage": ["p"], "text": ["t"]}), path)
-    message = failure(path, "summarize")
-    for told in (
+    message = get_error(path, "summarize")
+    for part in (
         str(path),
         "'summary' is missing",
         "there are passage, text",
         "needs passage, summary",
     ):
-        assert told in message
+        assert part in message
 
 
-def test_a_column_missing_from_one_line_names_it(tmp_path):
+def test_a_column_missing_from_one_line_names_the_line(tmp_path):
     path = write_jsonl(tmp_path / "r.jsonl", [{"passage": "p", "summary": "s"}, {"passage": "p"}])
-    assert f"{path}, line 2: the column 'summary' is missing" in failure(path, "summarize")
+    assert f"{path}, line 2: the column 'summary' is missing" in get_error(path, "summarize")
 
 
 @pytest.mark.parametrize("columns", [{"passage": "artcle"}, {"id": "artcle"}])
 def test_a_missing_renamed_column_is_named_as_in_the_file(tmp_path, columns):
     path = write_jsonl(tmp_path / "r.jsonl", [{"article": "p", "passage": "q", "summary": "s"}])
-    assert "'artcle' is missing: there are article" in failure(path, "summarize", columns=columns)
+    assert "'artcle' is missing: there are article" in get_error(path, "summarize", columns=columns)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_label_out_of_range_names_file_line_row_and_value(tmp_path, suffix):
     path = tmp_path / f"rows.{suffix}"
-    rows = [joint(0), joint(1, answerable=7)]
+    rows = [make_row(0), make_row(1, answerable=7)]
     if suffix == "jsonl":
         write_jsonl(path, rows)
     else:
         path.write_text("\n".join(",".join(map(str, row)) for row in (rows[0], *(r.values() for r in rows))))
-    message = failure(path, "fuse")
+    message = get_error(path, "fuse")
     assert f"{path}, line {2 if suffix == 'jsonl' else 3}, row 'r1': answerable is " in message
     assert "7" in message and "expected 0, 1" in message
 
 
-def test_wrong_types_and_label_one_without_answer(tmp_path):
-    path = write_jsonl(tmp_path / "a.jsonl", [joint(0), joint(1, passage=12)])
-    assert f"{path}, line 2, row 'r1': passage is 12, expected a string" in failure(path, "fuse")
-    path = write_jsonl(tmp_path / "b.jsonl", [joint(0, answer=None)])
-    assert "line 1, row 'r0': answerable is 1 with an empty answer" in failure(path, "fuse")
+def test_wrong_types_and_a_label_1_without_an_answer_are_errors(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [make_row(0), make_row(1, passage=12)])
+    assert f"{path}, line 2, row 'r1': passage is 12, expected a string" in get_error(path, "fuse")
+    path = write_jsonl(tmp_path / "b.jsonl", [make_row(0, answer=None)])
+    assert "line 1, row 'r0': answerable is 1 with an empty answer" in get_error(path, "fuse")
 
 
-def test_columns_that_the_stage_does_not_read_may_be_anything(tmp_path):
+def test_columns_that_the_stage_does_not_read_may_have_any_value(tmp_path):
     rows = [{"passage": f"p{n}", "summary": "s", "answer": n, "question": None} for n in range(3)]
     splits = read_rows(write_jsonl(tmp_path / "r.jsonl", rows), "summarize")
-    assert {row["answer"] for row in all_rows(splits)} == {""}
+    assert {row["answer"] for row in concatenate(splits)} == {""}
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_thousand_broken_lines(tmp_path, seed):
+def test_each_of_a_thousand_malformed_lines_is_a_reject(tmp_path, seed):
     path = tmp_path / "rows.jsonl"
     good, faults = write_broken_jsonl(path, seed=seed)
     assert len(faults) == 1000 and len(set(faults.values())) == len(JSONL_KINDS) >= 20
@@ -162,9 +167,9 @@ def test_a_thousand_broken_lines(tmp_path, seed):
     assert [(row["id"], row["passage"]) for row in rows] == [(row["id"], row["passage"]) for row in good]
     assert {reject["line"]: True for reject in rejects} == dict.fromkeys(faults, True)
     assert len(rows) + len(rejects) == len(path.read_bytes().splitlines())
-    told = {faults[reject["line"]]: reject["reason"] for reject in rejects}
-    assert all(told.values()) and all("\n" not in reason for reason in told.values())
-    assert all(str(path) not in reason and len(reason) < 300 for reason in told.values())
+    reasons = {faults[reject["line"]]: reject["reason"] for reject in rejects}
+    assert all(reasons.values()) and all("\n" not in reason for reason in reasons.values())
+    assert all(str(path) not in reason and len(reason) < 300 for reason in reasons.values())
     for kind, reason in {
         "not UTF-8": "expected UTF-8, got",
         "no passage": "the column 'passage' is missing: there are id, question, answer; ",
@@ -177,17 +182,18 @@ def test_a_thousand_broken_lines(tmp_path, seed):
         "a list": "expected a JSON object, got [",
         "passage is a list": "passage is ['The mill'], expected a string",
     }.items():
-        assert told[kind].startswith(reason)
+        assert reasons[kind].startswith(reason)
     write_rejects(rejects, tmp_path / "rejects.jsonl")
     assert [json.loads(line) for line in open(tmp_path / "rejects.jsonl")] == rejects
-    # Without `extractive` an answer may be anything.
-    free, rest = read_leniently(path)
-    others = list(faults.values()).count("answer not in the passage")
-    assert len(free) == len(good) + others and len(free) + len(rest) == len(rows) + len(rejects)
+    # Without `extractive` any answer is accepted.
+    more_rows, fewer_rejects = read_leniently(path)
+    accepted = list(faults.values()).count("answer not in the passage")
+    assert len(more_rows) == len(good) + accepted
+    assert len(more_rows) + len(fewer_rejects) == len(rows) + len(rejects)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_broken_lines_of_csv(tmp_path, seed):
+def test_each_malformed_line_of_csv_is_a_reject(tmp_path, seed):
     path = tmp_path / "rows.csv"
     good, faults = write_broken_csv(path, seed=seed)
     assert set(faults.values()) == set(CSV_KINDS)
@@ -197,8 +203,8 @@ def test_broken_lines_of_csv(tmp_path, seed):
     assert all(reject["reason"] for reject in rejects)
 
 
-def test_only_what_no_record_has_is_an_error_of_the_user(tmp_path):
-    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "t"}, joint(1), {"passage": "p"}])
+def test_a_column_that_no_record_has_is_an_error_even_for_a_lenient_reader(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "t"}, make_row(1), {"passage": "p"}])
     rows, rejects = read_leniently(path, "fuse")
     assert [row["id"] for row in rows] == ["r1"] and [reject["line"] for reject in rejects] == [1, 3]
     path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "t"}] * 5000)
@@ -210,16 +216,16 @@ def test_only_what_no_record_has_is_an_error_of_the_user(tmp_path):
         write_jsonl(tmp_path / "rows.jsonl", [])
         list(iter_rows(path, "build", reject=rejects.append))
     for arguments in [(tmp_path / "gone.jsonl", "build"), (path, "built"), (tmp_path / "x.txt", "build")]:
-        with pytest.raises(DataError):  # at once, and not when the first row is asked for
+        with pytest.raises(DataError):  # at once, before the first row is read
             iter_rows(*arguments, reject=rejects.append)
 
 
-def test_no_row_left_is_no_error_where_broken_ones_are_rejects(tmp_path):
-    rows, rejects = read_leniently(write_jsonl(tmp_path / "r.jsonl", [joint(1, passage="")]))
+def test_no_row_left_is_no_error_for_a_lenient_reader(tmp_path):
+    rows, rejects = read_leniently(write_jsonl(tmp_path / "r.jsonl", [make_row(1, passage="")]))
     assert rows == [] and len(rejects) == 1
 
 
-def test_a_made_data_set_may_name_its_columns(tmp_path):
+def test_the_columns_of_a_build_may_be_named(tmp_path):
     records = [{"text": f"p{n}", "q": "?", "a": "", "tldr": "s", "answer": "x"} for n in range(3)]
     path = write_jsonl(tmp_path / "r.jsonl", records)
     names = {"passage": "text", "question": "q", "answer": "a"}

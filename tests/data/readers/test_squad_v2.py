@@ -1,21 +1,26 @@
 import json
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
-from made_rows import all_rows, failure, read_leniently, write_jsonl
+from reader_helpers import (
+    REAL_DATA,
+    concatenate,
+    get_error,
+    needs_real_data,
+    read_leniently,
+    write_jsonl,
+)
 
 from crosstask.data.readers import files, read_rows
 from crosstask.data.schema import STAGE_COLUMNS
 
-SAMPLE = Path(__file__).resolve().parents[4] / "shared" / "data" / "squad_v2" / "sample-v2.0.json"
-needs_sample = pytest.mark.skipif(not SAMPLE.exists(), reason=f"no SQuAD sample at {SAMPLE}")
+SAMPLE = REAL_DATA / "squad_v2" / "sample-v2.0.json"
 
 
-def squad_record(number, texts):
+def make_record(number, texts):
     answers = {"text": texts, "answer_start": [0] * len(texts)}
     title = f"Town {number}"
     context = f"The mill of town {number}."
@@ -28,19 +33,19 @@ def squad_record(number, texts):
     }
 
 
-def squad_document(qas, context="The mill of Normandy."):
+def make_document(qas, context="The mill of Normandy."):
     return {
         "version": "v2.0",
         "data": [{"title": "t", "paragraphs": [{"context": context, "qas": qas}]}],
     }
 
 
-def test_flat_squad_keeps_ids_first_answers_and_impossible_questions(tmp_path):
-    records = [squad_record(1, ["first", "second"]), squad_record(2, []), squad_record(3, ["x"])]
+def test_rows_have_the_id_and_the_first_answer_or_none_if_impossible(tmp_path):
+    records = [make_record(1, ["first", "second"]), make_record(2, []), make_record(3, ["x"])]
     write_jsonl(tmp_path / "squad.jsonl", records)
     pq.write_table(pa.Table.from_pylist(records), tmp_path / "squad.parquet")
     for name in ("squad.jsonl", "squad.parquet"):
-        got = {row["id"]: row for row in all_rows(read_rows(tmp_path / name, "answer"))}
+        got = {row["id"]: row for row in concatenate(read_rows(tmp_path / name, "answer"))}
         assert got["q1"] == {
             "id": "q1",
             "source": name,
@@ -53,13 +58,13 @@ def test_flat_squad_keeps_ids_first_answers_and_impossible_questions(tmp_path):
         assert (got["q2"]["answer"], got["q2"]["answerable"]) == ("", 0)
 
 
-def test_squad_of_the_hub_has_its_validation_for_test(monkeypatch, tmp_path):
-    made = DatasetDict(
-        train=Dataset.from_list([squad_record(n, ["a"]) for n in range(30)]),
-        validation=Dataset.from_list([squad_record(n, []) for n in range(30, 35)]),
+def test_the_validation_split_of_the_hub_serves_as_test(monkeypatch, tmp_path):
+    splits = DatasetDict(
+        train=Dataset.from_list([make_record(n, ["a"]) for n in range(30)]),
+        validation=Dataset.from_list([make_record(n, []) for n in range(30, 35)]),
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(files, "load_dataset", lambda *_: made)
+    monkeypatch.setattr(files, "load_dataset", lambda *_: splits)
     splits = read_rows("rajpurkar/squad_v2", "answer")
     assert splits["test"]["id"][:] == [f"q{n}" for n in range(30, 35)]
     assert set(splits["test"]["answerable"]) == {0}
@@ -68,37 +73,37 @@ def test_squad_of_the_hub_has_its_validation_for_test(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("stage", ["summarize", "fuse"])
 def test_squad_serves_stage_answer_only(tmp_path, stage):
-    path = write_jsonl(tmp_path / "squad.jsonl", [squad_record(1, ["a"])])
-    message = failure(path, stage)
+    path = write_jsonl(tmp_path / "squad.jsonl", [make_record(1, ["a"])])
+    message = get_error(path, stage)
     assert "stage answer only" in message and ", ".join(STAGE_COLUMNS[stage]) in message
 
 
-def test_squad_rows_of_bad_answers(tmp_path):
-    good = [squad_record(n, ["a"]) for n in range(3)]
+def test_malformed_answers_name_line_and_row(tmp_path):
+    good = [make_record(n, ["a"]) for n in range(3)]
     path = write_jsonl(tmp_path / "a.jsonl", [*good, {**good[0], "id": "bad", "answers": "a"}])
-    assert f"{path}, line 4, row 'bad': answers is 'a', expected" in failure(path, "answer")
+    assert f"{path}, line 4, row 'bad': answers is 'a', expected" in get_error(path, "answer")
     path = write_jsonl(tmp_path / "b.jsonl", [good[0], {"id": "x", "context": "c", "question": "q"}])
-    assert f"{path}, line 2: the column 'answers' is missing" in failure(path, "answer")
+    assert f"{path}, line 2, row 'x': the column 'answers' is missing" in get_error(path, "answer")
 
 
-def test_columns_make_rows_of_what_would_be_squad(tmp_path):
-    records = [{**squad_record(n, ["a"]), "best": f"b{n}"} for n in range(3)]
+def test_named_columns_take_precedence_over_squad(tmp_path):
+    records = [{**make_record(n, ["a"]), "best": f"b{n}"} for n in range(3)]
     path = write_jsonl(tmp_path / "a.jsonl", records)
     columns = {"passage": "context", "answer": "best"}
-    assert {row["answer"] for row in all_rows(read_rows(path, "answer", columns=columns))} == {
+    assert {row["answer"] for row in concatenate(read_rows(path, "answer", columns=columns))} == {
         "b0",
         "b1",
         "b2",
     }
 
 
-def test_an_impossible_question_has_no_answer_whatever_is_listed(tmp_path):
+def test_an_impossible_question_has_no_answer_even_if_some_are_listed(tmp_path):
     qas = [{"id": "q", "question": "?", "answers": [{"text": "a"}], "is_impossible": True}]
-    document = squad_document(qas)
+    document = make_document(qas)
     for n in range(2):
-        document["data"] += squad_document([{**qas[0], "id": f"q{n}"}], f"c{n}")["data"]
+        document["data"] += make_document([{**qas[0], "id": f"q{n}"}], f"c{n}")["data"]
     (tmp_path / "dev.json").write_text(json.dumps(document))
-    rows = all_rows(read_rows(tmp_path / "dev.json", "answer"))
+    rows = concatenate(read_rows(tmp_path / "dev.json", "answer"))
     assert [(row["answer"], row["answerable"]) for row in rows] == [("", 0)] * 3
 
 
@@ -112,14 +117,14 @@ def test_a_question_without_answer_that_is_not_impossible_is_rejected(tmp_path):
             "is_impossible": impossible,
         }
 
-    document = squad_document([qa(0, ["a"], False)])
+    document = make_document([qa(0, ["a"], False)])
     for number, arguments in enumerate([(["b"], False), ([], True), ([], False)], start=1):
-        paragraphs = squad_document([qa(number, *arguments)], f"c{number}")["data"][0]["paragraphs"]
+        paragraphs = make_document([qa(number, *arguments)], f"c{number}")["data"][0]["paragraphs"]
         document["data"][0]["paragraphs"] += paragraphs
     path = tmp_path / "dev.json"
     path.write_text(json.dumps(document))
     rejects = []
-    got = {row["id"]: row["answerable"] for row in all_rows(read_rows(path, "answer", rejects=rejects))}
+    got = {row["id"]: row["answerable"] for row in concatenate(read_rows(path, "answer", rejects=rejects))}
     assert got == {"q0": None, "q1": None, "q2": 0}
     assert rejects == [
         {"source": str(path), "index": 3, "id": "q3", "reason": "no answer, yet not impossible"}
@@ -127,32 +132,32 @@ def test_a_question_without_answer_that_is_not_impossible_is_rejected(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "problem"),
     [
-        ("{", "expected SQuAD's JSON"),
-        ('{"id": 1}\n{"id": 2}\n', "belongs in a .jsonl file"),
-        ("[]", "whose 'data' is a list"),
-        ('{"data": {}}', "whose 'data' is a list"),
+        ("{", "expected JSON in UTF-8, that of SQuAD 2.0"),
+        ('{"id": 1}\n{"id": 2}\n', "a file with one object per line must end in .jsonl"),
+        ("[]", "with 'data' being a list"),
+        ('{"data": {}}', "with 'data' being a list"),
         (
             '{"data": [{"title": "t"}]}',
-            "data[0]: expected an object of SQuAD 2.0 whose 'paragraphs'",
+            "data[0]: expected an object of SQuAD 2.0 with 'paragraphs'",
         ),
-        (json.dumps(squad_document([], None)), "data[0].paragraphs[0]: expected"),
-        (json.dumps(squad_document([{"id": "q"}])), "data[0].paragraphs[0].qas[0]: expected"),
-        (json.dumps(squad_document([])), "is empty"),
+        (json.dumps(make_document([], None)), "data[0].paragraphs[0]: expected"),
+        (json.dumps(make_document([{"id": "q"}])), "data[0].paragraphs[0].qas[0]: expected"),
+        (json.dumps(make_document([])), "is empty"),
     ],
 )
-def test_malformed_squad_json_says_where(tmp_path, text, told):
+def test_malformed_json_says_where(tmp_path, text, problem):
     (tmp_path / "dev.json").write_text(text)
-    message = failure(tmp_path / "dev.json", "answer")
-    assert str(tmp_path / "dev.json") in message and told in message
+    message = get_error(tmp_path / "dev.json", "answer")
+    assert str(tmp_path / "dev.json") in message and problem in message
 
 
-@needs_sample
+@needs_real_data
 def test_the_squad_sample():
     rejects = []
     splits = read_rows(SAMPLE, "answer", rejects=rejects)
-    rows = all_rows(splits)
+    rows = concatenate(splits)
     assert len(rows) == 626 and not rejects
     assert len({row["id"] for row in rows}) == 626
     assert len({row["passage"] for row in rows}) == 87
@@ -166,13 +171,13 @@ def test_the_squad_sample():
     )
 
 
-def test_a_broken_question_of_squad_is_a_reject(tmp_path):
+def test_a_malformed_question_of_the_json_is_a_reject(tmp_path):
     def qa(number, **changes):
         answers = [{"text": "the  Mill", "answer_start": 0}]
         return {"id": f"q{number}", "question": "?", "answers": answers, "is_impossible": False, **changes}
 
     broken = [qa(1, question=None), qa(2, answers="x"), qa(3, answers=[{"text": "a river"}]), qa(0)]
-    document = squad_document([qa(0), *broken, qa(4, answers=[{"text": None}]), "text"])
+    document = make_document([qa(0), *broken, qa(4, answers=[{"text": None}]), "text"])
     document["data"] += [{"title": "t"}, {"paragraphs": [{"qas": []}]}]
     (tmp_path / "dev.json").write_text(json.dumps(document))
     rows, rejects = read_leniently(tmp_path / "dev.json")
@@ -189,10 +194,10 @@ def test_a_broken_question_of_squad_is_a_reject(tmp_path):
     ]
 
 
-def test_a_broken_record_of_flat_squad_is_a_reject(tmp_path):
-    broken = [{**squad_record(1, ["a"]), "answers": {"text": text}} for text in ("The mill", [3], None)]
-    unsaid = {**squad_record(1, []), "id": ["q1"], "is_impossible": False}
-    path = write_jsonl(tmp_path / "rows.jsonl", [*broken, squad_record(2, ["the MILL"]), unsaid])
+def test_a_malformed_record_is_a_reject(tmp_path):
+    broken = [{**make_record(1, ["a"]), "answers": {"text": text}} for text in ("The mill", [3], None)]
+    contradictory = {**make_record(1, []), "id": ["q1"], "is_impossible": False}
+    path = write_jsonl(tmp_path / "rows.jsonl", [*broken, make_record(2, ["the MILL"]), contradictory])
     rows, rejects = read_leniently(path)
     assert [row["id"] for row in rows] == ["q2"]
     assert [(reject["id"], reject["reason"][:21]) for reject in rejects] == [

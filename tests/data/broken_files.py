@@ -1,4 +1,4 @@
-"""Files with deliberately broken rows, for the tests of what reads and builds."""
+"""Files with deliberately malformed rows, for the tests of readers and builder."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ import json
 import random
 
 
-def good_row(number):
+def make_good_row(number):
     return {
         "id": f"good{number}",
         "passage": f"The mill of town {number % 40} opened in {1800 + number % 40}, “as planned”.",
@@ -19,12 +19,12 @@ def _change(**changes):
     return lambda row: json.dumps({**row, **changes}).encode()
 
 
-def _lack(column):
+def _remove(column):
     return lambda row: json.dumps({name: row[name] for name in row if name != column}).encode()
 
 
-# Each makes one line of JSONL of a row that would be good but for its id. "answer not in the passage" is only
-# a fault where `extractive` is on.
+# Each function turns a good row into a malformed line. "answer not in the passage" is only a fault with
+# `extractive`.
 JSONL_KINDS = {
     "truncated": lambda row: json.dumps(row).encode()[:40],
     "not JSON": lambda row: b"id: 1, passage: the mill",
@@ -38,8 +38,8 @@ JSONL_KINDS = {
     "null": lambda row: b"null",
     "nested without end": lambda row: b"[" * 20_000,
     "a number of 5,000 digits": lambda row: b'{"id": ' + b"9" * 5000 + b"}",
-    "no passage": _lack("passage"),
-    "no question": _lack("question"),
+    "no passage": _remove("passage"),
+    "no question": _remove("question"),
     "passage is a list": _change(passage=["The mill"]),
     "question is a number": _change(question=7),
     "answer is an object": _change(answer={"text": "1800"}),
@@ -67,10 +67,10 @@ CSV_KINDS = {
 
 
 def write_broken_jsonl(path, broken=1000, good=200, seed=0):
-    """Write a file of good rows among broken ones of all kinds, the first line a good one.
+    """Write a file with good rows and malformed ones of all kinds, in random order after a good first line.
 
     Returns:
-        The good rows in their order, and the kind of each broken line by its number.
+        The good rows in their order, and the kind of each malformed line by its number.
     """
     kinds = [kind for kind in JSONL_KINDS if kind != "10 MB passage"]
     lines = [kinds[n % len(kinds)] for n in range(broken - 1)] + ["10 MB passage"] + [None] * good
@@ -78,24 +78,24 @@ def write_broken_jsonl(path, broken=1000, good=200, seed=0):
 
 
 def write_broken_csv(path, broken=500, good=200, seed=0):
-    """Write such a file as CSV."""
+    """Write the same as CSV; see `write_broken_jsonl`."""
     lines = [list(CSV_KINDS)[n % len(CSV_KINDS)] for n in range(broken)] + [None] * good
     return _write(path, lines, seed, CSV_KINDS, _line, b"id,passage,question,answer\n")
 
 
 def _write(path, lines, seed, kinds, write, header):
     random.Random(seed).shuffle(lines)
-    lines.insert(0, None)  # "good0", which the duplicates repeat
+    lines.insert(0, None)  # "good0", the id that the duplicates repeat
     rows, faults = [], {}
     with open(path, "wb") as file:
         file.write(header)
         for number, kind in enumerate(lines, start=1 + bool(header)):
             if kind is None:
-                rows.append(good_row(len(rows)))
+                rows.append(make_good_row(len(rows)))
                 line = write(rows[-1])
             else:
                 faults[number] = kind
-                line = kinds[kind]({**good_row(number), "id": f"bad{number}"})
+                line = kinds[kind]({**make_good_row(number), "id": f"bad{number}"})
             file.write(line.rstrip(b"\n") + b"\n")
     return rows, faults
 
