@@ -1,8 +1,11 @@
-"""Configuration of the cross-task model: two sub-configurations and the fusion between them."""
+"""Configuration of the cross-task model: its two parts and the fusion between them."""
+
+from __future__ import annotations
 
 import copy
 import math
 from numbers import Real
+from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 from transformers.activations import ACT2FN
@@ -10,9 +13,9 @@ from transformers.activations import ACT2FN
 FUSIONS = ("classifier", "gated")
 SUMMARY_LOSS_ON = ("all", "answerable")
 PROMPT = "question: {question} passage:"
-IGNORE_INDEX = -100  # the label that a loss leaves out, as everywhere in transformers
-FORMAT_VERSION = 1  # of a checkpoint; the next one is what this code could not read
-# The pipelines that a checkpoint's own code has, as `pipeline()` looks for them.
+IGNORE_INDEX = -100  # the label that losses ignore, everywhere in transformers
+FORMAT_VERSION = 1  # of a checkpoint; to be raised by changes that older code cannot read
+# The pipelines that a checkpoint's code defines, in the form that `pipeline()` reads from config.json.
 PIPELINES = {
     "question-summarization": {
         "impl": "pipeline_crosstask.QuestionSummarizationPipeline",
@@ -27,59 +30,60 @@ class CrossTaskConfig(PretrainedConfig):
 
     Args:
         summarizer (`PretrainedConfig` or `dict`, *optional*):
-            Configuration of any sequence-to-sequence model of transformers (T5, BART, Pegasus, ...).
-            Copied, never changed.
+            Configuration of any sequence-to-sequence model of transformers (T5, BART, Pegasus, ...). It is
+            copied.
         question_encoder (`PretrainedConfig` or `dict`, *optional*):
             Configuration of any text encoder of transformers (BERT, RoBERTa, ...), or of a
-            sequence-to-sequence model, of which the encoder is taken. Copied, never changed.
-        fusion (`str`, defaults to `"classifier"`):
-            How the two models are joined. `"classifier"`: cross-attention from the question
-            encoder's output to the summarizer decoder's states, classified into "does this summary
-            carry the answer?". `"gated"`: before that, and before the LM head, the decoder's states
-            attend to the question encoder's output, through gates that start closed, so that the
-            question encoder takes part in writing.
-        fusion_num_heads (`int`, defaults to 8):
-            Attention heads of the fusion; has to divide `fusion_dim`.
+            sequence-to-sequence model, which contributes its encoder. It is copied.
+        fusion (`str`, *optional*, defaults to `"classifier"`):
+            How the two models are joined. `"classifier"`: the question encoder's output attends to the
+            states of the summarizer's decoder, and a classifier predicts whether the summary carries the
+            answer. `"gated"`: in addition, the decoder's states attend to the question encoder's output
+            before the LM head reads them, so that the question encoder influences the summary. The gates of
+            this attention are closed before training.
+        fusion_num_heads (`int`, *optional*, defaults to 8):
+            Number of attention heads in the fusion. Has to divide `fusion_dim`.
         fusion_dim (`int`, *optional*):
             Width of the fusion. Defaults to the question encoder's hidden size.
         fusion_ffn_dim (`int`, *optional*):
-            Width of the fusion's feed-forward layer. Defaults to 4 times `fusion_dim`, the ratio of
-            the original Transformer (Vaswani et al., 2017).
-        fusion_dropout (`float`, defaults to 0.1):
-            Dropout inside the fusion, between 0 and 1.
-        fusion_activation (`str`, defaults to `"gelu"`):
-            Activation function of the fusion's feed-forward layers, a key of `transformers.activations.ACT2FN`.
-        answerability_weight (`float`, defaults to 1.0):
-            The weight α of the joint loss `summary_loss + α * answerability_loss`.
-        summary_loss_on (`str`, defaults to `"all"`):
-            `"all"` rows take part in the summary loss, or only the `"answerable"` ones (label 1).
-        prompt (`str`, defaults to `"question: {question} passage:"`):
-            Template of the first segment of the input; the passage is the second segment.
-        max_source_length (`int`, defaults to 1024):
-            Limit of the input in tokens, question and special tokens included.
-        share_base (`bool`, defaults to `False`):
-            Whether the question encoder is the summarizer's encoder, run with low-rank updates of its own,
-            so that the base that both came from is in memory once.
+            Width of the fusion's feed-forward layer. Defaults to 4 times `fusion_dim`, the ratio of the
+            original Transformer (Vaswani et al., 2017).
+        fusion_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout probability in the fusion, at least 0 and below 1.
+        fusion_activation (`str`, *optional*, defaults to `"gelu"`):
+            Activation function of the fusion's feed-forward layer, by its name in
+            `transformers.activations.ACT2FN`.
+        answerability_weight (`float`, *optional*, defaults to 1.0):
+            The weight α in the joint loss `summary_loss + α * answerability_loss`.
+        summary_loss_on (`str`, *optional*, defaults to `"all"`):
+            Rows with a summary loss: `"all"`, or `"answerable"` for those with `answerable=1` only.
+        prompt (`str`, *optional*, defaults to `"question: {question} passage:"`):
+            Template of the first segment of the input. The passage is the second segment.
+        max_source_length (`int`, *optional*, defaults to 1024):
+            Maximum length of the input in tokens, including the question and special tokens.
+        share_base (`bool`, *optional*, defaults to `False`):
+            Whether the question encoder is the summarizer's encoder with low-rank updates, so that weights
+            that both models have in common are in memory once.
         question_encoder_updates (`dict[str, int]`, *optional*):
-            With `share_base`, the ranks of these updates by the name, within the encoder, of the linear
-            layer that each belongs to.
+            Ranks of these updates by the name of the linear layer within the encoder. Needs
+            `share_base=True`.
         kwargs:
-            Any other argument of `PretrainedConfig`. Token ids default to the summarizer's.
+            Further arguments of `PretrainedConfig`. Token ids default to the summarizer's.
 
     Raises:
-        ValueError: where a value is out of its range, or the summarizer is not a
-            sequence-to-sequence model.
+        ValueError: If a value is out of its range, or the summarizer is not a sequence-to-sequence model.
+        TypeError: If a part is neither a configuration nor a dict.
     """
 
     model_type = "crosstask"
     sub_configs = {"summarizer": AutoConfig, "question_encoder": AutoConfig}
-    pipelines_are_registered = False  # of the class: whether the package is there to do it
-    # What `Trainer` must not gather during evaluation: everything but the two kinds of logits.
+    pipelines_are_registered = False  # `import crosstask` sets it
+    # `Trainer` gathers all outputs but these during evaluation, i.e. the two kinds of logits.
     keys_to_ignore_at_inference = [
         "summary_loss",
         "answerability_loss",
         "past_key_values",
-        "cache",  # the same, from transformers 5.24 on
+        "cache",  # the name of `past_key_values` from transformers 5.24 on
         "decoder_hidden_states",
         "decoder_attentions",
         "cross_attentions",
@@ -94,28 +98,28 @@ class CrossTaskConfig(PretrainedConfig):
 
     def __init__(
         self,
-        summarizer=None,
-        question_encoder=None,
-        fusion="classifier",
-        fusion_num_heads=8,
-        fusion_dim=None,
-        fusion_ffn_dim=None,
-        fusion_dropout=0.1,
-        fusion_activation="gelu",
-        answerability_weight=1.0,
-        summary_loss_on="all",
-        prompt=PROMPT,
-        max_source_length=1024,
-        share_base=False,
-        question_encoder_updates=None,
-        **kwargs,
+        summarizer: PretrainedConfig | dict | None = None,
+        question_encoder: PretrainedConfig | dict | None = None,
+        fusion: str = "classifier",
+        fusion_num_heads: int = 8,
+        fusion_dim: int | None = None,
+        fusion_ffn_dim: int | None = None,
+        fusion_dropout: float = 0.1,
+        fusion_activation: str = "gelu",
+        answerability_weight: float = 1.0,
+        summary_loss_on: str = "all",
+        prompt: str = PROMPT,
+        max_source_length: int = 1024,
+        share_base: bool = False,
+        question_encoder_updates: dict[str, int] | None = None,
+        **kwargs: Any,
     ):
-        # The parts are set before the base class runs: it hands the attention implementation on to
-        # them and, in transformers 5, validates the token ids against their vocabulary.
-        self.summarizer = _own_copy(summarizer, "summarizer")
+        # The parts are set before the base class is initialized: it passes the attention implementation on
+        # to them and, in transformers 5, checks the token ids against their vocabulary.
+        self.summarizer = _copy_part(summarizer, "summarizer")
         if share_base and question_encoder is None:
             question_encoder = summarizer
-        self.question_encoder = _own_copy(question_encoder, "question_encoder")
+        self.question_encoder = _copy_part(question_encoder, "question_encoder")
         if self.summarizer is not None:
             if not self.summarizer.is_encoder_decoder:
                 raise ValueError(
@@ -123,22 +127,15 @@ class CrossTaskConfig(PretrainedConfig):
                     f"got a configuration of model type {self.summarizer.model_type!r}."
                 )
             for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
-                kwargs.setdefault(name, _token_id(self.summarizer, name))
+                kwargs.setdefault(name, _get_token_id(self.summarizer, name))
         kwargs["is_encoder_decoder"] = True
-        self.format_version = kwargs.pop("format_version", FORMAT_VERSION)
-        if type(self.format_version) is not int or self.format_version < 1:
-            raise ValueError(f"`format_version` has to be an integer from 1, got {self.format_version!r}.")
-        if self.format_version > FORMAT_VERSION:
-            raise ValueError(
-                f"The checkpoint is of format version {self.format_version}, and this crosstask reads "
-                f"{FORMAT_VERSION}: upgrade it, or load the checkpoint with `trust_remote_code=True` where "
-                "crosstask is not installed, by the code that it brings."
-            )
-        kwargs.pop("custom_pipelines", None)  # of the file; what holds is the property
+        self.format_version = _check_format_version(kwargs.pop("format_version", FORMAT_VERSION))
+        kwargs.pop("custom_pipelines", None)  # config.json has it; here it is a property
         super().__init__(**kwargs)
 
         if fusion_dim is None and self.question_encoder is not None:
-            fusion_dim = _encoder_hidden_size(self.question_encoder)
+            # T5Gemma has a configuration of its encoder within its own.
+            fusion_dim = getattr(self.question_encoder, "encoder", self.question_encoder).hidden_size
         if fusion_ffn_dim is None and fusion_dim is not None:
             fusion_ffn_dim = 4 * fusion_dim
         self.fusion = fusion
@@ -153,15 +150,12 @@ class CrossTaskConfig(PretrainedConfig):
         self.max_source_length = max_source_length
         self.share_base = share_base
         self.question_encoder_updates = dict(question_encoder_updates or {})
-        self._check()
+        self._check_values()
 
-    def _check(self):
-        if self.fusion not in FUSIONS:
-            raise ValueError(f"`fusion` has to be one of {FUSIONS}, got {self.fusion!r}.")
-        if self.summary_loss_on not in SUMMARY_LOSS_ON:
-            raise ValueError(
-                f"`summary_loss_on` has to be one of {SUMMARY_LOSS_ON}, got {self.summary_loss_on!r}."
-            )
+    def _check_values(self):
+        for name, choices in (("fusion", FUSIONS), ("summary_loss_on", SUMMARY_LOSS_ON)):
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"`{name}` has to be one of {choices}, got {value!r}.")
         for name in ("fusion_num_heads", "fusion_dim", "fusion_ffn_dim", "max_source_length"):
             value = getattr(self, name)
             if value is not None and not (type(value) is int and value >= 1):
@@ -171,37 +165,38 @@ class CrossTaskConfig(PretrainedConfig):
                 f"`fusion_num_heads` has to divide `fusion_dim`, got {self.fusion_num_heads} heads "
                 f"for a width of {self.fusion_dim}."
             )
-        if not (is_finite(self.fusion_dropout) and 0 <= self.fusion_dropout < 1):
+        if not (is_finite_number(self.fusion_dropout) and 0 <= self.fusion_dropout < 1):
             raise ValueError(
                 f"`fusion_dropout` has to be at least 0 and below 1, got {self.fusion_dropout!r}."
             )
         if not isinstance(self.fusion_activation, str) or self.fusion_activation not in ACT2FN:
             raise ValueError(
-                f"`fusion_activation` has to be one of {', '.join(sorted(ACT2FN))}, got {self.fusion_activation!r}."
+                f"`fusion_activation` has to be one of {', '.join(sorted(ACT2FN))}, "
+                f"got {self.fusion_activation!r}."
             )
         check_weight("answerability_weight", self.answerability_weight)
         if self.question_encoder_updates and not self.share_base:
-            raise ValueError("`question_encoder_updates` are of a shared base, and `share_base` is False.")
+            raise ValueError("`question_encoder_updates` needs `share_base=True`, got `share_base=False`.")
         if not isinstance(self.prompt, str) or "{question}" not in self.prompt:
             raise ValueError(f"`prompt` has to contain {{question}}, got {self.prompt!r}.")
 
-    def get_text_config(self, decoder=None, encoder=None):
-        """The summarizer's text configuration: what generation and its caches go by."""
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PretrainedConfig:
+        """Return the summarizer's text configuration, which generation and its caches read."""
         if self.summarizer is None:
             return self
         return self.summarizer.get_text_config(decoder=decoder, encoder=encoder)
 
     @property
-    def custom_pipelines(self):
+    def custom_pipelines(self) -> dict[str, dict]:
         """
-        `dict`: the pipelines that need the checkpoint's own code; none where `import crosstask` has
-        registered them, which needs no `trust_remote_code` then.
+        `dict`: Pipelines for which `pipeline()` has to run the checkpoint's code. Empty if `import crosstask`
+        has registered them, since `pipeline()` needs no `trust_remote_code` then.
         """
-        # A new one each time, for `pipeline()` changes what it gets.
+        # A copy, because `pipeline()` changes the dict.
         return {} if self.pipelines_are_registered else copy.deepcopy(PIPELINES)
 
-    def to_dict(self):
-        """As of any configuration, without the folders of one's machine that the parts came from."""
+    def to_dict(self) -> dict[str, Any]:
+        """Same as `PretrainedConfig.to_dict`, with the pipelines and without local paths of the parts."""
         output = super().to_dict()
         output["custom_pipelines"] = copy.deepcopy(PIPELINES)
         for name in self.sub_configs:
@@ -210,49 +205,76 @@ class CrossTaskConfig(PretrainedConfig):
         return output
 
     @property
-    def shares_vocabulary(self):
+    def shares_vocabulary(self) -> bool:
         """
-        `bool`: whether the question encoder can read the summarizer's `input_ids`, which is taken to
-        be so where the two vocabularies are of one size.
+        `bool`: Whether the question encoder can read the summarizer's `input_ids`. Two vocabularies of the
+        same size count as the same vocabulary.
         """
         return self.summarizer.vocab_size == self.question_encoder.vocab_size
 
-    # The properties that users and libraries read off any text model's configuration.
+    # Properties that users and libraries expect in the configuration of every text model.
     @property
-    def vocab_size(self):
-        return self._of_summarizer("vocab_size")
+    def vocab_size(self) -> int:
+        """`int`: Size of the summarizer's vocabulary, and of the question encoder's if they share one."""
+        return self._get_text_setting("vocab_size")
+
+    @vocab_size.setter
+    def vocab_size(self, value: int):
+        shared = self.question_encoder is not None and self.shares_vocabulary
+        set_vocab_size(self.summarizer, value)
+        if shared:
+            set_vocab_size(self.question_encoder, value)
 
     @property
-    def hidden_size(self):
-        return self._of_summarizer("hidden_size")
+    def hidden_size(self) -> int:
+        return self._get_text_setting("hidden_size")
 
     @property
-    def num_attention_heads(self):
-        return self._of_summarizer("num_attention_heads")
+    def num_attention_heads(self) -> int:
+        return self._get_text_setting("num_attention_heads")
 
     @property
-    def num_hidden_layers(self):
-        return self._of_summarizer("num_hidden_layers")
+    def num_hidden_layers(self) -> int:
+        return self._get_text_setting("num_hidden_layers")
 
-    def _of_summarizer(self, name):
+    def _get_text_setting(self, name):
         if self.summarizer is None:
-            raise AttributeError(f"`{name}` is the summarizer's, and this configuration has none.")
+            raise AttributeError(f"`{name}` is a setting of the summarizer, and this configuration has none.")
         return getattr(self.get_text_config(decoder=True), name)
 
 
-def is_finite(value):
-    """Whether something is a finite real number, which a boolean is not."""
+def set_vocab_size(config: PretrainedConfig, vocab_size: int) -> None:
+    """Set the size of a part's vocabulary. T5Gemma has it in the configurations of both its stacks, too."""
+    for stack in (config, getattr(config, "encoder", None), getattr(config, "decoder", None)):
+        if hasattr(stack, "vocab_size"):
+            stack.vocab_size = vocab_size
+
+
+def is_finite_number(value: Any) -> bool:
+    """Return whether `value` is a finite real number. Booleans are not numbers here."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_weight(name, value):
-    """Refuse what no sum can be weighted with."""
-    if not (is_finite(value) and value >= 0):
+def check_weight(name: str, value: Any) -> None:
+    """Raise a `ValueError` unless `value` is a finite number of 0 or more, as the weight `name` has to be."""
+    if not (is_finite_number(value) and value >= 0):
         raise ValueError(f"`{name}` has to be a finite number of 0 or more, got {value!r}.")
 
 
-def _own_copy(config, name):
-    """A configuration of its own for each part: composing may change it (see the class)."""
+def _check_format_version(version):
+    if type(version) is not int or version < 1:
+        raise ValueError(f"`format_version` has to be an integer from 1, got {version!r}.")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"The checkpoint is of format version {version}, and this crosstask reads {FORMAT_VERSION}: "
+            "upgrade it, or load the checkpoint by its own code, with `trust_remote_code=True` and without "
+            "crosstask installed."
+        )
+    return version
+
+
+def _copy_part(config, name):
+    """Copy the configuration of a part, since composing a model may change it."""
     if config is None or isinstance(config, PretrainedConfig):
         return copy.deepcopy(config)
     if isinstance(config, dict):
@@ -262,16 +284,11 @@ def _own_copy(config, name):
     raise TypeError(f"`{name}` has to be a configuration or a dict, got {type(config).__name__}.")
 
 
-def _encoder_hidden_size(config):
-    """Hidden size of the (text) encoder; T5Gemma keeps it in a configuration of the encoder's own."""
-    return getattr(config, "encoder", config).hidden_size
-
-
-def _token_id(config, name):
-    """A token id of a part; some models (T5Gemma) keep theirs in the decoder's configuration."""
+def _get_token_id(config, name):
+    """Return a token id of a part. T5Gemma has its token ids in the decoder's configuration."""
     token_id = getattr(config, name, None)
     if token_id is None:
         token_id = getattr(config.get_text_config(decoder=True), name, None)
     if token_id is None and name == "decoder_start_token_id":
-        token_id = _token_id(config, "bos_token_id")
+        token_id = _get_token_id(config, "bos_token_id")
     return token_id

@@ -1,28 +1,44 @@
-"""The fusion: cross-attention that judges a summary, and cross-attention that takes part in writing it."""
+"""
+The fusion of summarizer and question encoder: two modules, and the hooks that connect them to a summarizer.
+
+[`AnswerabilityHead`] predicts whether a summary carries the answer. [`GatedCrossAttention`] lets the question
+encoder influence the summary. [`capture_input`] gives both the decoder states of any summarizer.
+"""
+
+from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
 
 
 class AnswerabilityHead(nn.Module):
     """
-    Multi-head cross-attention (Vaswani et al., 2017, section 3.2.2) from the question encoder's output
-    to the decoder's states, feed-forward, layer norm, mean over the question's positions and a linear
-    layer with two classes. Padding is masked on both sides.
+    Classify whether a summary carries the answer to a question.
+
+    Multi-head cross-attention (Vaswani et al., 2017, section 3.2.2) from the question encoder's output to the
+    decoder's states, feed-forward layer, layer norm, mean over the question's positions, and a linear layer
+    with two classes. Padding is masked on both sides.
+
+    Args:
+        config ([`CrossTaskConfig`]): Supplies the `fusion_*` settings.
+        question_dim (`int`): Hidden size of the question encoder.
+        summary_dim (`int`): Hidden size of the summarizer's decoder.
     """
 
-    def __init__(self, config, question_dim, summary_dim):
+    def __init__(self, config: PretrainedConfig, question_dim: int, summary_dim: int):
         super().__init__()
         self.num_heads = config.fusion_num_heads
         self.dropout = config.fusion_dropout
         dim = config.fusion_dim
-        # A tied T5 scales the states before its LM head by d^-1/2 (0.04 for 512): without this norm the
-        # values would start that small beside the question's.
+        # A T5 with tied embeddings scales the states before its LM head by d^-1/2 (0.04 for d = 512). Without
+        # this norm the values would be that small compared to the question's states.
         self.summary_norm = nn.LayerNorm(summary_dim)
         self.q_proj = nn.Linear(question_dim, dim)
         self.k_proj = nn.Linear(summary_dim, dim)
@@ -36,58 +52,70 @@ class AnswerabilityHead(nn.Module):
 
     def forward(
         self,
-        question_states,
-        question_mask,
-        summary_states,
-        summary_mask,
-        output_attentions=False,
-    ):
+        question_states: torch.Tensor,
+        question_mask: torch.Tensor,
+        summary_states: torch.Tensor,
+        summary_mask: torch.Tensor,
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
-            question_states (`torch.FloatTensor` of shape `(batch_size, question_length, question_dim)`)
-            question_mask (`torch.BoolTensor` of shape `(batch_size, question_length)`)
-            summary_states (`torch.FloatTensor` of shape `(batch_size, summary_length, summary_dim)`)
-            summary_mask (`torch.BoolTensor` of shape `(batch_size, summary_length)`)
+            question_states (`torch.FloatTensor` of shape `(batch_size, question_length, question_dim)`):
+                Output of the question encoder.
+            question_mask (`torch.BoolTensor` of shape `(batch_size, question_length)`):
+                `True` for tokens, `False` for padding.
+            summary_states (`torch.FloatTensor` of shape `(batch_size, summary_length, summary_dim)`):
+                Decoder states, as the LM head reads them.
+            summary_mask (`torch.BoolTensor` of shape `(batch_size, summary_length)`):
+                `True` at the positions that predict a token of the summary.
+            output_attentions (`bool`, *optional*, defaults to `False`):
+                Whether to return the attention probabilities.
 
         Returns:
-            `(logits, attentions)`: `(batch_size, 2)` and, if asked for,
-            `(batch_size, num_heads, question_length, summary_length)`, otherwise `None`.
+            `tuple`: `(logits, attentions)`, of shapes `(batch_size, 2)` and
+            `(batch_size, num_heads, question_length, summary_length)`. `attentions` is `None` without
+            `output_attentions`.
         """
-        question_states = _moved(question_states, self.q_proj.weight)
-        summary_states = summary_states.to(question_states)
-        question_mask, summary_mask = (
-            mask.to(question_states.device) for mask in (question_mask, summary_mask)
-        )
-        summary_states = self.summary_norm(summary_states)
-        query = self.q_proj(question_states)
+        question_states = _move_to(self.q_proj.weight, question_states)
+        summary_states = self.summary_norm(summary_states.to(question_states))
+        question_mask = question_mask.to(question_states.device)
+        summary_mask = summary_mask.to(question_states.device)
         dropout = self.dropout if self.training else 0.0
-        attended, attentions = _attend(
-            _heads(query, self.num_heads),
-            _heads(self.k_proj(summary_states), self.num_heads),
-            _heads(self.v_proj(summary_states), self.num_heads),
+        query = self.q_proj(question_states)
+        attention_output, attentions = _compute_attention(
+            _split_heads(query, self.num_heads),
+            _split_heads(self.k_proj(summary_states), self.num_heads),
+            _split_heads(self.v_proj(summary_states), self.num_heads),
             summary_mask[:, None, None, :],
             dropout,
             output_attentions,
         )
-        attended = self.out_proj(attended.transpose(1, 2).flatten(2))
-        states = query + F.dropout(attended, dropout)
-        forwarded = self.fc2(self.activation(self.fc1(states)))
-        states = self.layer_norm(states + F.dropout(forwarded, dropout))
-        kept = question_mask[..., None].to(states.dtype)
-        pooled = (states * kept).sum(1) / kept.sum(1).clamp(min=1)
+        attention_output = self.out_proj(_merge_heads(attention_output))
+        states = query + F.dropout(attention_output, dropout)
+        ffn_output = self.fc2(self.activation(self.fc1(states)))
+        states = self.layer_norm(states + F.dropout(ffn_output, dropout))
+        weights = question_mask[..., None].to(states.dtype)
+        pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1)
         return self.classifier(pooled), attentions
 
 
 class GatedCrossAttention(nn.Module):
     """
-    One block after the last decoder layer: the decoder's states attend to the question encoder's, then a
-    feed-forward layer, each added to the states through `tanh` of a gate that starts at 0, as in Flamingo
-    (Alayrac et al., 2022, https://arxiv.org/abs/2204.14198, section 2.2): closed gates change nothing.
-    What is added is in units of the states' own root mean square, since what an LM head reads is of unit
-    size in BART and of size d^-1/2 in a tied T5.
+    Add information from the question encoder to the decoder's states before the LM head reads them.
+
+    One block after the last decoder layer: cross-attention from the decoder's states to the question
+    encoder's output, then a feed-forward layer. Each is added to the states through `tanh` of a gate that is
+    0 before training, as in Flamingo (Alayrac et al., 2022, https://arxiv.org/abs/2204.14198, section 2.2),
+    so that an untrained block changes nothing. Both are scaled by the root mean square of the states, because
+    the states that an LM head reads are of size 1 in BART and of size d^-1/2 in a T5 with tied embeddings.
+
+    Args:
+        config ([`CrossTaskConfig`]): Supplies the `fusion_*` settings.
+        question_dim (`int`): Hidden size of the question encoder.
+        summary_dim (`int`): Hidden size of the summarizer's decoder.
     """
 
-    def __init__(self, config, question_dim, summary_dim):
+    def __init__(self, config: PretrainedConfig, question_dim: int, summary_dim: int):
         super().__init__()
         self.num_heads = config.fusion_num_heads
         self.dropout = config.fusion_dropout
@@ -104,76 +132,120 @@ class GatedCrossAttention(nn.Module):
         self.activation = ACT2FN[config.fusion_activation]
         self.gates = nn.Parameter(torch.zeros(2))  # of the attention and of the feed-forward layer
 
-    def question_key_values(self, question_states):
+    def project_question(self, question_states: torch.Tensor) -> torch.Tensor:
         """
-        Keys and values of a question, to be computed once: of `(batch_size, question_length, question_dim)`
-        states `(batch_size, 2, num_heads, question_length, head_dim)`.
+        Compute the keys and values of a question, which are the same in all decoding steps.
+
+        Args:
+            question_states (`torch.FloatTensor` of shape `(batch_size, question_length, question_dim)`):
+                Output of the question encoder.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, 2, num_heads, question_length, head_dim)`.
         """
-        # Hooks, which bring the weights where they are sharded or offloaded, are run for calls alone.
+        # By way of `forward`: hooks that load sharded or offloaded weights only run when a module is called.
         return self(question_states=question_states)
 
     def forward(
         self,
-        states=None,
-        question_key_values=None,
-        question_mask=None,
-        output_attentions=False,
-        question_states=None,
-    ):
+        states: torch.Tensor | None = None,
+        question_key_values: torch.Tensor | None = None,
+        question_mask: torch.Tensor | None = None,
+        output_attentions: bool = False,
+        question_states: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
-            states (`torch.FloatTensor` of shape `(batch_size, summary_length, summary_dim)`)
-            question_key_values (`torch.FloatTensor`): As [`~GatedCrossAttention.question_key_values`] gives it.
+            states (`torch.FloatTensor` of shape `(batch_size, summary_length, summary_dim)`):
+                Decoder states before the LM head.
+            question_key_values (`torch.FloatTensor`):
+                Result of [`~GatedCrossAttention.project_question`].
             question_mask (`torch.Tensor` of shape `(batch_size, question_length)`, *optional*):
-                Boolean, or of 1 and 0; ones where not given.
-            question_states: Instead of all of these, what [`~GatedCrossAttention.question_key_values`] is to read.
+                Boolean, or 1 for tokens and 0 for padding. Defaults to ones.
+            output_attentions (`bool`, *optional*, defaults to `False`):
+                Whether to return the attention probabilities.
+            question_states (`torch.FloatTensor`, *optional*):
+                Argument of [`~GatedCrossAttention.project_question`], which replaces all others.
 
         Returns:
-            `(states, attentions)`: the states as the LM head is to read them, and, if asked for,
-            `(batch_size, num_heads, summary_length, question_length)`, otherwise `None`; or the question_key_values.
+            `tuple`: `(states, attentions)`, of shapes `(batch_size, summary_length, summary_dim)` and
+            `(batch_size, num_heads, summary_length, question_length)`. `attentions` is `None` without
+            `output_attentions`. With `question_states`, the keys and values alone.
+
+        Raises:
+            ValueError: If the batch sizes of summaries and questions differ.
         """
         if question_states is not None:
-            question_states = self.question_norm(_moved(question_states, self.k_proj.weight))
-            pairs = (project(question_states) for project in (self.k_proj, self.v_proj))
-            return torch.stack([_heads(states, self.num_heads) for states in pairs], dim=1)
+            question_states = self.question_norm(_move_to(self.k_proj.weight, question_states))
+            key, value = self.k_proj(question_states), self.v_proj(question_states)
+            return torch.stack([_split_heads(states, self.num_heads) for states in (key, value)], dim=1)
         if len(states) != len(question_key_values):
             raise ValueError(
-                f"The batch sizes differ: {len(states)} summaries and questions of {len(question_key_values)}."
+                f"The batch sizes differ: {len(states)} summaries and {len(question_key_values)} questions."
             )
         if question_mask is None:
             question_mask = question_key_values.new_ones(
                 len(question_key_values), question_key_values.shape[-2]
             )
-        came, states = states, _moved(states, self.q_proj.weight)
+        decoder_states, states = states, _move_to(self.q_proj.weight, states)
         scale = states.detach().float().square().mean(-1, keepdim=True).sqrt().to(states.dtype)
-        open_attention, open_ffn = torch.tanh(self.gates)
+        attention_gate, ffn_gate = torch.tanh(self.gates)
         dropout = self.dropout if self.training else 0.0
-        attended, attentions = _attend(
-            _heads(self.q_proj(self.summary_norm(states)), self.num_heads),
+        attention_output, attentions = _compute_attention(
+            _split_heads(self.q_proj(self.summary_norm(states)), self.num_heads),
             *question_key_values.unbind(1),
             question_mask.to(states.device, torch.bool)[:, None, None, :],
             dropout,
             output_attentions,
         )
-        attended = self.out_proj(attended.transpose(1, 2).flatten(2))
-        states = states + open_attention * scale * F.dropout(attended, dropout)
-        forwarded = self.fc2(self.activation(self.fc1(self.layer_norm(states))))
-        states = states + open_ffn * scale * F.dropout(forwarded, dropout)
-        return _moved(states, came), attentions
+        attention_output = self.out_proj(_merge_heads(attention_output))
+        states = states + attention_gate * scale * F.dropout(attention_output, dropout)
+        ffn_output = self.fc2(self.activation(self.fc1(self.layer_norm(states))))
+        states = states + ffn_gate * scale * F.dropout(ffn_output, dropout)
+        return _move_to(decoder_states, states), attentions
 
 
-def _moved(states, like):
-    """The parts may sit on other devices (`device_map`) or be of other dtypes than the fusion."""
-    # An offloaded weight is nowhere until its layer runs; the states are there where it will be.
-    device = states.device if like.device.type == "meta" else like.device
-    return states.to(device, like.dtype)
+def init_fusion_weights(module: nn.Module) -> None:
+    """
+    Initialize the parameters of one module of the fusion, except those that came from a checkpoint.
+
+    Weights of linear layers are drawn from a normal distribution of variance 1 / fan-in, as in T5. Biases and
+    gates are 0, and a layer norm does not scale.
+    """
+    for parameter in module.parameters(recurse=False):
+        # transformers 5 sets this flag on every tensor that it has loaded.
+        if getattr(parameter, "_is_hf_initialized", False):
+            continue
+        if isinstance(module, nn.LayerNorm):
+            parameter.data.fill_(1.0 if parameter is module.weight else 0.0)
+        elif isinstance(module, nn.Linear):
+            if parameter is module.weight:
+                parameter.data.normal_(0.0, module.in_features**-0.5)
+            else:
+                parameter.data.zero_()
+        elif isinstance(module, GatedCrossAttention):
+            parameter.data.zero_()  # the gates
 
 
-def _heads(states, num_heads):
+def _move_to(target, states):
+    """Move states to the device and dtype of `target`, since the parts may have others (`device_map`)."""
+    # An offloaded weight is on "meta" until its layer runs. Its layer then runs on the device of the states.
+    device = states.device if target.device.type == "meta" else target.device
+    return states.to(device, target.dtype)
+
+
+def _split_heads(states, num_heads):
+    """Reshape `(batch_size, length, dim)` to `(batch_size, num_heads, length, head_dim)`."""
     return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
-def _attend(query, key, value, mask, dropout, output_attentions):
+def _merge_heads(states):
+    """Reshape `(batch_size, num_heads, length, head_dim)` to `(batch_size, length, dim)`."""
+    return states.transpose(1, 2).flatten(2)
+
+
+def _compute_attention(query, key, value, mask, dropout, output_attentions):
+    """Return the output of scaled dot-product attention, and its probabilities or `None`."""
     if not output_attentions:
         return F.scaled_dot_product_attention(query, key, value, mask, dropout), None
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
@@ -182,81 +254,101 @@ def _attend(query, key, value, mask, dropout, output_attentions):
     return F.dropout(attentions, dropout) @ value, attentions
 
 
-class _Here(threading.local):
-    """What is of one thread alone: its name, and what it listens to."""
+# How capturing works
+#
+# The fusion reads and changes the states that the LM head reads: the one place where every
+# sequence-to-sequence model has its decoder's states normed and scaled. Models of transformers do not return
+# them (T5 scales them after its last hidden state), so forward hooks take them from the LM head's input. The
+# hooks are registered once and for all, because a graph of `torch.compile` can neither register a hook nor
+# notice one that is registered later. They do nothing unless the context manager `capture_input` or
+# `capture_output` is active for their module. Active captures are stored per thread, so that several threads
+# of a server can share one model.
+
+
+class _CaptureState(threading.local):
+    """The captures that are active in this thread, each as `(module, function)`."""
 
     def __init__(self):
-        self.name = str(threading.get_ident())  # a graph that is compiled can read this, but not ask
-        self.input = self.output = None  # `(module, listener)` of the innermost context
+        self.thread_name = str(threading.get_ident())  # compiled graphs can read it, but not call `get_ident`
+        self.input = None
+        self.output = None
 
 
-_here = _Here()
+_state = _CaptureState()
+_registration_lock = threading.Lock()
 
 
-_registering = threading.Lock()
+def get_thread_name() -> str:
+    """Return a name of the current thread, also within a compiled graph."""
+    return _state.thread_name
 
 
-def get_thread_name():
-    """Which thread this is."""
-    return _here.name
-
-
-def register_capture_hooks(*modules):
-    """
-    Let modules be heard by `input_of` and `output_of`. Their hooks stay, since a graph that is compiled can
-    neither register one nor notice that one came later; while nobody listens they do nothing.
-    """
+def register_capture_hooks(*modules: nn.Module) -> None:
+    """Register the hooks of [`capture_input`] and [`capture_output`] on modules that do not have them."""
     for module in modules:
         for hooks, register, hook in (
-            (module._forward_pre_hooks, module.register_forward_pre_hook, _hear_input),
-            (module._forward_hooks, module.register_forward_hook, _hear_output),
+            (module._forward_pre_hooks, module.register_forward_pre_hook, _run_pre_hook),
+            (module._forward_hooks, module.register_forward_hook, _run_hook),
         ):
             if hook not in hooks.values():
-                with _registering:
-                    if hook not in hooks.values():  # still: another thread may have been first
+                with _registration_lock:
+                    if hook not in hooks.values():  # another thread may have registered it meanwhile
                         register(hook)
 
 
-# Functions of the module, so that models can be copied and pickled with them.
-def _hear_input(module, args):
-    return _here.input[1](args) if _here.input is not None and _here.input[0] is module else None
+# The hooks are functions of the module, so that models with hooks can be copied and pickled.
+def _run_pre_hook(module, args):
+    if _state.input is not None and _state.input[0] is module:
+        return _state.input[1](args)
+    return None
 
 
-def _hear_output(module, args, output):
-    if _here.output is not None and _here.output[0] is module:
-        _here.output[1](output)
+def _run_hook(module, args, output):
+    if _state.output is not None and _state.output[0] is module:
+        _state.output[1](output)
 
 
 @contextmanager
-def capture_input(module, pass_on=None, change=None):
+def capture_input(
+    module: nn.Module,
+    logits_to_keep: int | None = None,
+    transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Iterator[list[torch.Tensor]]:
     """
-    Catch what `module` reads in this thread: the one place where every sequence-to-sequence model has its
-    decoder's states normed and scaled as its LM head wants them. With `change`, a function of these states,
-    the module reads what that returns, and so does the catcher; with `pass_on`, the module itself sees only
-    that many positions.
+    Capture the first argument of all calls of `module` by this thread.
+
+    Args:
+        module (`torch.nn.Module`): The module, in practice an LM head.
+        logits_to_keep (`int`, *optional*):
+            Number of last positions that the module itself is to process. Defaults to all of them.
+        transform (`Callable`, *optional*):
+            Function that replaces the argument, both for the module and in the captured list.
+
+    Yields:
+        `list[torch.Tensor]`: The captured arguments, one per call.
     """
     captured = []
 
-    def catch(args):
-        states = args[0] if change is None else change(args[0])
+    def capture(args):
+        states = args[0] if transform is None else transform(args[0])
         captured.append(states)
-        return (states if pass_on is None else states[:, :pass_on], *args[1:])
+        return (states if logits_to_keep is None else states[:, -logits_to_keep:], *args[1:])
 
     register_capture_hooks(module)
-    before, _here.input = _here.input, (module, catch)
+    previous, _state.input = _state.input, (module, capture)
     try:
         yield captured
     finally:
-        _here.input = before
+        _state.input = previous
 
 
 @contextmanager
-def capture_output(module):
-    """Catch the first value of what `module` returns: an encoder's states, while generation runs it."""
+def capture_output(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Capture the first output of all calls of `module` by this thread, e.g. an encoder's states."""
     captured = []
     register_capture_hooks(module)
-    before, _here.output = _here.output, (module, lambda output: captured.append(output[0]))
+    previous, _state.output = _state.output, (module, lambda output: captured.append(output[0]))
     try:
         yield captured
     finally:
-        _here.output = before
+        _state.output = previous

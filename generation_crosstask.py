@@ -1,23 +1,28 @@
-"""Decoding: generation with the question, the answerability of what was written, and ranking by both."""
+"""Generation under a question, the answerability of summaries, and reranking of candidates."""
+
+from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers import GenerationConfig, PretrainedConfig
+from transformers.modeling_outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 
 from .configuration_crosstask import IGNORE_INDEX, check_weight
 from .fusion_crosstask import capture_output
 
-# What a summarizer calls its keys and values of former steps, as argument and in what it returns.
+# transformers 5.24 renamed `past_key_values` to `cache`, in arguments and in outputs.
 CACHE_ARGUMENT = (
     "cache" if "cache" in {field.name for field in fields(Seq2SeqLMOutput)} else "past_key_values"
 )
-UNKNOWN_TOKEN = -1  # a target that is no token: what follows the last decoder input
-_QUESTION = ("question_input_ids", "question_attention_mask", "question_encoder_outputs")
-# Of what `generate` can return, what has other rows than the returned sequences.
-_BY_STEP = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
-_RANKED = (
+UNKNOWN_TOKEN = -1  # the target of the last decoder input: a token, but not known which
+QUESTION_ARGUMENTS = ("question_input_ids", "question_attention_mask", "question_encoder_outputs")
+# Outputs of `generate` by decoding step, with rows that are not those of the returned sequences.
+STEP_OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+# Outputs of `generate` with one row per returned sequence.
+SEQUENCE_OUTPUTS = (
     "sequences",
     "beam_indices",
     "answerability",
@@ -27,153 +32,122 @@ _RANKED = (
 )
 
 
-def drop_question_key_values(model_kwargs):
-    """Arguments of a decoding step without those that only a gated cross-task model has."""
-    return {k: v for k, v in model_kwargs.items() if not k.startswith("decoder_question_")}
-
-
 class CrossTaskGenerationMixin:
-    """`generate` of a cross-task model, and the judgement of summaries."""
+    """`generate` of a cross-task model, and the answerability of summaries that exist already."""
 
     @torch.no_grad()
     def generate(
         self,
-        inputs=None,
-        generation_config=None,
-        answerability_rerank=None,
-        output_fusion_attentions=False,
-        **kwargs,
-    ):
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        answerability_rerank: float | None = None,
+        output_fusion_attentions: bool = False,
+        **kwargs: Any,
+    ) -> ModelOutput | torch.Tensor:
         r"""
-        All that [`GenerationMixin.generate`] does, with its arguments. With
-        `return_dict_in_generate=True` the output also has `answerability`
-        (`torch.FloatTensor` of shape `(batch_size * num_return_sequences,)`): the probability that the
-        returned sequence carries the answer. Without, the question encoder does not run.
-        With `fusion="gated"` it runs, once, since it takes part in writing.
+        Generate summaries. Same arguments as `GenerationMixin.generate`, and the following.
 
         Args:
             answerability_rerank (`float`, *optional*):
-                A weight of 0 or more. The `num_return_sequences` candidates of each input, from beams or
-                sampling, are returned in the order of `log p / length + answerability_rerank * log
-                P(answerable)`, the best first, where p is the model's own probability of the whole summary
-                without processors or temperature, and length its number of tokens, the end included. With
-                `return_dict_in_generate=True` the output also has `summary_log_probs` (`log p / length`, in
-                nats) and `rerank_scores` (the sum), shaped as `answerability`, and no cache.
-            output_fusion_attentions (`bool`, defaults to `False`):
-                With `return_dict_in_generate=True` the output also has `fusion_attentions` of what is
-                returned, as [`CrossTaskOutput`] has them. No other attention is computed for it.
+                A weight of 0 or more. Sorts the `num_return_sequences` candidates of each input by
+                `log p / length + answerability_rerank * log P(answerable)`, the best first. p is the
+                probability of the summary under the model, without logits processors or temperature, and
+                length its number of tokens, including the end of sequence.
+            output_fusion_attentions (`bool`, *optional*, defaults to `False`):
+                Whether to return the attentions of the fusion for the returned sequences. No other attentions
+                are computed for that.
             question_input_ids, question_attention_mask, question_encoder_outputs:
-                As in [`~CrossTaskForConditionalGeneration.forward`].
+                See [`~CrossTaskForConditionalGeneration.forward`].
+
+        Returns:
+            `torch.LongTensor` or `ModelOutput`: Same as `GenerationMixin.generate`. With
+            `return_dict_in_generate=True`, the output also has
+
+            - `answerability` (`torch.FloatTensor` of shape `(batch_size * num_return_sequences,)`):
+              probabilities that the returned sequences carry the answer,
+            - `fusion_attentions` with `output_fusion_attentions`, see [`CrossTaskOutput`],
+            - `summary_log_probs` and `rerank_scores` with `answerability_rerank`, both shaped like
+              `answerability`: `log p / length` in nats, and the scores of the order. There is no cache then.
+
+            Without `return_dict_in_generate`, the question encoder only runs with `fusion="gated"`.
+
+        Raises:
+            ValueError: If `answerability_rerank` is not a weight, if there is a single candidate, or if
+                outputs of decoding steps are requested along with it.
         """
         if getattr(generation_config, "is_assistant", False):
-            # A draft, which the model that asked for it checks: no question came along, nor is one needed.
+            # This model drafts for another one, which checks the drafts and passes no question.
             return self.summarizer.generate(inputs, generation_config, **kwargs)
-        question = {name: kwargs.pop(name, None) for name in _QUESTION}
-        # `Seq2SeqTrainer` hands over whole batches, labels included.
-        kwargs = {k: v for k, v in kwargs.items() if k not in ("labels", "answerable")}
+        question = {name: kwargs.pop(name, None) for name in QUESTION_ARGUMENTS}
+        for name in ("labels", "answerable"):  # `Seq2SeqTrainer` passes all columns of a batch
+            kwargs.pop(name, None)
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
         if kwargs.get("attention_mask") is None and input_ids is not None:
             kwargs["attention_mask"] = infer_attention_mask(input_ids, self.config)
-        whole = True
-        if answerability_rerank is not None:
-            whole = self._check_rerank(answerability_rerank, generation_config, kwargs)
+        rerank = answerability_rerank is not None
+        return_dict = True
+        if rerank:
+            return_dict = self._check_rerank(answerability_rerank, generation_config, kwargs)
             kwargs["return_dict_in_generate"] = True
         if self.gated_cross_attention is not None:
-            outputs, mask = self._encode_question(
-                input_ids, kwargs.get("attention_mask"), *question.values(), return_dict=True
-            )
-            if outputs is not None:
-                question_key_values = self.gated_cross_attention.question_key_values(outputs[0])
-                kwargs |= {"decoder_question_key_values": question_key_values, "decoder_question_mask": mask}
-                question = {"question_encoder_outputs": outputs, "question_attention_mask": mask}
-        # A reference to the states themselves: generation repeats them in place for its beams.
-        given = kwargs.get("encoder_outputs")
-        given = None if given is None else given[0]
+            question = self._add_question_key_values(kwargs, input_ids, question)
+        encoder_outputs = kwargs.get("encoder_outputs")
+        # Take the tensor out now: generation replaces it within `encoder_outputs` by one with a row per beam.
+        encoder_states = None if encoder_outputs is None else encoder_outputs[0]
         with capture_output(self.get_encoder()) as captured:
             output = super().generate(inputs, generation_config, **kwargs)
         if isinstance(output, torch.Tensor):
             return output
-        if answerability_rerank is not None:
-            # A cache has the rows of the last step. (Nothing can be taken out of a `ModelOutput`.)
-            output = type(output)(**{k: v for k, v in output.items() if k != CACHE_ARGUMENT})
-        scores = self._judge(
+        if rerank:
+            # The rows of a cache are the beams of the last step. A `ModelOutput` cannot delete a field.
+            output = type(output)(**{name: x for name, x in output.items() if name != CACHE_ARGUMENT})
+        encoder_states = captured[0] if encoder_states is None else encoder_states
+        log_answerability, log_probs, fusion_attentions = self._score_summaries(
             input_ids,
             kwargs.get("attention_mask"),
             output.sequences,
-            encoder_outputs=(captured[0] if given is None else given,),
-            likelihood=answerability_rerank is not None,
+            encoder_outputs=(encoder_states,),
+            return_log_probs=rerank,
             output_attentions=output_fusion_attentions,
             **question,
         )
-        output["answerability"] = scores["answerability"].exp()
+        output["answerability"] = log_answerability.exp()
         if output_fusion_attentions:
-            output["fusion_attentions"] = scores["fusion_attentions"]
-        if answerability_rerank is not None:
-            ranks = scores["summary_log_probs"] + answerability_rerank * scores["answerability"]
-            output |= {"summary_log_probs": scores["summary_log_probs"], "rerank_scores": ranks}
-            self._rank(output, scores["inputs"])
-        return output if whole else output.sequences
-
-    def get_summary_mask(self, targets):
-        """
-        Mark the positions whose decoder state predicts a token of the summary; see the function of this name.
-        """
-        return get_summary_mask(targets, self.config)
-
-    def _get_candidate_generator(self, model_kwargs, **kwargs):
-        # An assistant has no use for this model's question: it is another model, if not a plain summarizer.
-        return super()._get_candidate_generator(model_kwargs=drop_question_key_values(model_kwargs), **kwargs)
-
-    def _check_rerank(self, weight, generation_config, kwargs):
-        """Refuse what cannot be ranked; returns whether the caller wants more than the sequences."""
-        generation_config = generation_config or self.generation_config
-
-        def setting(name):
-            value = kwargs.get(name)
-            return getattr(generation_config, name, None) if value is None else value
-
-        check_weight("answerability_rerank", weight)
-        if (setting("num_return_sequences") or 1) < 2:
-            raise ValueError("`answerability_rerank` ranks `num_return_sequences` of 2 or more, got 1.")
-        if refused := [name for name in _BY_STEP if setting(name)]:
-            raise ValueError(
-                f"`answerability_rerank` cannot rank `{refused[0]}`, which are of steps before it."
-            )
-        return bool(setting("return_dict_in_generate"))
-
-    def _rank(self, output, batch_size):
-        """Sort what is returned, within each input, by descending `rerank_scores`."""
-        ranks = output["rerank_scores"].unflatten(0, (batch_size, -1))
-        order = ranks.sort(dim=1, descending=True, stable=True).indices
-        order = (order + torch.arange(batch_size, device=order.device)[:, None] * order.shape[1]).flatten()
-        for name in {*_RANKED} & output.keys():
-            output[name] = output[name][order.to(output[name].device)]
+            output["fusion_attentions"] = fusion_attentions
+        if rerank:
+            output["summary_log_probs"] = log_probs
+            output["rerank_scores"] = log_probs + answerability_rerank * log_answerability
+            sort_candidates(output, batch_size=len(encoder_states))
+        return output if return_dict else output.sequences
 
     def score_answerability(
         self,
-        input_ids,
-        attention_mask=None,
-        summary_ids=None,
-        question_input_ids=None,
-        question_attention_mask=None,
-        encoder_outputs=None,
-        question_encoder_outputs=None,
-    ):
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None = None,
+        summary_ids: torch.Tensor | None = None,
+        question_input_ids: torch.Tensor | None = None,
+        question_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        question_encoder_outputs: BaseModelOutput | tuple | None = None,
+    ) -> torch.Tensor:
         r"""
-        Probability that each summary carries the answer to its question.
+        Return the probability that each summary carries the answer to its question.
 
         Args:
             summary_ids (`torch.LongTensor` of shape `(batch_size * n, summary_length)`):
-                n summaries an input, as `generate` returns them: leading start token, padding after the end.
+                n summaries per input, as `generate` returns them: a start token first, padding at the end.
             input_ids, attention_mask, question_input_ids, question_attention_mask, encoder_outputs, \
 question_encoder_outputs:
-                As in [`~CrossTaskForConditionalGeneration.forward`]; a missing `attention_mask` is derived
-                from the padding token, as in `generate`.
+                See [`~CrossTaskForConditionalGeneration.forward`]. `attention_mask` defaults to the
+                positions that are not padding.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size * n,)`, in the order of `summary_ids`.
+
+        Raises:
+            ValueError: If `summary_ids` are missing or do not fit the inputs, or if there is no question.
         """
-        scores = self._judge(
+        log_answerability, _, _ = self._score_summaries(
             input_ids,
             attention_mask,
             summary_ids,
@@ -182,10 +156,14 @@ question_encoder_outputs:
             question_encoder_outputs,
             encoder_outputs,
         )
-        return scores["answerability"].exp()
+        return log_answerability.exp()
+
+    def get_summary_mask(self, targets: torch.Tensor) -> torch.Tensor:
+        """Same as the function [`get_summary_mask`], with the model's configuration."""
+        return get_summary_mask(targets, self.config)
 
     @torch.no_grad()
-    def _judge(
+    def _score_summaries(
         self,
         input_ids,
         attention_mask,
@@ -194,13 +172,16 @@ question_encoder_outputs:
         question_attention_mask=None,
         question_encoder_outputs=None,
         encoder_outputs=None,
-        likelihood=False,
+        return_log_probs=False,
         output_attentions=False,
     ):
         """
-        Log-probabilities of summaries to carry the answer (`answerability`), with `likelihood` their own a
-        token (`summary_log_probs`), with `output_attentions` the `fusion_attentions`; and how many `inputs`
-        they are of.
+        Score summaries by one pass of the decoder.
+
+        Returns:
+            `tuple`: `(log_answerability, log_probs, fusion_attentions)`: log-probabilities that the summaries
+            carry the answer, their mean log-probabilities per token (or `None` without `return_log_probs`),
+            and the attentions of the fusion (or `None` without `output_attentions`).
         """
         if summary_ids is None or summary_ids.dim() != 2 or summary_ids.shape[1] < 2:
             raise ValueError(
@@ -217,74 +198,134 @@ question_encoder_outputs:
             return_dict=True,
         )
         if question is None:
-            raise ValueError("`input_ids`, or what the question encoder reads or gives, are needed.")
+            raise ValueError(
+                "`input_ids`, `question_input_ids` or `question_encoder_outputs` are needed for the question."
+            )
         if encoder_outputs is None:
             encoder_outputs = self.get_encoder()(
                 input_ids=input_ids, attention_mask=attention_mask, return_dict=True
             )
-        batch_size = len(question[0])
-        if len(summary_ids) % batch_size:
+        repeats, remainder = divmod(len(summary_ids), len(question[0]))
+        if remainder:
             raise ValueError(
-                f"`summary_ids`: {len(summary_ids)} rows are no multiple of {batch_size} inputs."
+                f"`summary_ids`: {len(summary_ids)} rows are no multiple of {len(question[0])} inputs."
             )
+        question_key_values = None
+        if self.gated_cross_attention is not None:
+            question_key_values = self.gated_cross_attention.project_question(question[0])
+        tensors = (encoder_outputs[0], attention_mask, question[0], question_mask, question_key_values)
+        tensors = (None if x is None else x.repeat_interleave(repeats, dim=0) for x in tensors)
+        return self._run_decoder(summary_ids, *tensors, return_log_probs, output_attentions)
 
-        def each(tensor):
-            repeats = len(summary_ids) // batch_size
-            return None if tensor is None else tensor.repeat_interleave(repeats, dim=0)
-
-        # One pass of the decoder over all summaries. The LM head, as dear as several layers, is left
-        # with a single position where nobody reads its logits.
-        question_key_values = (
-            None
-            if self.gated_cross_attention is None
-            else each(self.gated_cross_attention.question_key_values(question[0]))
-        )
-        gate_attentions = []
-        with self._heard(
-            True,
-            question_key_values,
-            each(question_mask),
-            gate_attentions if output_attentions else None,
-            pass_on=None if likelihood else 1,
+    def _run_decoder(
+        self,
+        summary_ids,
+        encoder_states,
+        attention_mask,
+        question_states,
+        question_mask,
+        question_key_values,
+        return_log_probs,
+        output_attentions,
+    ):
+        """Return what `_score_summaries` does, from inputs with one row per summary."""
+        gate_attentions = [] if output_attentions else None
+        # The LM head costs as much as several layers: without log-probabilities it reads one position only.
+        logits_to_keep = None if return_log_probs else 1
+        with self._capture_decoder_states(
+            question_key_values, question_mask, gate_attentions, logits_to_keep
         ) as captured:
-            summary = self.summarizer(
-                attention_mask=each(attention_mask),
-                encoder_outputs=BaseModelOutput(each(encoder_outputs[0])),
+            summary_logits = self.summarizer(
+                attention_mask=attention_mask,
+                encoder_outputs=BaseModelOutput(encoder_states),
                 decoder_input_ids=summary_ids[:, :-1],
                 use_cache=False,
                 return_dict=True,
-            )
-        kept = get_summary_mask(summary_ids[:, 1:], self.config)
-        logits, attentions = self.answerability_head(
-            each(question[0]),
-            each(question_mask),
+            ).logits
+        targets = summary_ids[:, 1:]
+        summary_mask = get_summary_mask(targets, self.config)
+        logits, fusion_attentions = self.answerability_head(
+            question_states,
+            question_mask,
             captured[0],
-            kept,
-            output_attentions and self.gated_cross_attention is None,
+            summary_mask,
+            output_attentions and not gate_attentions,
         )
-        scores = {"answerability": logits.float().log_softmax(-1)[:, 1], "inputs": batch_size}
-        if output_attentions:
-            scores["fusion_attentions"] = gate_attentions[0] if gate_attentions else attentions
-        if likelihood:
-            labels = summary_ids[:, 1:].masked_fill(~kept, IGNORE_INDEX)
-            scores["summary_log_probs"] = sum_log_probs(summary.logits, labels) / kept.sum(1)
-        return scores
+        if gate_attentions:
+            fusion_attentions = gate_attentions[0]
+        log_probs = None
+        if return_log_probs:
+            labels = targets.masked_fill(~summary_mask, IGNORE_INDEX)
+            log_probs = sum_log_probs(summary_logits, labels) / summary_mask.sum(1)
+        return logits.float().log_softmax(-1)[:, 1], log_probs, fusion_attentions
+
+    def _add_question_key_values(self, kwargs, input_ids, question):
+        """Encode the question once, add it to the `kwargs` of all decoding steps, and return its encoding."""
+        outputs, mask = self._encode_question(
+            input_ids, kwargs.get("attention_mask"), *question.values(), return_dict=True
+        )
+        if outputs is None:
+            return question
+        kwargs["decoder_question_key_values"] = self.gated_cross_attention.project_question(outputs[0])
+        kwargs["decoder_question_mask"] = mask
+        return {"question_encoder_outputs": outputs, "question_attention_mask": mask}
+
+    def _get_candidate_generator(self, model_kwargs, **kwargs):
+        # An assistant is another model, with which this model's question has nothing to do.
+        return super()._get_candidate_generator(model_kwargs=drop_question_key_values(model_kwargs), **kwargs)
+
+    def _check_rerank(self, weight, generation_config, kwargs):
+        """Check the settings of a reranked generation, and return `return_dict_in_generate`."""
+        generation_config = generation_config or self.generation_config
+
+        def get_setting(name):
+            value = kwargs.get(name)
+            return getattr(generation_config, name, None) if value is None else value
+
+        check_weight("answerability_rerank", weight)
+        if (get_setting("num_return_sequences") or 1) < 2:
+            raise ValueError("`answerability_rerank` ranks `num_return_sequences` of 2 or more, got 1.")
+        for name in STEP_OUTPUTS:
+            if get_setting(name):
+                raise ValueError(f"`answerability_rerank` cannot rank `{name}`, which are by decoding step.")
+        return bool(get_setting("return_dict_in_generate"))
 
 
-def sum_log_probs(logits, labels):
+def sort_candidates(output: ModelOutput, batch_size: int) -> None:
+    """Sort the candidates of each input by descending `rerank_scores`, in place."""
+    ranks = output["rerank_scores"].unflatten(0, (batch_size, -1))
+    order = ranks.sort(dim=1, descending=True, stable=True).indices
+    order = (order + torch.arange(batch_size, device=order.device)[:, None] * order.shape[1]).flatten()
+    for name in SEQUENCE_OUTPUTS:
+        if name in output:
+            output[name] = output[name][order.to(output[name].device)]
+
+
+def drop_question_key_values(model_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a decoding step that models other than a gated cross-task model know, too."""
+    return {name: value for name, value in model_kwargs.items() if not name.startswith("decoder_question_")}
+
+
+def sum_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
-    Log-probabilities of whole summaries, in nats, of shape `(batch_size,)`: sums over the labels that are not
-    -100, of `(batch_size, summary_length, vocab_size)` logits and `(batch_size, summary_length)` labels.
+    Return the log-probabilities of summaries.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch_size, summary_length, vocab_size)`)
+        labels (`torch.LongTensor` of shape `(batch_size, summary_length)`): -100 is ignored.
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch_size,)`: Sums over the labels, in nats.
     """
     labels = labels.to(logits.device)
-    chosen = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
-    return (chosen * (labels != IGNORE_INDEX)).sum(1)
+    log_probs = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
+    return (log_probs * (labels != IGNORE_INDEX)).sum(1)
 
 
-def infer_attention_mask(input_ids, config):
+def infer_attention_mask(input_ids: torch.Tensor, config: PretrainedConfig) -> torch.Tensor:
     """
-    For `(batch_size, length)` inputs without one, in that shape: by the rule of `generate`, which
-    transformers 5 gave up.
+    Return an attention mask of shape `(batch_size, length)`: 0 for padding, 1 elsewhere. All ones if the
+    padding token also ends sequences. `generate` of transformers 4 has the same rule, that of 5 has none.
     """
     pad = to_token_id_tensor(config.pad_token_id, input_ids.device)
     if torch.isin(pad, to_token_id_tensor(config.eos_token_id, input_ids.device)).any():
@@ -292,10 +333,12 @@ def infer_attention_mask(input_ids, config):
     return (~torch.isin(input_ids, pad)).long()
 
 
-def get_predicted_ids(decoder_input_ids, decoder_attention_mask=None):
+def get_predicted_ids(
+    decoder_input_ids: torch.Tensor, decoder_attention_mask: torch.Tensor | None = None
+) -> torch.Tensor:
     """
-    What each decoder position predicts: the next input, `UNKNOWN` after the last, -100 where padded.
-    Shapes: `(batch_size, summary_length)` in and out.
+    Return the target of each decoder position: the next input, `UNKNOWN_TOKEN` after the last one, -100 where
+    `decoder_attention_mask` is 0. All shapes are `(batch_size, summary_length)`.
     """
     targets = F.pad(decoder_input_ids[:, 1:], (0, 1), value=UNKNOWN_TOKEN)
     if decoder_attention_mask is not None:
@@ -303,21 +346,29 @@ def get_predicted_ids(decoder_input_ids, decoder_attention_mask=None):
     return targets
 
 
-def get_summary_mask(targets, config):
+def get_summary_mask(targets: torch.Tensor, config: PretrainedConfig) -> torch.Tensor:
     """
-    True at the positions whose state predicts a token of the summary: up to the first end of sequence,
-    included, without padding. `targets` is `(batch_size, summary_length)`, and so is the result.
+    Mark the decoder positions that predict a token of the summary: up to and including the first end of
+    sequence, without padding.
+
+    Args:
+        targets (`torch.LongTensor` of shape `(batch_size, summary_length)`):
+            The token that each position predicts; -100 for none.
+        config ([`CrossTaskConfig`]): Supplies `eos_token_id` and `pad_token_id`.
+
+    Returns:
+        `torch.BoolTensor` of shape `(batch_size, summary_length)`.
     """
     is_eos = torch.isin(targets, to_token_id_tensor(config.eos_token_id, targets.device))
     is_pad = torch.isin(targets, to_token_id_tensor(config.pad_token_id, targets.device)) & ~is_eos
-    ended = is_eos.cumsum(1) - is_eos.long() > 0
-    mask = ~(ended | is_pad | (targets == IGNORE_INDEX))
-    # An empty summary still has a first position; without any, the attention would be NaN.
+    is_after_end = is_eos.cumsum(1) - is_eos.long() > 0
+    mask = ~(is_after_end | is_pad | (targets == IGNORE_INDEX))
+    # An empty summary has its first position, because attention to no position at all would be NaN.
     mask[:, 0] |= ~mask.any(1)
     return mask
 
 
-def to_token_id_tensor(value, device):
-    """A tensor of the one, several or no token ids that a configuration gives."""
+def to_token_id_tensor(value: int | list[int] | None, device: torch.device | str) -> torch.Tensor:
+    """Return the token ids of a setting, which is one id, several or `None`, as a tensor of one dimension."""
     value = [] if value is None else value
     return torch.tensor(value, dtype=torch.long, device=device).reshape(-1)

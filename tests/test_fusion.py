@@ -127,8 +127,8 @@ def gate(make_config):
 @torch.no_grad()
 def test_the_gate_equals_its_formula(gate, inputs):
     question, mask, states, _ = inputs
-    found, attentions = gate(states, gate.question_key_values(question), mask, True)
-    assert torch.allclose(gate(states, gate.question_key_values(question), mask)[0], found, atol=1e-5)
+    found, attentions = gate(states, gate.project_question(question), mask, True)
+    assert torch.allclose(gate(states, gate.project_question(question), mask)[0], found, atol=1e-5)
     assert attentions.shape == (2, 4, 4, 5)
     assert torch.allclose(attentions.sum(-1), torch.ones(2, 4, 4), atol=1e-5)
     assert (attentions[~mask[:, None, None, :].expand_as(attentions)] == 0).all()
@@ -153,7 +153,7 @@ def test_the_gate_equals_its_formula(gate, inputs):
 def test_a_closed_gate_changes_nothing_and_can_be_opened(gate, inputs):
     question, mask, states, _ = inputs
     gate.gates.data.zero_()
-    found, _ = gate(states, gate.question_key_values(question), mask)
+    found, _ = gate(states, gate.project_question(question), mask)
     assert torch.equal(found, states)
     found.square().sum().backward()
     assert (gate.gates.grad != 0).all()
@@ -162,10 +162,10 @@ def test_a_closed_gate_changes_nothing_and_can_be_opened(gate, inputs):
 @torch.no_grad()
 def test_the_gate_does_not_see_padding(gate, inputs):
     question, mask, states, _ = inputs
-    found, _ = gate(states, gate.question_key_values(question), mask)
+    found, _ = gate(states, gate.project_question(question), mask)
     changed = question.masked_fill(~mask[..., None], 99.0)
-    assert torch.allclose(gate(states, gate.question_key_values(changed), mask)[0], found, atol=1e-5)
-    shorter, _ = gate(states[:1, :2], gate.question_key_values(question[:1]), mask[:1])
+    assert torch.allclose(gate(states, gate.project_question(changed), mask)[0], found, atol=1e-5)
+    shorter, _ = gate(states[:1, :2], gate.project_question(question[:1]), mask[:1])
     assert torch.allclose(shorter, found[:1, :2], atol=1e-5)
 
 
@@ -173,15 +173,15 @@ def test_the_gate_does_not_see_padding(gate, inputs):
 def test_the_gate_is_of_the_states_own_size(gate, inputs):
     """A tied T5's states are d^-1/2 as large: what is added is too."""
     question, mask, states, _ = inputs
-    large, _ = gate(states, gate.question_key_values(question), mask)
-    small, _ = gate(states / 16, gate.question_key_values(question), mask)
+    large, _ = gate(states, gate.project_question(question), mask)
+    small, _ = gate(states / 16, gate.project_question(question), mask)
     assert torch.allclose(small * 16, large, atol=1e-2)
 
 
 @torch.no_grad()
 def test_the_gates_mask_is_of_any_kind(gate, inputs):
     question, mask, states, _ = inputs
-    memory = gate.question_key_values(question)
+    memory = gate.project_question(question)
     for output_attentions in (False, True):
         found, _ = gate(states, memory, mask, output_attentions)
         assert torch.equal(gate(states, memory, mask.long(), output_attentions)[0], found)
@@ -193,8 +193,8 @@ def test_the_gates_mask_is_of_any_kind(gate, inputs):
 
 def test_the_gate_refuses_questions_of_other_rows(gate, inputs):
     question, mask, states, _ = inputs
-    with pytest.raises(ValueError, match="The batch sizes differ: 2 summaries and questions of 1"):
-        gate(states, gate.question_key_values(question[:1]), mask[:1])
+    with pytest.raises(ValueError, match="The batch sizes differ: 2 summaries and 1 questions"):
+        gate(states, gate.project_question(question[:1]), mask[:1])
 
 
 def test_the_gates_hooks_see_every_use(gate, inputs):
@@ -202,7 +202,7 @@ def test_the_gates_hooks_see_every_use(gate, inputs):
     question, mask, states, _ = inputs
     calls = []
     gate.register_forward_pre_hook(lambda *_: calls.append(1))
-    memory = gate.question_key_values(question)
+    memory = gate.project_question(question)
     assert len(calls) == 1
     gate(states, memory, mask)
     assert len(calls) == 2
@@ -212,9 +212,9 @@ def test_capture_hooks_work_only_within_their_context():
     linear = nn.Linear(3, 4)
     states = torch.randn(2, 5, 3)
     expected = linear(states)
-    with capture_input(linear, pass_on=1, change=lambda states: states + 1) as inputs:
+    with capture_input(linear, logits_to_keep=1, transform=lambda states: states + 1) as inputs:
         output = linear(states)
-    assert torch.equal(output, F.linear(states + 1, *linear.parameters())[:, :1])
+    assert torch.equal(output, F.linear(states + 1, *linear.parameters())[:, -1:])
     assert len(inputs) == 1 and torch.equal(inputs[0], states + 1)
     with capture_output(linear) as outputs, pytest.raises(RuntimeError):
         linear(torch.randn(2, 7))
@@ -228,7 +228,7 @@ def test_capture_hooks_work_only_in_their_thread():
     linear = nn.Linear(3, 4)
     states = torch.randn(2, 3)
     expected, other_outputs = linear(states), []
-    with capture_input(linear, change=torch.zeros_like) as inputs, capture_output(linear) as outputs:
+    with capture_input(linear, transform=torch.zeros_like) as inputs, capture_output(linear) as outputs:
         thread = threading.Thread(target=lambda: other_outputs.append(linear(states)))
         thread.start()
         thread.join()

@@ -137,7 +137,7 @@ def test_it_needs_a_question_for_each_input(model, inputs):
         with pytest.raises(ValueError, match="The batch sizes differ: 2 inputs and 1 questions"):
             call()
     encoded = model.get_encoder()(**plain(given))
-    with pytest.raises(ValueError, match="The batch sizes differ: 2 summaries and questions of 1"):
+    with pytest.raises(ValueError, match="The batch sizes differ: 2 summaries and 1 questions"):
         model.generate(encoder_outputs=encoded, question_input_ids=one["question_input_ids"], **SHORT)
 
 
@@ -148,7 +148,7 @@ def test_a_memory_that_is_given(make_model, inputs):
     expected = model(**given, labels=labels)
     question = model.question_encoder(given["question_input_ids"])[0]
     memory = {
-        "decoder_question_key_values": model.gated_cross_attention.question_key_values(question),
+        "decoder_question_key_values": model.gated_cross_attention.project_question(question),
         "labels": labels,
     }
     for mask in (None, given["question_attention_mask"], given["question_attention_mask"].bool()):
@@ -254,7 +254,7 @@ def test_a_compiled_decoding_step(make_model, inputs):
     encoded = model.get_encoder()(**plain(given))
     kept = {"attention_mask": given["attention_mask"], "encoder_outputs": encoded, "use_cache": True}
     kept |= {
-        "decoder_question_key_values": model.gated_cross_attention.question_key_values(question).detach(),
+        "decoder_question_key_values": model.gated_cross_attention.project_question(question).detach(),
         "decoder_question_mask": given["question_attention_mask"].bool(),
     }
 

@@ -112,7 +112,7 @@ def test_sampled_candidates_and_rows_of_their_own(model, inputs):
         ({"answerability_rerank": 1, "num_return_sequences": 1}, "of 2 or more, got 1"),
         (
             {"answerability_rerank": 1, "output_scores": True},
-            "cannot rank `output_scores`, which are of steps",
+            "cannot rank `output_scores`, which are by decoding step",
         ),
     ],
 )

@@ -474,7 +474,7 @@ def test_step_by_step_equals_the_whole(make_model, make_inputs, summarizer, name
         # The fusion reads whole summaries, so there is nothing to say from the second step on.
         assert (output.answerability_logits is None) == (step > 0)
     assert torch.allclose(torch.cat(steps, 1), whole.logits, atol=1e-5)
-    with pytest.raises(ValueError, match="^`cache` and `past_key_values` are one thing"):
+    with pytest.raises(ValueError, match="^`cache` and `past_key_values` are two names of one argument"):
         model(**inputs, decoder_input_ids=decoder_ids, cache=past, past_key_values=past)
 
 
@@ -569,7 +569,7 @@ def test_inputs_embeds(own, shared_model, inputs):
 
 
 def test_errors_of_forward(own, shared_model, inputs, make_inputs):
-    with pytest.raises(ValueError, match="vocabulary of its own: `question_input_ids` are needed"):
+    with pytest.raises(ValueError, match="another vocabulary than the summarizer: `question_input_ids` are needed"):
         own(**make_inputs(own))
     for labels in ([2, 0], [-1, 0], [0.5, 1.0], [1]):
         with pytest.raises(ValueError, match="`answerable` has to be 1, 0 or -100 for each of the 2 rows"):
@@ -585,7 +585,7 @@ def test_errors_of_scoring(shared_model, sources):
     for summaries in (None, torch.tensor([0, 5, 1]), torch.tensor([[0], [0]])):
         with pytest.raises(ValueError, match="`summary_ids` are needed as `generate` returns them"):
             shared_model.score_answerability(**sources, summary_ids=summaries)
-    with pytest.raises(ValueError, match="`input_ids`, or what the question encoder reads or gives"):
+    with pytest.raises(ValueError, match="`input_ids`, `question_input_ids` or `question_encoder_outputs` are needed"):
         shared_model.score_answerability(None, summary_ids=torch.tensor([[0, 5]]))
 
 
