@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from broken import write_broken_jsonl
+from broken_files import write_broken_jsonl
 from datasets import load_dataset
 
 from crosstask.data.build import main, read_build_recipe
