@@ -1,72 +1,100 @@
-"""One base for both parts: the question encoder as the summarizer's encoder, run with updates of its own."""
+"""A shared base: the question encoder is the summarizer's encoder, run with low-rank updates."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import find_adapter_config_file
 
 from .fusion_crosstask import get_thread_name
 from .loading_crosstask import get_text_encoder, load_task_model, select_hub_kwargs
 
-ADAPTER_PREFIX = "base_model.model."  # of the names in an adapter's weights
-# Of LoRA's initializations those that leave the base as it is; PiSSA and others take the updates out of it.
-_ON_THE_BASE = (True, False, "gaussian", "orthogonal", "eva")
+ADAPTER_PREFIX = "base_model.model."  # of all names in an adapter's weights
+# Initializations of LoRA that leave the base model unchanged. Others, such as PiSSA, subtract the initial
+# update from its weights.
+_INITIALIZATIONS = (True, False, "gaussian", "orthogonal", "eva")
 
 
 class SharedEncoder(nn.Module):
-    """
-    A question encoder that has the summarizer's encoder for its base. Where a linear layer of it computes
-    W x, this one has W x + U D x, with D of shape `(rank, in)` and U of shape `(out, rank)` of its own
-    (Hu et al., 2021, "LoRA", https://arxiv.org/abs/2106.09685, section 4.1).
+    r"""
+    A question encoder that runs the summarizer's encoder with low-rank updates of its linear layers.
+
+    Where a layer of the summarizer's encoder computes W x, this one computes W x + U D x, with D of shape
+    `(rank, in_features)` and U of shape `(out_features, rank)` (Hu et al., 2021, "LoRA",
+    https://arxiv.org/abs/2106.09685, section 4.1).
+
+    How it works: the encoder stays a module of the summarizer, so that its weights are in memory and in the
+    checkpoint once. `forward` adds the updates with forward hooks, which it removes at the end. Hooks act
+    only in the thread that called `forward`, because another thread, of a server for instance, may run the
+    summarizer at the same time.
+
+    Args:
+        encoder (`PreTrainedModel`):
+            The summarizer's encoder.
+        ranks (`dict[str, int]`):
+            The rank of each layer's update, by the layer's name in the encoder.
     """
 
-    def __init__(self, encoder, ranks):
-        """For the summarizer's encoder, with the rank of the update of each layer that has one."""
+    def __init__(self, encoder: PreTrainedModel, ranks: Mapping[str, int]):
         super().__init__()
         self.config = encoder.config
         self.updates = nn.ModuleDict()
         for name, rank in ranks.items():
             layer = encoder.get_submodule(name)
             down = nn.Linear(layer.in_features, rank, bias=False)
-            self.updates[_key(name)] = nn.Sequential(down, nn.Linear(rank, layer.out_features, bias=False))
+            up = nn.Linear(rank, layer.out_features, bias=False)
+            self.updates[_to_key(name)] = nn.Sequential(down, up)
 
     @torch.no_grad()
-    def set_updates(self, updates):
-        """Take over `{layer: (D, U)}`, of the ranks that this was made for."""
+    def set_updates(self, updates: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Set the matrices `(D, U)` of each layer, by its name. Their ranks have to fit the encoder's."""
         for name, matrices in updates.items():
-            for layer, matrix in zip(self.updates[_key(name)], matrices, strict=True):
-                layer.weight.copy_(matrix)
+            for linear, matrix in zip(self.updates[_to_key(name)], matrices, strict=True):
+                linear.weight.copy_(matrix)
 
-    def forward(self, get_encoder, **inputs):
+    def forward(self, get_encoder: Callable[[], PreTrainedModel], **inputs: Any) -> BaseModelOutput:
         """
-        The output of the summarizer's encoder for these inputs, with the updates. (A function gives the
-        encoder, for a module among the inputs would be moved to this one's device by accelerate.)
+        Run the summarizer's encoder with the updates.
+
+        Args:
+            get_encoder (`Callable`):
+                Function that returns the summarizer's encoder. (accelerate would move an encoder among the
+                inputs to the device of this module.)
+            inputs: Arguments of the encoder.
+
+        Returns:
+            The encoder's output.
         """
         encoder = get_encoder()
-        with self._updated(encoder):
+        with self._add_updates(encoder):
             return encoder(**inputs)
 
     @contextmanager
-    def _updated(self, encoder):
+    def _add_updates(self, encoder):
         caller = get_thread_name()
 
-        def add(update):
+        def make_hook(update):
             def hook(_, args, output):
-                if get_thread_name() != caller:  # of another call of the same model, in a server for instance
+                if get_thread_name() != caller:
                     return None
-                first = update[0].weight
-                change = update(args[0].to(first.device, first.dtype))
+                weight = update[0].weight
+                change = update(args[0].to(weight.device, weight.dtype))
                 return output + change.to(output.device, output.dtype)
 
             return hook
 
         with ExitStack() as stack:
-            for name, update in self.updates.items():
-                layer = encoder.get_submodule(name.replace("-", "."))
-                stack.callback(layer.register_forward_hook(add(update)).remove)
-            # A checkpointed layer is computed again in the backward pass, when no hook is there any more.
+            for key, update in self.updates.items():
+                layer = encoder.get_submodule(_to_name(key))
+                stack.callback(layer.register_forward_hook(make_hook(update)).remove)
+            # Gradient checkpointing would run the layers again in the backward pass, without the hooks.
             for module in encoder.modules():
                 if getattr(module, "gradient_checkpointing", False):
                     module.gradient_checkpointing = False
@@ -74,175 +102,192 @@ class SharedEncoder(nn.Module):
             yield
 
 
-def _key(layer):
-    return layer.replace(".", "-")  # a dot would part modules
+def _to_key(name):
+    return name.replace(".", "-")  # the key of a ModuleDict must not have dots
 
 
-def load_shared_base(summarizer, question_answerer, model_kwargs=None):
+def _to_name(key):
+    return key.replace("-", ".")
+
+
+# Loading two adapters of one base model.
+
+
+def load_shared_base(
+    summarizer: str | os.PathLike | nn.Module,
+    question_answerer: str | os.PathLike | nn.Module,
+    model_kwargs: Mapping[str, Any] | None = None,
+) -> tuple[PreTrainedModel, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """
-    Load two LoRA adapters of one base.
+    Load a summarizer, and the low-rank updates that turn its encoder into the question answerer's.
 
     Args:
-        summarizer, question_answerer (`str`, `os.PathLike`, `PeftModel` or `PreTrainedModel`): Adapters; or
-            one and the same checkpoint, which needs no updates.
-        model_kwargs (`dict`, *optional*): Arguments of `from_pretrained`.
+        summarizer, question_answerer (`str`, `os.PathLike`, `PeftModel` or `PreTrainedModel`):
+            Two LoRA adapters of one base model, or that base model itself, which needs no updates.
+        model_kwargs (`dict`, *optional*):
+            Arguments of `from_pretrained`.
 
     Returns:
-        `(summarizer, updates)`: the summarizer with its adapter merged, and for the name of each layer of its
-        encoder that an adapter changes the matrices `(D, U)` that make the question answerer's of it.
+        `(summarizer, updates)`: the summarizer with its adapter merged, and the matrices `(D, U)` of each
+        updated layer of its encoder, see [`SharedEncoder`].
 
     Raises:
-        ValueError: where the two have different bases, or an adapter does more to an encoder than LoRA on
-            its linear layers.
+        ValueError: if the base models differ, or an adapter changes an encoder by more than plain LoRA on its
+            linear layers.
     """
     _check_one_base(summarizer, question_answerer, model_kwargs)
-    merged = load_task_model(summarizer, model_kwargs)
-    encoder = get_text_encoder(merged)
-    layers = dict(encoder.named_modules())
-    # Back from the summarizer's weights to the base's, and on to the question answerer's.
+    model = load_task_model(summarizer, model_kwargs)
+    encoder = get_text_encoder(model)
+    encoder_layers = {name for name, _ in encoder.named_modules()}
+    # Subtracting the summarizer's update leads back to the base model; the question answerer's is added.
     updates = {}
-    for part, sign in ((question_answerer, 1), (summarizer, -1)):
-        pairs, others = _lora_of(part, model_kwargs)
+    for task_model, sign in ((question_answerer, 1), (summarizer, -1)):
+        pairs, other_weights = _read_adapters(task_model, model_kwargs)
         for layer, (down, up) in pairs:
-            if (name := get_name_in_encoder(layer)) in layers:
+            if (name := get_name_in_encoder(layer)) in encoder_layers:
                 updates.setdefault(name, []).append((down, sign * up))
             else:
-                others.append(layer)
-        # The summarizer's decoder is merged, and the question answerer's is not needed.
-        for name in others:
-            if _is_of(encoder, name, merged):
-                raise unsupported_adapter(_called(part), name)
+                other_weights.append(layer)
+        # Weights outside the encoder do not matter: the summarizer's are merged, the answerer's not used.
+        for name in other_weights:
+            if _shares_weights(encoder, name, model):
+                raise unsupported_adapter(_describe(task_model), name)
     joined = {
         name: (torch.cat([down for down, _ in pairs]), torch.cat([up for _, up in pairs], dim=1))
         for name, pairs in updates.items()
     }
-    return merged, joined
+    return model, joined
 
 
-def read_lora_matrices(settings, weights, name):
+def _read_adapters(task_model, model_kwargs):
     """
-    The matrices of a LoRA adapter.
-
-    Args:
-        settings (`dict`): Its `adapter_config.json`.
-        weights (`dict[str, torch.Tensor]`): As saved.
-        name: What an error calls it.
+    Read the active adapters of a task model.
 
     Returns:
-        `(pairs, others)`: for the name of each adapted linear layer `(D, U)` with the scale in U, alpha / r,
-        or alpha / sqrt(r) where it is rank-stabilized; and by their names, without [`ADAPTER_PREFIX`], the
-        weights that no such pair has: biases, those of embeddings, and of modules trained whole.
-
-    Raises:
-        ValueError: where it is no sum of low-rank products, its ranks or scales differ by layer, or it
-            changed its base as it began (PiSSA, OLoRA).
+        `(pairs, other_weights)`: a list of `(layer, (D, U))`, and a list of the names of all other weights.
+        Both are empty for a model without adapters.
     """
-    kinds = [key for key in ("use_dora", "rank_pattern", "alpha_pattern") if settings.get(key)]
-    if settings.get("init_lora_weights", True) not in _ON_THE_BASE:
-        kinds.append("init_lora_weights")
-    if settings["peft_type"] != "LORA" or kinds:
-        raise unsupported_adapter(name, kinds[0] if kinds else settings["peft_type"])
-    scale = settings["lora_alpha"] / (settings["r"] ** 0.5 if settings.get("use_rslora") else settings["r"])
-    pairs, others = {}, {}
-    for key, weight in weights.items():
-        own = key.removeprefix(ADAPTER_PREFIX)
-        module, _, matrix = own.rpartition(".lora_")
-        if matrix == "A.weight":
-            pairs[module] = weight, scale * weights[key.replace(".lora_A.", ".lora_B.")]
-        elif matrix != "B.weight":
-            others[own] = weight
-    return pairs, others
-
-
-def unsupported_adapter(name, what):
-    """The error for an adapter of which something would be lost."""
-    return ValueError(f"{name} is an adapter with {what}, expected plain LoRA.")
-
-
-def get_name_in_encoder(layer):
-    """The name within its encoder of a layer of a sequence-to-sequence model; None of one elsewhere."""
-    _, encoder, rest = f".{layer}".partition(".encoder.")
-    return rest if encoder else None
-
-
-def _lora_of(part, model_kwargs):
-    """
-    `(layer, (D, U))` of each layer that the adapters of a part change, and the names of their other weights;
-    none of a checkpoint without one.
-    """
-    given = select_hub_kwargs(model_kwargs or {})
-    if hasattr(part, "merge_and_unload"):
+    hub_kwargs = select_hub_kwargs(model_kwargs or {})
+    adapters = []
+    if hasattr(task_model, "merge_and_unload"):  # a loaded PeftModel
         from peft import get_peft_model_state_dict
 
-        adapters = [
-            (
-                part.peft_config[name],
-                # Embeddings that no adapter changed are the base's, which has been compared.
-                get_peft_model_state_dict(part, adapter_name=name, save_embedding_layers=False),
-            )
-            for name in part.active_adapters
-        ]
-    elif not isinstance(part, nn.Module) and find_adapter_config_file(part, **given) is not None:
+        for name in task_model.active_adapters:
+            # peft would add embeddings that no adapter changed.
+            weights = get_peft_model_state_dict(task_model, adapter_name=name, save_embedding_layers=False)
+            adapters.append((task_model.peft_config[name], weights))
+    elif not isinstance(task_model, nn.Module) and find_adapter_config_file(task_model, **hub_kwargs):
         from peft import PeftConfig, load_peft_weights
 
-        weights = load_peft_weights(part, device="cpu", **given)
-        adapters = [(PeftConfig.from_pretrained(part, **given), weights)]
-    else:
-        adapters = []
-    layers, names = [], []
-    for settings, weights in adapters:
-        pairs, others = read_lora_matrices(settings.to_dict(), weights, _called(part))
-        layers += pairs.items()
-        names += others
-    return layers, names
+        config = PeftConfig.from_pretrained(task_model, **hub_kwargs)
+        adapters.append((config, load_peft_weights(task_model, device="cpu", **hub_kwargs)))
+    pairs, other_weights = [], []
+    for config, weights in adapters:
+        adapter_pairs, others = read_lora_matrices(config.to_dict(), weights, _describe(task_model))
+        pairs += adapter_pairs.items()
+        other_weights += others
+    return pairs, other_weights
 
 
-def _is_of(encoder, name, model):
-    """Whether the module with that weight has some of the encoder's, as tied embeddings elsewhere do."""
+def read_lora_matrices(
+    config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], adapter: str | os.PathLike
+) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], dict[str, torch.Tensor]]:
+    """
+    Read the matrices of a LoRA adapter.
+
+    Args:
+        config (`dict`): The content of `adapter_config.json`.
+        weights (`dict[str, torch.Tensor]`): The content of `adapter_model.safetensors`.
+        adapter (`str` or `os.PathLike`): What an error calls the adapter.
+
+    Returns:
+        `(pairs, other_weights)`: the matrices `(D, U)` by the name of each adapted linear layer, with U
+        multiplied by the scale, which is alpha / r, or alpha / sqrt(r) with `use_rslora`; and all other
+        weights by their names without [`ADAPTER_PREFIX`] (biases, embeddings, modules that were trained in
+        full).
+
+    Raises:
+        ValueError: if the adapter is not a sum of low-rank products, its ranks or scales differ between
+            layers, or its initialization changed the base model (PiSSA, OLoRA).
+    """
+    unsupported = [key for key in ("use_dora", "rank_pattern", "alpha_pattern") if config.get(key)]
+    if config.get("init_lora_weights", True) not in _INITIALIZATIONS:
+        unsupported.append("init_lora_weights")
+    if config["peft_type"] != "LORA" or unsupported:
+        raise unsupported_adapter(adapter, unsupported[0] if unsupported else config["peft_type"])
+    rank = config["r"]
+    scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+    pairs, other_weights = {}, {}
+    for key, weight in weights.items():
+        name = key.removeprefix(ADAPTER_PREFIX)
+        layer, _, matrix = name.rpartition(".lora_")
+        if matrix == "A.weight":
+            pairs[layer] = weight, scale * weights[key.replace(".lora_A.", ".lora_B.")]
+        elif matrix != "B.weight":
+            other_weights[name] = weight
+    return pairs, other_weights
+
+
+def unsupported_adapter(adapter: str | os.PathLike, reason: str) -> ValueError:
+    """Return the error for an adapter with something other than plain LoRA, which would be lost."""
+    return ValueError(f"{adapter} is an adapter with {reason}, expected plain LoRA.")
+
+
+def get_name_in_encoder(layer: str) -> str | None:
+    """Return a layer's name within the encoder, e.g. `"block.0"` for `"model.encoder.block.0"`, or `None`."""
+    _, separator, name = f".{layer}".partition(".encoder.")
+    return name if separator else None
+
+
+def _shares_weights(encoder, name, model):
+    """Return whether the module of `model` that has the weight `name` shares weights with `encoder`."""
     modules = dict(model.named_modules())
     while name not in modules:
         name = name.rpartition(".")[0]
-    own = {id(weight) for weight in encoder.parameters()}
-    return any(id(weight) in own for weight in modules[name].parameters())
+    encoder_weights = {id(weight) for weight in encoder.parameters()}
+    return any(id(weight) in encoder_weights for weight in modules[name].parameters())
 
 
 def _check_one_base(summarizer, question_answerer, model_kwargs):
-    parts = summarizer, question_answerer
-    if any(isinstance(part, nn.Module) for part in parts):
-        # The name that a loaded model has may be empty, or of weights that were changed since.
+    """Raise a ValueError if the two have different base models."""
+    task_models = summarizer, question_answerer
+    if any(isinstance(task_model, nn.Module) for task_model in task_models):
+        # A loaded model may have no name, or other weights than the checkpoint of that name.
         encoders = [
-            get_text_encoder(load_task_model(part, model_kwargs, merge=False)).state_dict() for part in parts
+            get_text_encoder(load_task_model(task_model, model_kwargs, merge=False))
+            for task_model in task_models
         ]
-        if not _same(*encoders):
-            names = " and one of ".join(_called(part) for part in parts)
+        if not _have_equal_weights(*encoders):
             raise ValueError(
-                f"`share_base` needs two adapters of one base, got one of {names}, whose encoders differ in "
-                "weights or dtype."
+                f"`share_base` needs two adapters of one base model, got one of {_describe(summarizer)} and "
+                f"one of {_describe(question_answerer)}, whose encoders differ in weights or dtype."
             )
         return
-    bases = [_base_of(part, model_kwargs) for part in parts]
+    bases = [_get_base_name(task_model, model_kwargs) for task_model in task_models]
     if bases[0] != bases[1]:
         raise ValueError(
-            f"`share_base` needs two adapters of one base, got one of {bases[0]} and one of {bases[1]}."
+            f"`share_base` needs two adapters of one base model, got one of {bases[0]} and one of {bases[1]}."
         )
 
 
-def _same(weights, others):
-    return weights.keys() == others.keys() and all(
-        weight.dtype == others[name].dtype and torch.equal(weight, others[name].to(weight.device))
+def _have_equal_weights(model, other):
+    weights, other_weights = model.state_dict(), other.state_dict()
+    return weights.keys() == other_weights.keys() and all(
+        weight.dtype == other_weights[name].dtype
+        and torch.equal(weight, other_weights[name].to(weight.device))
         for name, weight in weights.items()
     )
 
 
-def _base_of(part, model_kwargs):
-    """The name of the checkpoint that an adapter sits on, or of a checkpoint itself; one for each folder."""
-    given = select_hub_kwargs(model_kwargs or {})
-    if find_adapter_config_file(part, **given) is not None:
+def _get_base_name(task_model, model_kwargs):
+    """Return the base model of an adapter, or a checkpoint itself: a Hub id, or the real path of a folder."""
+    hub_kwargs = select_hub_kwargs(model_kwargs or {})
+    if find_adapter_config_file(task_model, **hub_kwargs) is not None:
         from peft import PeftConfig
 
-        part = PeftConfig.from_pretrained(part, **given).base_model_name_or_path
-    return os.path.realpath(part) if part and os.path.isdir(part) else str(part)
+        task_model = PeftConfig.from_pretrained(task_model, **hub_kwargs).base_model_name_or_path
+    return os.path.realpath(task_model) if task_model and os.path.isdir(task_model) else str(task_model)
 
 
-def _called(part):
-    return f"a loaded {type(part).__name__}" if isinstance(part, nn.Module) else str(part)
+def _describe(task_model):
+    return f"a loaded {type(task_model).__name__}" if isinstance(task_model, nn.Module) else str(task_model)
