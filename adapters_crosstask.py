@@ -1,4 +1,6 @@
-"""Adapters of peft on top of a cross-task model: loaded whole or not at all, and switched by name."""
+"""Load, switch and delete PEFT adapters of a cross-task model."""
+
+from __future__ import annotations
 
 import json
 import os
@@ -12,240 +14,278 @@ from transformers.utils import check_peft_version, logging
 from .loading_crosstask import describe_weights, find_file, select_hub_kwargs
 from .sharing_crosstask import ADAPTER_PREFIX
 
-# What peft says of an adapter whose layers a model has none of; before 0.21 in a plain ValueError.
-NO_LAYER = re.compile("not found in the base model|No modules were targeted")
+# What peft says if a model has no layer that an adapter targets; before peft 0.21 it is a plain ValueError.
+NO_TARGET_LAYER = re.compile("not found in the base model|No modules were targeted")
 logger = logging.get_logger(__name__)
 
 
 class CrossTaskAdapterMixin:
     """
-    Loading, switching and deleting adapters, as of any model, with what goes beyond it: modules that an
-    adapter has trained as a whole, such as the fusion.
+    Load, switch and delete adapters, also those that have trained modules such as the fusion in full.
+
+    How it works: transformers' `PeftAdapterMixin` (4.57 to 5.23) injects peft's layers into the model. peft
+    wraps a module that an adapter trained in full (`modules_to_save`) in a `ModulesToSaveWrapper`, which
+    holds the original module and one copy per adapter. `PeftAdapterMixin` neither switches these wrappers
+    with the adapters nor checks that all weights of an adapter were loaded, and leaves its layers in the
+    model if loading fails. The methods here add that.
     """
 
-    def load_adapter(self, peft_model_id=None, adapter_name=None, *args, **kwargs):
+    def load_adapter(
+        self,
+        peft_model_id: str | os.PathLike | None = None,
+        adapter_name: str | None = None,
+        *args,
+        **kwargs,
+    ):
         r"""
-        As of any model: by Hub id or folder, several by `adapter_name`, switched with `set_adapter`; the one
-        that was loaded last is active. An adapter may have trained the fusion as a whole, and has its own
-        then. What cannot be loaded leaves the model as it was.
+        Load an adapter and make it the active one. Same arguments as [`PeftAdapterMixin.load_adapter`].
+
+        An adapter may have trained the fusion in full, and then brings its own fusion. If loading fails, the
+        model is as before.
 
         Raises:
-            ValueError: where the adapter was trained on another model, changes the fusion in another way than
-                one that is there, its name is taken, or peft is missing or too old for this transformers.
-            OSError: where its weights cannot be read.
+            ValueError: if the adapter was trained on another model, changes the fusion in another way than a
+                loaded adapter does, its name is taken, or peft is missing or too old for transformers.
+            OSError: if the weights cannot be read.
         """
-        check_peft_version(MIN_PEFT_VERSION)  # which transformers does after loading only
+        check_peft_version(MIN_PEFT_VERSION)  # transformers checks it only after it has changed the model
         name = "default" if adapter_name is None else adapter_name
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"adapter_name: expected a name without a dot, got {name!r}")
-        known = {*getattr(self, "peft_config", {})}
-        active = self.active_adapters() if known else []
-        renamings = getattr(self, "_weight_conversions", None)
-        config, weights = None, None
+        loaded_names = set(getattr(self, "peft_config", {}))
+        active_names = self.active_adapters() if loaded_names else []
+        weight_conversions = getattr(self, "_weight_conversions", None)
+        config, weights = {}, None
         if kwargs.get("adapter_state_dict") is None:
-            config, weights = _read(peft_model_id, kwargs)
-            self._check_kind(peft_model_id, config, weights)
+            config, weights = _read_adapter(peft_model_id, kwargs)
+            self._check_modules(peft_model_id, config, weights)
         try:
-            info = self._load_whole(peft_model_id, name, weights, config, *args, **kwargs)
+            info = self._load_and_check(peft_model_id, name, weights, config, *args, **kwargs)
         except BaseException:
-            if name in {*getattr(self, "peft_config", {})} - known:
-                self._hf_peft_config_loaded = True  # which it may not have come to
+            if name not in loaded_names and name in getattr(self, "peft_config", {}):
+                self._hf_peft_config_loaded = True  # loading sets it late, and `delete_adapter` needs it
                 self.delete_adapter(name)
-                if active:
-                    self.set_adapter(active)
+                if active_names:
+                    self.set_adapter(active_names)
             raise
         finally:
-            # Of names in the checkpoint, by which the model is saved; transformers 5 leaves the adapter's.
-            self._weight_conversions = renamings
-        trained = [(parameter, parameter.requires_grad) for parameter in self.parameters()]
+            # transformers 5 stores the adapter's renamings of weights here, and would apply them in saving.
+            self._weight_conversions = weight_conversions
+        requires_grad = [(parameter, parameter.requires_grad) for parameter in self.parameters()]
         self.set_adapter(name)
-        self.enable_adapters()  # layers of others, which were disabled
-        for parameter, value in trained:  # which switching changes
+        self.enable_adapters()  # other adapters may have been disabled
+        for parameter, value in requires_grad:  # `set_adapter` changes it
             parameter.requires_grad_(value)
         return info
 
-    def _load_whole(self, adapter, name, weights, config, *args, **kwargs):
-        """Load an adapter, or say why it does not fit."""
+    def _load_and_check(self, adapter, name, weights, config, *args, **kwargs):
+        """Load an adapter, and raise a ValueError if its weights are not those that the model expects."""
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-        def layers():
+        def get_weights():
             return get_peft_model_state_dict(self, adapter_name=name, save_embedding_layers=False)
 
-        # Its own table of what is missing names weights that are not; a sentence follows here.
+        # transformers would print a table of missing weights, in which some are not missing.
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()
         try:
             info = super().load_adapter(adapter, name, *args, **kwargs)
         except (RuntimeError, ValueError) as error:
-            # Of other shapes, or for layers that are not there at all; what else is wrong says so itself.
-            shapes = name in getattr(self, "peft_config", {}) and weights and _misfits(weights, layers(), ())
-            if not shapes and not NO_LAYER.search(str(error)):
+            # Layers are missing, or weights have other shapes. Other errors are clear.
+            problem = ""
+            if weights and name in getattr(self, "peft_config", {}):
+                problem = _compare_weights(weights, get_weights(), ())
+            if not problem and not NO_TARGET_LAYER.search(str(error)):
                 raise
-            reason = shapes or "it is for layers that this one lacks"
-            raise ValueError(self._misfit(adapter, reason, config)) from error
+            problem = problem or "it is for layers that this model lacks"
+            raise ValueError(self._describe_mismatch(adapter, problem, config)) from error
         finally:
             logging.set_verbosity(verbosity)
         if weights is None:
             return info
-        if reason := _misfits(weights, layers(), {key for key, _ in self.named_parameters()}):
-            raise ValueError(self._misfit(adapter, reason, config))
-        # transformers 5 leaves some kinds of weights, such as DoRA's magnitudes, as they were before.
-        set_peft_model_state_dict(self, {key: weights[key] for key in layers()}, adapter_name=name)
-        theirs, ours = config.get("base_model_name_or_path"), self.config._name_or_path
-        if _is_hub_id(theirs) and _is_hub_id(ours) and theirs != ours:
+        model_weights = get_weights()
+        if problem := _compare_weights(weights, model_weights, {key for key, _ in self.named_parameters()}):
+            raise ValueError(self._describe_mismatch(adapter, problem, config))
+        # transformers 5 does not load all kinds of weights, DoRA's magnitudes for instance.
+        set_peft_model_state_dict(self, {key: weights[key] for key in model_weights}, adapter_name=name)
+        trained_on, loaded_on = config.get("base_model_name_or_path"), self.config._name_or_path
+        if _is_hub_id(trained_on) and _is_hub_id(loaded_on) and trained_on != loaded_on:
             logger.warning(
-                f"adapter {adapter} was trained on {theirs}, and is loaded on {ours}, whose weights may be "
-                "others."
+                f"adapter {adapter} was trained on {trained_on} and is loaded on {loaded_on}, which may have "
+                "other weights."
             )
         return info
 
-    def _check_kind(self, adapter, config, weights):
-        """Refuse what could be loaded, but not beside what is there, or not taken off again."""
+    def _check_modules(self, adapter, config, weights):
+        """Raise a ValueError if an adapter cannot be loaded beside the others, or not be removed again."""
         from peft.tuners.tuners_utils import BaseTunerLayer
-        from peft.utils import ModulesToSaveWrapper
 
         if (bias := config.get("bias", "none")) not in (None, "none"):
             raise ValueError(
                 f"adapter {adapter} has trained biases of the model itself (bias={bias!r}), which cannot be "
                 "switched with an adapter; merge it, or load it with `PeftModel.from_pretrained`."
             )
-        whole = {name for name, module in self.named_modules() if isinstance(module, ModulesToSaveWrapper)}
-        tuned = {name for name, module in self.named_modules() if isinstance(module, BaseTunerLayer)}
-        saved = {*(config.get("modules_to_save") or ())}
-        updated = {key for key in weights or () if key.split(".")[0] not in saved}
-        clashes = {module for module in whole if any(key.startswith(module + ".") for key in updated)}
-        clashes |= {module for module in saved - whole if any(key.startswith(module + ".") for key in tuned)}
+        # Modules that adapters of the model, and this one, have trained in full or updated.
+        full = {name for name, _ in _get_wrappers(self)}
+        updated = {name for name, module in self.named_modules() if isinstance(module, BaseTunerLayer)}
+        new_full = {*(config.get("modules_to_save") or ())}
+        new_updated = {key for key in weights or () if key.split(".")[0] not in new_full}
+
+        def intersect(modules, layers):
+            return {module for module in modules if any(key.startswith(f"{module}.") for key in layers)}
+
+        if clashes := intersect(full, new_updated):
+            kinds = ("low-rank or similar updates", "a copy")
+        elif clashes := intersect(new_full - full, updated):
+            kinds = ("a copy", "low-rank or similar updates")
         if clashes:
-            ways = ("low-rank updates or the like", "a copy of its own")
-            theirs, ours = ways if clashes & whole else ways[::-1]
             raise ValueError(
-                f"adapter {adapter} has {theirs} for the module {min(clashes)!r}, of which an adapter on "
-                f"this model ({', '.join(self.peft_config)}) has {ours}; load it on another copy of the "
+                f"adapter {adapter} has {kinds[0]} for the module {min(clashes)!r}, for which an adapter on "
+                f"this model ({', '.join(self.peft_config)}) has {kinds[1]}; load it on another copy of the "
                 "model."
             )
 
-    def _misfit(self, adapter, reason, config):
-        trained_on = (config or {}).get("base_model_name_or_path")
+    def _describe_mismatch(self, adapter, problem, config):
+        trained_on = config.get("base_model_name_or_path") or "which its adapter_config.json does not name"
         model = self.config._name_or_path or type(self).__name__
         return (
-            f"adapter {adapter} does not fit the model {model} ({reason}); load it on the model that it was "
-            f"trained on, {trained_on or 'which its adapter_config.json does not name'}."
+            f"adapter {adapter} does not fit the model {model} ({problem}); load it on the model that it was "
+            f"trained on, {trained_on}."
         )
 
-    def set_adapter(self, adapter_name):
+    def set_adapter(self, adapter_name: str | list[str]) -> None:
         """
-        As of any model: one name, or several, whose updates are added. Of a module that one adapter has
-        trained as a whole and another one has not, the latter goes with the model's own.
+        Activate one adapter, or several, whose updates are added.
+
+        A module that none of them has trained in full is the model's original one.
+
+        Args:
+            adapter_name (`str` or `list[str]`): Names of loaded adapters.
 
         Raises:
-            ValueError: for an unknown name, or several adapters that have a whole module of their own each.
-            TypeError: for what is no name.
+            ValueError: if a name is unknown, or several of the adapters have trained the same module in full.
+            TypeError: if `adapter_name` is not a name or a list of names.
         """
         from peft.tuners.tuners_utils import BaseTunerLayer
-        from peft.utils import ModulesToSaveWrapper
 
         names = [adapter_name] if isinstance(adapter_name, str) else adapter_name
         if not isinstance(names, (list, tuple)) or not names or {type(name) for name in names} != {str}:
             raise TypeError(f"set_adapter: expected the name of an adapter, or several, got {adapter_name!r}")
         names = list(names)
         if {*names} - getattr(self, "peft_config", {}).keys():
-            return super().set_adapter(names if len(names) > 1 else names[0])  # says what is wrong
-        for module_name, module in self.named_modules():
-            if isinstance(module, ModulesToSaveWrapper):
-                own = [name for name in names if name in module.modules_to_save]
-                if len(own) > 1:
-                    raise ValueError(
-                        f"the adapters {', '.join(own)} have a {module_name!r} of their own each, so that "
-                        "only one of them can be active."
-                    )
+            return super().set_adapter(names if len(names) > 1 else names[0])  # raises a clear ValueError
+        for module_name, wrapper in _get_wrappers(self):
+            copies = [name for name in names if name in wrapper.modules_to_save]
+            if len(copies) > 1:
+                raise ValueError(
+                    f"the adapters {', '.join(copies)} each have a copy of the module {module_name!r}; "
+                    "expected one of them at a time."
+                )
         layers = [module for module in self.modules() if isinstance(module, BaseTunerLayer)]
         for layer in layers:
             layer.set_adapter(names)
-        self._switch_modules(names, enabled=not any(layer.disable_adapters for layer in layers))
+        self._switch_wrappers(names, enabled=not any(layer.disable_adapters for layer in layers))
 
-    def enable_adapters(self):
-        """As of any model."""
+    def enable_adapters(self) -> None:
+        """Enable the active adapters after [`~PeftAdapterMixin.disable_adapters`]."""
         super().enable_adapters()
-        # transformers switches a whole module off, but not on again
-        self._switch_modules(self.active_adapters(), enabled=True)
+        # transformers disables modules that were trained in full, but does not enable them.
+        self._switch_wrappers(self.active_adapters(), enabled=True)
 
-    def delete_adapter(self, adapter_names):
+    def delete_adapter(self, adapter_names: str | list[str]) -> None:
         """
-        As of any model. Of the active adapters those that are left stay active, and if none is, the first one
-        on the model is. Without its last adapter the model has its own layers again, and is saved as a whole.
+        Delete adapters. Same arguments as [`PeftAdapterMixin.delete_adapter`].
+
+        The other active adapters stay active; if there are none, the first adapter of the model becomes
+        active. If no adapter is left, the model has its original layers again.
         """
         from peft.tuners.tuners_utils import BaseTunerLayer
-        from peft.utils import ModulesToSaveWrapper
 
-        active = self.active_adapters() if getattr(self, "peft_config", None) else []
-        for module in self.modules():  # peft fails on one without any that is active
-            if isinstance(module, ModulesToSaveWrapper) and not module.active_adapters:
-                module.set_adapter(next(iter(module.modules_to_save)))
+        active_names = self.active_adapters() if getattr(self, "peft_config", None) else []
+        for _, wrapper in _get_wrappers(self):
+            if not wrapper.active_adapters:  # peft fails on such a wrapper
+                wrapper.set_adapter(next(iter(wrapper.modules_to_save)))
         super().delete_adapter(adapter_names)
-        if left := list(getattr(self, "peft_config", ())):
-            # Each layer has chosen among those that it knows of.
-            self.set_adapter([name for name in active if name in left] or left[0])
+        if remaining := list(getattr(self, "peft_config", ())):
+            # Every layer has activated another adapter by itself.
+            self.set_adapter([name for name in active_names if name in remaining] or remaining[0])
             return
         for name, module in list(self.named_modules()):
             if isinstance(module, BaseTunerLayer):
                 self.set_submodule(name, module.get_base_layer())
-            elif isinstance(module, ModulesToSaveWrapper):
-                self.set_submodule(name, module.original_module)
+        for name, wrapper in _get_wrappers(self):
+            self.set_submodule(name, wrapper.original_module)
 
-    def _switch_modules(self, names, enabled):
-        """Modules that adapters have trained as a whole."""
-        from peft.utils import ModulesToSaveWrapper
-
-        for module in self.modules():
-            if isinstance(module, ModulesToSaveWrapper):
-                own = [name for name in names if name in module.modules_to_save]
-                if own:
-                    module.set_adapter(own[0])
-                module.enable_adapters(enabled and bool(own))
+    def _switch_wrappers(self, names, enabled):
+        """Let each module with copies use that of an adapter in `names`, or the original module."""
+        for _, wrapper in _get_wrappers(self):
+            copies = [name for name in names if name in wrapper.modules_to_save]
+            if copies:
+                wrapper.set_adapter(copies[0])
+            wrapper.enable_adapters(enabled and bool(copies))
 
 
-def _read(adapter, kwargs):
+def _get_wrappers(model):
+    """Return `(name, wrapper)` of all modules that adapters have trained in full."""
+    from peft.utils import ModulesToSaveWrapper
+
+    return [item for item in model.named_modules() if isinstance(item[1], ModulesToSaveWrapper)]
+
+
+def _read_adapter(adapter, kwargs):
     """
-    The `adapter_config.json` of an adapter, and its weights, by names as in the model; None for weights that
-    are not in safetensors, and an empty configuration where there is none, of which transformers tells.
+    Read an adapter's files.
+
+    Returns:
+        `(config, weights)`: the content of `adapter_config.json`, empty if there is none (transformers
+        reports that), and the weights by their names in the model, `None` if they are not in safetensors.
     """
-    given = kwargs | (kwargs.get("adapter_kwargs") or {})
-    hub = select_hub_kwargs({key: value for key, value in given.items() if value is not None})
-    paths = [find_file(adapter, name, **hub) for name in ("adapter_config.json", "adapter_model.safetensors")]
+    hub_kwargs = select_hub_kwargs(kwargs | (kwargs.get("adapter_kwargs") or {}))
     config, weights = {}, None
-    if paths[0] is not None:
-        with open(paths[0], encoding="utf-8") as file:
+    if (path := find_file(adapter, "adapter_config.json", **hub_kwargs)) is not None:
+        with open(path, encoding="utf-8") as file:
             config = json.load(file)
-    if paths[1] is not None:
+    if (path := find_file(adapter, "adapter_model.safetensors", **hub_kwargs)) is not None:
         try:
-            weights = {key.removeprefix(ADAPTER_PREFIX): value for key, value in load_file(paths[1]).items()}
+            weights = {key.removeprefix(ADAPTER_PREFIX): value for key, value in load_file(path).items()}
         except SafetensorError as error:
             raise OSError(
-                f"adapter {adapter}: its weights cannot be read ({error}); download them again, or ask who "
-                "published them."
+                f"adapter {adapter}: its weights cannot be read ({error}); download them again, or ask their "
+                "publisher."
             ) from error
     return config, weights
 
 
-def _misfits(weights, layers, own):
+def _compare_weights(weights, model_weights, parameter_names):
     """
-    Why an adapter's weights are not those that a model has places for; empty where they are.
+    Compare an adapter's weights with those that the model has for it.
 
     Args:
-        weights, layers (`dict[str, torch.Tensor]`): Of the adapter, and as the model has them.
-        own: Names of the model's own weights, of which an adapter may bring copies.
+        weights, model_weights (`dict[str, torch.Tensor]`):
+            The adapter's weights as saved, and as the model expects them.
+        parameter_names:
+            Names of the model's parameters. An adapter may contain copies of them, which are ignored.
+
+    Returns:
+        `str`: What is wrong, empty if they match.
     """
-    shapes = [key for key in weights.keys() & layers.keys() if weights[key].shape != layers[key].shape]
-    if shapes:
-        key = min(shapes)
-        return f"{key} is of shape {tuple(weights[key].shape)} there and {tuple(layers[key].shape)} here"
-    own = {name.replace(".base_layer.", ".") for name in own}
-    unknown = [key for key in weights if key not in layers and key.replace(".base_layer.", ".") not in own]
-    found = [
-        describe_weights(unknown, "for layers that this one lacks"),
-        describe_weights(layers.keys() - weights.keys(), "missing"),
+    shared = weights.keys() & model_weights.keys()
+    mismatched = [key for key in shared if weights[key].shape != model_weights[key].shape]
+    if mismatched:
+        key = min(mismatched)
+        shapes = tuple(weights[key].shape), tuple(model_weights[key].shape)
+        return f"{key} has the shape {shapes[0]} in the adapter and {shapes[1]} in the model"
+    parameter_names = {name.replace(".base_layer.", ".") for name in parameter_names}
+    unknown = [
+        key
+        for key in weights
+        if key not in model_weights and key.replace(".base_layer.", ".") not in parameter_names
     ]
-    return " and ".join(filter(None, found))
+    problems = [
+        describe_weights(unknown, "for layers that this model lacks"),
+        describe_weights(model_weights.keys() - weights.keys(), "missing"),
+    ]
+    return " and ".join(filter(None, problems))
 
 
 def _is_hub_id(name):

@@ -1,4 +1,4 @@
-"""Adapters on top of a finished model: each gives what the model it was trained as gave."""
+"""Adapters of a cross-task model: outputs, switching, deleting, saving, and errors."""
 
 import json
 import shutil
@@ -7,23 +7,23 @@ import pytest
 import torch
 from peft import AutoPeftModelForSeq2SeqLM, IA3Config, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_adapter import adapted
+from tiny_adapter import make_peft_model
 from transformers import AutoModelForSeq2SeqLM
 from transformers.utils import logging
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration
 
 IA3 = IA3Config(target_modules=["k", "v", "wo"], feedforward_modules=["wo"])
-LABELLED = {"answerable": torch.tensor([1, 0])}
+ANSWERABLE = {"answerable": torch.tensor([1, 0])}
 
 
 @pytest.fixture(scope="module")
 def folders(make_model, tmp_path_factory):
-    """A model, and two adapters on it."""
+    """A folder with a model, `base`, and two adapters on it, `a` and `b`."""
     folder = tmp_path_factory.mktemp("adapters")
     make_model().save_pretrained(folder / "base")
     for seed, name in enumerate("ab"):
-        adapted(folder / "base", seed).save_pretrained(folder / name)
+        make_peft_model(folder / "base", seed).save_pretrained(folder / name)
     return folder
 
 
@@ -33,109 +33,109 @@ def base(folders):
 
 
 @torch.no_grad()
-def numbers(model, inputs):
-    output = model(**inputs, **LABELLED)
+def run(model, inputs):
+    """Return the outputs of `forward` and `generate`."""
+    output = model(**inputs, **ANSWERABLE)
     ids = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    written = model.generate(**ids, max_new_tokens=6, return_dict_in_generate=True)
+    generated = model.generate(**ids, max_new_tokens=6, return_dict_in_generate=True)
     return {
         "logits": output.logits,
         "answerability_logits": output.answerability_logits,
         "loss": output.loss,
-        "sequences": written.sequences,
-        "answerability": written.answerability,
+        "sequences": generated.sequences,
+        "answerability": generated.answerability,
     }
 
 
-def assert_same(found, expected):
+def assert_same_output(output, expected):
     for name, value in expected.items():
         torch.testing.assert_close(
-            found[name], value, rtol=1e-3, atol=5e-4, msg=lambda m, n=name: f"{n}: {m}"
+            output[name], value, rtol=1e-3, atol=5e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
 @pytest.fixture
-def expected(folders, base, make_inputs):
-    """What the base and each adapter, merged, give."""
+def references(folders, base, make_inputs):
+    """Inputs, and the outputs of the base model and of both merged adapters by name."""
     inputs = make_inputs(base)
     merged = {
-        name: adapted(folders / "base", seed).merge_and_unload().eval() for seed, name in enumerate("ab")
+        name: make_peft_model(folders / "base", seed).merge_and_unload().eval()
+        for seed, name in enumerate("ab")
     }
-    return inputs, {name: numbers(model, inputs) for name, model in {"base": base, **merged}.items()}
+    return inputs, {name: run(model, inputs) for name, model in {"base": base, **merged}.items()}
 
 
-def test_adapters_are_switched_by_name(folders, base, expected):
-    inputs, wanted = expected
-    assert not torch.allclose(wanted["a"]["answerability"], wanted["b"]["answerability"])
+def test_adapters_are_switched_by_name(folders, base, references):
+    inputs, outputs = references
+    assert not torch.allclose(outputs["a"]["answerability"], outputs["b"]["answerability"])
     base.load_adapter(folders / "a", adapter_name="a")
-    assert_same(numbers(base, inputs), wanted["a"])
+    assert_same_output(run(base, inputs), outputs["a"])
     base.load_adapter(folders / "b", adapter_name="b")
     for name in "bab":
         base.set_adapter(name)
         assert base.active_adapters() == [name]
-        assert_same(numbers(base, inputs), wanted[name])
+        assert_same_output(run(base, inputs), outputs[name])
 
 
-def test_an_adapter_with_a_fusion_of_its_own_beside_one_without(folders, base, expected, tmp_path):
-    inputs, _ = expected
-    adapted(folders / "base", 5, modules_to_save=None).save_pretrained(tmp_path / "plain")
-    alone = adapted(folders / "base", 5, modules_to_save=None).merge_and_unload().eval()
-    wanted = {"plain": numbers(alone, inputs), "a": expected[1]["a"]}
+def test_switching_between_adapters_with_and_without_a_fusion(folders, base, references, tmp_path):
+    inputs, _ = references
+    make_peft_model(folders / "base", 5, modules_to_save=None).save_pretrained(tmp_path / "plain")
+    alone = make_peft_model(folders / "base", 5, modules_to_save=None).merge_and_unload().eval()
+    outputs = {"plain": run(alone, inputs), "a": references[1]["a"]}
     for order in (("a", "plain"), ("plain", "a")):
         model = CrossTaskForConditionalGeneration.from_pretrained(folders / "base")
         for name in order:
             model.load_adapter((tmp_path if name == "plain" else folders) / name, adapter_name=name)
-            assert_same(numbers(model, inputs), wanted[name])
+            assert_same_output(run(model, inputs), outputs[name])
         assert not any(
             parameter.requires_grad for name, parameter in model.named_parameters() if "lora" in name
         )
         for name in ("a", "plain", "a"):
             model.set_adapter(name)
-            assert_same(numbers(model, inputs), wanted[name])
+            assert_same_output(run(model, inputs), outputs[name])
         model.disable_adapters()
         model.set_adapter("plain")
-        assert_same(numbers(model, inputs), expected[1]["base"])
+        assert_same_output(run(model, inputs), references[1]["base"])
         model.enable_adapters()
-        assert_same(numbers(model, inputs), wanted["plain"])
+        assert_same_output(run(model, inputs), outputs["plain"])
 
 
-def test_disabled_is_as_before_and_enabled_is_as_with_it(folders, base, expected):
-    inputs, wanted = expected
+def test_disabling_and_enabling_an_adapter(folders, base, references):
+    inputs, outputs = references
     base.load_adapter(folders / "a")
     base.disable_adapters()
-    found = numbers(base, inputs)
-    assert all(torch.equal(found[name], value) for name, value in wanted["base"].items())
+    output = run(base, inputs)
+    assert all(torch.equal(output[name], value) for name, value in outputs["base"].items())
     base.enable_adapters()
-    assert_same(numbers(base, inputs), wanted["a"])
+    assert_same_output(run(base, inputs), outputs["a"])
 
 
-def test_a_deleted_adapter_leaves_the_other(folders, base, expected):
-    inputs, wanted = expected
+def test_deleting_an_adapter_keeps_the_other_one(folders, base, references):
+    inputs, outputs = references
     for name in "ab":
         base.load_adapter(folders / name, adapter_name=name)
     base.set_adapter("b")
     base.delete_adapter("a")
     assert base.active_adapters() == ["b"]
-    assert_same(numbers(base, inputs), wanted["b"])
+    assert_same_output(run(base, inputs), outputs["b"])
 
 
-@pytest.mark.parametrize("deleted", ["plain", "whole"])
-def test_a_deleted_adapter_leaves_the_other_with_the_fusion_it_was_trained_with(
-    folders, base, expected, tmp_path, deleted
-):
-    adapted(folders / "base", 5, modules_to_save=None).save_pretrained(tmp_path / "plain")
-    base.load_adapter(folders / "a", adapter_name="whole")
+@pytest.mark.parametrize("deleted", ["plain", "full"])
+def test_deleting_an_adapter_keeps_the_fusion_of_the_other_one(folders, base, references, tmp_path, deleted):
+    make_peft_model(folders / "base", 5, modules_to_save=None).save_pretrained(tmp_path / "plain")
+    base.load_adapter(folders / "a", adapter_name="full")
     base.load_adapter(tmp_path / "plain", adapter_name="plain")
-    left = {"plain": "whole", "whole": "plain"}[deleted]
-    base.set_adapter(left)
-    wanted = numbers(base, expected[0])
+    other = {"plain": "full", "full": "plain"}[deleted]
+    base.set_adapter(other)
+    outputs = run(base, references[0])
     base.set_adapter(deleted)
     base.delete_adapter(deleted)
-    assert base.active_adapters() == [left]
-    assert_same(numbers(base, expected[0]), wanted)
+    assert base.active_adapters() == [other]
+    assert_same_output(run(base, references[0]), outputs)
 
 
-def test_without_its_last_adapter_a_model_is_as_before_and_is_saved_whole(folders, base, expected, tmp_path):
-    inputs, wanted = expected
+def test_deleting_the_last_adapter_restores_the_model(folders, base, references, tmp_path):
+    inputs, outputs = references
     before = {name: value.clone() for name, value in base.state_dict().items()}
     for name in "ab":
         base.load_adapter(folders / name, adapter_name=name)
@@ -143,91 +143,91 @@ def test_without_its_last_adapter_a_model_is_as_before_and_is_saved_whole(folder
     base.save_pretrained(tmp_path)
     again = CrossTaskForConditionalGeneration.from_pretrained(tmp_path)
     for model in (base, again):
-        found = model.state_dict()
-        assert found.keys() == before.keys()
-        assert all(torch.equal(found[name], value) for name, value in before.items())
-        found = numbers(model, inputs)
-        assert all(torch.equal(found[name], value) for name, value in wanted["base"].items())
+        weights = model.state_dict()
+        assert weights.keys() == before.keys()
+        assert all(torch.equal(weights[name], value) for name, value in before.items())
+        output = run(model, inputs)
+        assert all(torch.equal(output[name], value) for name, value in outputs["base"].items())
     base.load_adapter(folders / "a")
-    assert_same(numbers(base, inputs), wanted["a"])
+    assert_same_output(run(base, inputs), outputs["a"])
 
 
-def test_peft_loads_them_too(hub, alice, folders, base, expected):
-    inputs, wanted = expected
-    assert_same(numbers(PeftModel.from_pretrained(base, folders / "a"), inputs), wanted["a"])
+def test_peft_and_auto_classes_load_the_adapters(hub, alice, folders, base, references):
+    inputs, outputs = references
+    assert_same_output(run(PeftModel.from_pretrained(base, folders / "a"), inputs), outputs["a"])
     CrossTaskForConditionalGeneration.from_pretrained(folders / "base").push_to_hub("alice/base")
-    adapted("alice/base", 0).push_to_hub("alice/adapter")
+    make_peft_model("alice/base", 0).push_to_hub("alice/adapter")
     assert "adapter_model.safetensors" in hub.files("alice/adapter")
     assert "model.safetensors" not in hub.files("alice/adapter")
     for auto_class in (AutoPeftModelForSeq2SeqLM, AutoModelForSeq2SeqLM):
-        assert_same(numbers(auto_class.from_pretrained("alice/adapter"), inputs), wanted["a"])
+        assert_same_output(run(auto_class.from_pretrained("alice/adapter"), inputs), outputs["a"])
     again = CrossTaskForConditionalGeneration.from_pretrained("alice/base")
     again.load_adapter("alice/adapter")
-    assert_same(numbers(again, inputs), wanted["a"])
+    assert_same_output(run(again, inputs), outputs["a"])
 
 
-def test_saving_saves_the_adapter(folders, base, expected, tmp_path):
-    inputs, wanted = expected
+def test_saving_a_model_with_an_adapter_saves_the_adapter(folders, base, references, tmp_path):
+    inputs, outputs = references
     base.load_adapter(folders / "a")
     base.save_pretrained(tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
     other = CrossTaskForConditionalGeneration.from_pretrained(folders / "base")
     other.load_adapter(tmp_path)
-    assert_same(numbers(other, inputs), wanted["a"])
+    assert_same_output(run(other, inputs), outputs["a"])
 
 
 @pytest.fixture
-def others(folders, make_model, make_part, tmp_path):
-    """Adapters that do not fit the model, by what an error is to say of where they belong."""
+def unfit_adapters(folders, make_model, make_part, tmp_path):
+    """Adapters that do not fit the model, with the end of the error about each: its base model."""
     make_model("bart").save_pretrained(tmp_path / "bart")
-    adapted(tmp_path / "bart", 0, target_modules=["q_proj"]).save_pretrained(tmp_path / "of bart")
+    make_peft_model(tmp_path / "bart", 0, target_modules=["q_proj"]).save_pretrained(tmp_path / "of bart")
     plain = AutoModelForSeq2SeqLM.from_config(make_part("t5"))
     get_peft_model(plain, LoraConfig(target_modules=["q"])).save_pretrained(tmp_path / "of t5")
     make_model(fusion_dim=16, fusion_num_heads=2).save_pretrained(tmp_path / "narrow")
-    adapted(tmp_path / "narrow", 0).save_pretrained(tmp_path / "of narrow")
+    make_peft_model(tmp_path / "narrow", 0).save_pretrained(tmp_path / "of narrow")
     shallow = CrossTaskConfig(make_part("t5", num_layers=1, num_decoder_layers=2), make_part("t5"))
     CrossTaskForConditionalGeneration(shallow).save_pretrained(tmp_path / "shallow")
-    adapted(tmp_path / "shallow", 0).save_pretrained(tmp_path / "of shallow")
+    make_peft_model(tmp_path / "shallow", 0).save_pretrained(tmp_path / "of shallow")
     model = CrossTaskForConditionalGeneration.from_pretrained(tmp_path / "shallow")
     get_peft_model(model, IA3).save_pretrained(tmp_path / "IA3 of shallow")
     shutil.copytree(folders / "a", tmp_path / "half")
     file = tmp_path / "half/adapter_model.safetensors"
     save_file({name: weight for name, weight in load_file(file).items() if ".decoder." not in name}, file)
-    belong = {"of bart": "bart", "of t5": "does not name", "of narrow": "narrow", "of shallow": "shallow"}
-    belong |= {"IA3 of shallow": "shallow", "half": "base"}
-    return {tmp_path / name: told for name, told in belong.items()}
+    bases = {"of bart": "bart", "of t5": "does not name", "of narrow": "narrow", "of shallow": "shallow"}
+    bases |= {"IA3 of shallow": "shallow", "half": "base"}
+    return {tmp_path / name: base for name, base in bases.items()}
 
 
-def test_an_adapter_of_another_model_is_refused(base, others):
-    for folder, told in others.items():
-        sentence = f"^adapter .*{folder.name} does not fit the model .*base .*; load it on .*{told}.$"
-        with pytest.raises(ValueError, match=sentence) as caught:
+def test_an_adapter_of_another_model_is_refused(base, unfit_adapters):
+    for folder, base_name in unfit_adapters.items():
+        message = f"^adapter .*{folder.name} does not fit the model .*base .*; load it on .*{base_name}.$"
+        with pytest.raises(ValueError, match=message) as caught:
             base.load_adapter(folder)
         assert "\n" not in str(caught.value)
 
 
-def test_what_is_refused_leaves_the_model_as_it_was(folders, base, others, expected, tmp_path):
-    inputs, wanted = expected
+def test_a_refused_adapter_leaves_the_model_unchanged(folders, base, unfit_adapters, references, tmp_path):
+    inputs, outputs = references
     before = base.state_dict().keys()
-    for folder in others:
+    for folder in unfit_adapters:
         with pytest.raises(ValueError, match="does not fit"):
             base.load_adapter(folder, adapter_name="x")
     assert base.state_dict().keys() == before
-    assert_same(numbers(base, inputs), wanted["base"])
+    assert_same_output(run(base, inputs), outputs["base"])
     base.save_pretrained(tmp_path / "again")
     CrossTaskForConditionalGeneration.from_pretrained(tmp_path / "again")
     for name in "ab":
         base.load_adapter(folders / name, adapter_name=name)
     base.set_adapter("a")
-    for folder in others:
+    for folder in unfit_adapters:
         with pytest.raises(ValueError, match="does not fit"):
             base.load_adapter(folder, adapter_name="x")
         assert base.active_adapters() == ["a"] and set(base.peft_config) == {"a", "b"}
-    assert_same(numbers(base, inputs), wanted["a"])
+    assert_same_output(run(base, inputs), outputs["a"])
 
 
-def test_a_peft_too_old_for_transformers_is_refused_before_anything_is_loaded(folders, base, monkeypatch):
-    # By its installed version: each transformers has a least one of its own, and asks for it at every switch.
+def test_a_peft_that_is_too_old_is_refused_before_loading(folders, base, monkeypatch):
+    # Each version of transformers has its own minimum, and checks it at every switch.
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0.1")
     before = base.state_dict().keys()
     with pytest.raises(ValueError, match="version of PEFT you are using is not compatible"):
@@ -235,29 +235,31 @@ def test_a_peft_too_old_for_transformers_is_refused_before_anything_is_loaded(fo
     assert base.state_dict().keys() == before and not getattr(base, "peft_config", None)
 
 
-def test_a_fusion_is_a_copy_or_updated_not_both(folders, base, expected, tmp_path):
+def test_adapters_with_updates_and_with_a_copy_of_the_fusion_are_not_mixed(
+    folders, base, references, tmp_path
+):
     updated = {
         "target_modules": ["q", "answerability_head.fc1"],
         "modules_to_save": None,
         "exclude_modules": None,
     }
-    adapted(folders / "base", 3, **updated).save_pretrained(tmp_path / "updated")
-    updated = numbers(adapted(folders / "base", 3, **updated).merge_and_unload().eval(), expected[0])
-    wanted = {folders / "a": expected[1]["a"], tmp_path / "updated": updated}
-    for first, second in (wanted, reversed(wanted)):
+    make_peft_model(folders / "base", 3, **updated).save_pretrained(tmp_path / "updated")
+    updated = run(make_peft_model(folders / "base", 3, **updated).merge_and_unload().eval(), references[0])
+    outputs = {folders / "a": references[1]["a"], tmp_path / "updated": updated}
+    for first, second in (outputs, reversed(outputs)):
         model = CrossTaskForConditionalGeneration.from_pretrained(folders / "base")
         model.load_adapter(first, adapter_name="first")
         with pytest.raises(
             ValueError, match=r"module 'answerability_head', .* \(first\) .*another copy of the model.$"
         ):
             model.load_adapter(second, adapter_name="second")
-        assert_same(numbers(model, expected[0]), wanted[first])
+        assert_same_output(run(model, references[0]), outputs[first])
 
 
 def test_trained_biases_are_refused(folders, make_model, tmp_path):
     make_model("bart", "bart").save_pretrained(tmp_path / "base")
     settings = {"target_modules": ["q_proj"], "bias": "all", "modules_to_save": None}
-    adapted(tmp_path / "base", 0, **settings).save_pretrained(tmp_path / "biases")
+    make_peft_model(tmp_path / "base", 0, **settings).save_pretrained(tmp_path / "biases")
     model = CrossTaskForConditionalGeneration.from_pretrained(tmp_path / "base")
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     with pytest.raises(ValueError, match="has trained biases of the model itself .bias='all'."):
@@ -265,7 +267,7 @@ def test_trained_biases_are_refused(folders, make_model, tmp_path):
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def test_a_base_of_another_name_is_told(folders, base, caplog, monkeypatch, tmp_path):
+def test_a_base_model_of_another_name_is_a_warning(folders, base, caplog, monkeypatch, tmp_path):
     shutil.copytree(folders / "a", tmp_path / "a")
     config = tmp_path / "a" / "adapter_config.json"
     settings = json.loads(config.read_text()) | {"base_model_name_or_path": "alice/other"}
@@ -273,13 +275,13 @@ def test_a_base_of_another_name_is_told(folders, base, caplog, monkeypatch, tmp_
     base.config._name_or_path = "alice/base"
     monkeypatch.setattr(logging.get_logger("transformers"), "propagate", True)
     base.load_adapter(tmp_path / "a")
-    assert "was trained on alice/other, and is loaded on alice/base" in caplog.text
+    assert "was trained on alice/other and is loaded on alice/base" in caplog.text
 
 
-def test_an_unknown_name_is_refused(folders, base):
+def test_wrong_names_are_refused(folders, base):
     base.load_adapter(folders / "a", adapter_name="a")
-    with pytest.raises(ValueError, match="nobody.*among .*'a'"):
-        base.set_adapter("nobody")
+    with pytest.raises(ValueError, match="unknown.*among .*'a'"):
+        base.set_adapter("unknown")
     for wrong in (5, None, [], ["a", 5]):
         with pytest.raises(TypeError, match="^set_adapter: expected the name of an adapter, or several, got"):
             base.set_adapter(wrong)
@@ -289,53 +291,57 @@ def test_an_unknown_name_is_refused(folders, base):
     assert base.active_adapters() == ["a"]
 
 
-def test_of_whole_fusions_one_is_active(folders, base, expected):
+def test_only_one_adapter_with_a_copy_of_the_fusion_can_be_active(folders, base, references):
     for name in "ab":
         base.load_adapter(folders / name, adapter_name=name)
     base.set_adapter("a")
-    with pytest.raises(ValueError, match="^the adapters a, b have a 'answerability_head' of their own each"):
+    with pytest.raises(
+        ValueError, match="^the adapters a, b each have a copy of the module 'answerability_head'"
+    ):
         base.set_adapter(["a", "b"])
     assert base.active_adapters() == ["a"]
-    assert_same(numbers(base, expected[0]), expected[1]["a"])
+    assert_same_output(run(base, references[0]), references[1]["a"])
 
 
 @pytest.fixture
-def elsewhere(folders, tmp_path):
-    """An adapter of layers that the others leave alone."""
+def k_adapter(folders, tmp_path):
+    """An adapter of layers that the other adapters do not change."""
     settings = {"target_modules": ["k"], "modules_to_save": None}
-    adapted(folders / "base", 7, **settings).save_pretrained(tmp_path / "k")
+    make_peft_model(folders / "base", 7, **settings).save_pretrained(tmp_path / "k")
     return tmp_path / "k"
 
 
-def test_one_that_is_loaded_while_another_is_disabled_is_the_only_one_on(folders, base, expected, elsewhere):
-    for order in ((elsewhere, folders / "a"), (folders / "a", elsewhere)):
+def test_an_adapter_loaded_while_another_is_disabled_is_the_only_active_one(
+    folders, base, references, k_adapter
+):
+    for order in ((k_adapter, folders / "a"), (folders / "a", k_adapter)):
         model = CrossTaskForConditionalGeneration.from_pretrained(folders / "base")
         model.load_adapter(order[0], adapter_name="first")
         model.disable_adapters()
         model.load_adapter(order[1], adapter_name="second")
         alone = CrossTaskForConditionalGeneration.from_pretrained(folders / "base")
         alone.load_adapter(order[1])
-        assert_same(numbers(model, expected[0]), numbers(alone, expected[0]))
+        assert_same_output(run(model, references[0]), run(alone, references[0]))
 
 
-def test_of_the_active_ones_those_that_are_not_deleted_stay(folders, base, expected, elsewhere, tmp_path):
-    inputs, wanted = expected
+def test_deleting_one_of_several_active_adapters(folders, base, references, k_adapter, tmp_path):
+    inputs, outputs = references
     base.load_adapter(folders / "a", adapter_name="a")
-    base.load_adapter(elsewhere, adapter_name="k")
+    base.load_adapter(k_adapter, adapter_name="k")
     base.set_adapter(["a", "k"])
     base.delete_adapter("k")
     assert base.active_adapters() == ["a"]
-    assert_same(numbers(base, inputs), wanted["a"])
-    base.load_adapter(elsewhere, adapter_name="k")
-    other = numbers(base, inputs)
+    assert_same_output(run(base, inputs), outputs["a"])
+    base.load_adapter(k_adapter, adapter_name="k")
+    other = run(base, inputs)
     base.set_adapter("a")
-    base.delete_adapter("a")  # of layers that the other one does not have
+    base.delete_adapter("a")  # its layers are not those of the other adapter
     assert base.active_adapters() == ["k"]
-    assert_same(numbers(base, inputs), other)
+    assert_same_output(run(base, inputs), other)
     base.save_pretrained(tmp_path / "saved")
 
 
-def test_what_else_fails_is_not_called_a_misfit(folders, base, tmp_path):
+def test_other_errors_of_loading_are_clear(folders, base, tmp_path):
     base.load_adapter(folders / "a", adapter_name="a")
     with pytest.raises(ValueError, match="^Adapter with name a already exists"):
         base.load_adapter(folders / "a", adapter_name="a")
@@ -346,7 +352,7 @@ def test_what_else_fails_is_not_called_a_misfit(folders, base, tmp_path):
         base.load_adapter(tmp_path / "broken", adapter_name="b")
 
 
-def test_adapters_of_other_kinds_are_peft_s_own_affair(folders, base, tmp_path):
+def test_adapters_of_other_methods_than_lora(folders, base, tmp_path):
     model = get_peft_model(CrossTaskForConditionalGeneration.from_pretrained(folders / "base"), IA3)
     model.save_pretrained(tmp_path)
     base.load_adapter(tmp_path)

@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 from datasets import Dataset
-from tiny_adapter import adapted
+from tiny_adapter import make_peft_model
 from transformers import pipeline
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, QuestionSummarizationPipeline
@@ -347,7 +347,7 @@ def routed(folder, tmp_path_factory):
     pipe = pipeline(TASK, model=str(folder), device="cpu", router=ByWord())
     targets = {"target_modules": r"summarizer\..*\.(q|v)"}
     for seed, name in enumerate("ab"):
-        adapted(folder, seed, **targets).save_pretrained(adapters / name)
+        make_peft_model(folder, seed, **targets).save_pretrained(adapters / name)
         pipe.model.load_adapter(adapters / name, adapter_name=name)
     return pipe
 
@@ -376,7 +376,7 @@ def test_adapters_of_several_shapes_by_name(folder, pipe, tmp_path):
     own = pipeline(TASK, model=str(folder), device="cpu")
     expected = {"base": pipe(ROWS[1])}
     for seed, (name, more) in enumerate({"a": {}, "b": {"modules_to_save": None}}.items()):
-        model = adapted(folder, seed, **targets, **more)
+        model = make_peft_model(folder, seed, **targets, **more)
         model.save_pretrained(tmp_path / name)
         own.model.load_adapter(tmp_path / name, adapter_name=name)
         expected[name] = own(ROWS[1])
@@ -393,7 +393,7 @@ def test_several_adapters_at_once(routed, tmp_path):
     own = pipeline(TASK, model=routed.model.config._name_or_path, device="cpu")
     targets = {"target_modules": r"summarizer\..*\.(q|v)", "modules_to_save": None}
     for seed, name in enumerate("cd"):
-        adapted(routed.model.config._name_or_path, seed, **targets).save_pretrained(tmp_path / name)
+        make_peft_model(routed.model.config._name_or_path, seed, **targets).save_pretrained(tmp_path / name)
         own.model.load_adapter(tmp_path / name, adapter_name=name)
     one = own(ROWS[1])
     own.model.set_adapter(["c", "d"])
@@ -471,7 +471,7 @@ def test_a_model_in_use_is_copied_all_the_same(routed):
 
 def test_an_adapter_that_is_gone(folder, tmp_path):
     own = pipeline(TASK, model=str(folder), device="cpu")
-    adapted(folder, 0).save_pretrained(tmp_path)
+    make_peft_model(folder, 0).save_pretrained(tmp_path)
     own.model.load_adapter(tmp_path, adapter_name="a")
     always = QuestionSummarizationPipeline(own.model, processor=own.processor, adapter="a")
     stream = always(row for row in ROWS)

@@ -1,17 +1,25 @@
-"""An adapter with random weights, for the tests that load and switch some."""
+"""An adapter with random weights, for tests that load and switch adapters."""
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from crosstask import CrossTaskForConditionalGeneration
 
 
-def adapted(base, seed, **settings):
-    """LoRA with a fusion of its own, as a training run makes it, with random weights."""
+def make_peft_model(base, seed, **settings) -> PeftModel:
+    """
+    Add a LoRA adapter with random weights to the model in the folder `base`.
+
+    As after training, the adapter has a copy of the fusion, unless `settings` of `LoraConfig` say otherwise.
+    """
     model = CrossTaskForConditionalGeneration.from_pretrained(base)
-    settings = {"r": 2, "target_modules": ["q", "v"], "modules_to_save": ["answerability_head"]} | settings
-    config = LoraConfig(task_type="SEQ_2_SEQ_LM", **{"exclude_modules": r"answerability_head\..*"} | settings)
-    model = get_peft_model(model, config).eval()
+    defaults = {
+        "r": 2,
+        "target_modules": ["q", "v"],
+        "modules_to_save": ["answerability_head"],
+        "exclude_modules": r"answerability_head\..*",
+    }
+    model = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", **defaults | settings)).eval()
     random = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.requires_grad:
