@@ -1,8 +1,10 @@
-"""The second domain of the generated briefs (`crosstask.data.briefs`): news from farms.
+"""
+Events of the second domain of the generated briefs (`crosstask.data.briefs`): news from farms.
 
-As in `crosstask.data.briefs.lexicon`, which has what is said alike of every event. A seventh of the passages'
-words, and some of the questions', are ones that the first domain lacks. What summaries say are words that it
-has: so small a model, with a tokenizer of its own, knows no others, where a pretrained one would.
+The entries have the form of `crosstask.data.briefs.lexicon.EVENTS`, and the templates for every event are
+shared. One seventh of the words in passages, and some words in questions, do not occur in the first domain.
+All words of the summaries do: a small model whose tokenizer was trained on the first domain cannot write
+others, unlike a pretrained model.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Words and sentence templates of the generated briefs (`crosstask.data.briefs`).
+"""
+Words and sentence templates of the generated briefs (`crosstask.data.briefs`).
 
-In a template, {v} is the fact's value, {s} the building that the story is about, {e} the event and
-{n} a person's name. Templates are clauses: the generator capitalizes and joins them. The first
-template of a list is the one that summaries use. A value in lower case never begins a clause, so
-that an answer is spelled alike in the passage, the summary and the row.
+In a template, {v} stands for the value of the fact, {s} for the building that the story is about, {e} for the
+event and {n} for the name of a person. Templates are clauses; the generator capitalizes and joins them.
+Summaries use the first template of a list. No template begins with a value that is written in lower case, so
+that an answer has the same spelling in the passage, the summary and the row.
 """
 
 from __future__ import annotations
 
-# --- What values are made of: a left and a right word each ----------------------------------------
+# --- Left and right words of the values -----------------------------------------------------------
 
 FIRST_NAMES = """Anna Paul Maria Victor Helen Omar Grace Felix Nora Hugo Clara Ivan Julia Simon
 Laura Peter""".split()
@@ -36,7 +37,7 @@ THING_ADJECTIVES = "red blue green white yellow gray large rare unusual striped"
 CAUSE_ADJECTIVES = "constant repeated serious sudden recent severe frequent unexpected".split()
 TOOL_ADJECTIVES = "portable rented borrowed modern cheap simple special sturdy".split()
 
-# --- What is said alike of every event ------------------------------------------------------------
+# --- Templates that fit every event ---------------------------------------------------------------
 
 CLAUSES = {
     "who": ["the person in charge was {v}", "{v} was in charge of it all"],
@@ -98,9 +99,9 @@ FILLERS = [
 ATTRIBUTIONS = ["officials said that", "local radio reported that", "it is now known that"]
 
 # --- The events -----------------------------------------------------------------------------------
-# "lead" is the order in which an editor would pick facts for a summary that no question asks for;
-# "words" are the right halves of the values that fit the event; each other entry has the clauses
-# and the questions for one type of fact.
+# "lead" lists the types of facts in the order in which a generic summary prefers them. "words" has the right
+# words of the values that fit the event. Every other entry has the clauses and the questions of one type of
+# fact.
 
 EVENTS = {
     "opening": {
@@ -641,7 +642,7 @@ EVENTS = {
     },
 }
 
-# --- Several people in one story: clauses and questions that name the person ----------------------
+# --- Templates that name a person, for stories about several people -------------------------------
 
 PEOPLE_INTRODUCTIONS = [
     "several people are named in reports on {e}",
