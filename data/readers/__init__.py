@@ -101,7 +101,7 @@ def read_rows(
         DataError: If the source or a row is malformed. The message names the file and the line or row.
     """
     _check_arguments(stage, columns, options)
-    source = {"config_name": config_name, "columns": columns, "options": options}
+    source: dict[str, Any] = {"config_name": config_name, "columns": columns, "options": options}
     if streaming:
         if rejects is not None:
             raise ValueError("rejects: expected None with streaming, since each epoch reads the source anew")

@@ -89,20 +89,21 @@ def _parse_csv(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | Reject]]
         starts_with_pushed_back = bool(pushed_back)
         try:
             reader = csv.reader(_consume(pushed_back, lines, consumed), strict=True)
-            fields: list[str] | Reject = next(reader)
+            fields = next(reader)
             # The end of a quoted field with a malformed beginning can look like a record.
             if starts_with_pushed_back and "".join(consumed).count('"') % 2:
                 raise csv.Error("the end of a quoted field")
             _check_utf8("".join(fields))
+            result: list[str] | Reject = fields
         except StopIteration:
             return
         except UnicodeError as error:
-            fields = Reject(f"expected UTF-8, got {error}", is_malformed=True)
+            result = Reject(f"expected UTF-8, got {error}", is_malformed=True)
         except csv.Error as error:
-            fields = Reject(f"expected CSV, got {first_line(error)}", is_malformed=True)
+            result = Reject(f"expected CSV, got {first_line(error)}", is_malformed=True)
             pushed_back.extendleft(reversed(consumed[1:]))
             del consumed[1:]
-        yield line_number, fields
+        yield line_number, result
         line_number += len(consumed)
 
 

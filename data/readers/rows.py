@@ -68,22 +68,21 @@ def make_rows(
     repeats = _Repeats(stage)
     is_any_left = False
     for number, row, corpus in _convert_records(part, stage, columns):
-        problem = row if isinstance(row, Reject) else None
-        if problem is None:
+        default_id = f"{part.stem}:{number}"
+        if not isinstance(row, Reject):
             is_joint = corpus is None and _is_joint(row, stage)
-            row = _fill_columns(row, part.source, default_id=f"{part.stem}:{number}")
-            problem = _check(row, stage, is_joint, lenience, corpus)
-        if problem is None:
-            row = _reduce_to_stage(row, stage)
-            problem = repeats.check(row, is_joint)
-        if problem is None:
+            row = _fill_columns(row, part.source, default_id)
+            row = _check(row, stage, is_joint, lenience, corpus) or _reduce_to_stage(row, stage)
+        if not isinstance(row, Reject):
+            row = repeats.check(row, is_joint) or row
+        if not isinstance(row, Reject):
             is_any_left = True
             yield number, row
             continue
-        if problem.is_malformed and lenience is None:
-            raise DataError(f"{_describe_place(part, number, problem.id)}: {problem.reason}")
-        row_id = problem.id if isinstance(problem.id, str) and problem.id else f"{part.stem}:{number}"
-        reject({"source": part.name, part.unit: number, "id": row_id, "reason": problem.reason})
+        if row.is_malformed and lenience is None:
+            raise DataError(f"{_describe_place(part, number, row.id)}: {row.reason}")
+        row_id = row.id if isinstance(row.id, str) and row.id else default_id
+        reject({"source": part.name, part.unit: number, "id": row_id, "reason": row.reason})
     if not is_any_left and lenience is None:
         raise DataError(f"{part.name}: no row is left for stage {stage}, expected at least one")
 

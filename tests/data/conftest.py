@@ -1,4 +1,4 @@
-"""Tiny, random models in folders as the Hub has them, to make data with: teachers and judges."""
+"""Folders with tiny, random teachers and judges, for the tests of the data builder."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ PASSAGES = [
     "The river rose.",
     "The bridge fell into the river on May 3, and it took two days to find the cat.",
 ]
-# The layout of facebook/bart-large-cnn's generation settings, in tiny.
+# The generation settings of facebook/bart-large-cnn, with shorter lengths.
 BART_GENERATION = {
     "num_beams": 4,
     "min_length": 6,
@@ -29,10 +29,10 @@ BART_GENERATION = {
     "forced_bos_token_id": 0,
     "forced_eos_token_id": 2,
 }
-MNLI = ("CONTRADICTION", "NEUTRAL", "ENTAILMENT")  # as FacebookAI/roberta-large-mnli has them
+MNLI = ("CONTRADICTION", "NEUTRAL", "ENTAILMENT")  # the labels of FacebookAI/roberta-large-mnli
 
 
-def roberta_tokenizer():
+def make_roberta_tokenizer():
     """A small tokenizer with the special tokens of RoBERTa and BART: `<s> A </s></s> B </s>`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -56,11 +56,11 @@ def roberta_tokenizer():
     )
 
 
-def sharper(model):
-    """Random weights write one token for any input: larger ones tell inputs apart."""
+def enlarge_weights(model):
+    """Multiply the weights by 4: small random weights generate the same token for every input."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() > 1 and "embed_positions" not in name:  # those may be a formula's
+            if parameter.dim() > 1 and "embed_positions" not in name:  # positions may be sinusoids
                 parameter.mul_(4.0)
     return model
 
@@ -75,24 +75,25 @@ def save(folder, model, tokenizer, **generation):
 
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory, make_part, tokenizer):
-    """`teacher_folder(family)`: a folder of a tiny, random summarizer with its tokenizer."""
+    """Return a function that makes the folder of a tiny, random summarizer of a model family."""
     folders = {}
 
     def make(family):
         if family not in folders:
-            of_bart = family in ("bart", "pegasus")
-            own = roberta_tokenizer() if of_bart else tokenizer
+            is_bart_like = family in ("bart", "pegasus")
+            family_tokenizer = make_roberta_tokenizer() if is_bart_like else tokenizer
             settings = {"architectures": None}
-            if of_bart:
+            if is_bart_like:
                 settings |= {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
                 settings |= {"decoder_start_token_id": 2}
             if family == "t5":
                 settings["task_specific_params"] = {"summarization": {"prefix": "summarize: "}}
             torch.manual_seed(0)
-            model = AutoModelForSeq2SeqLM.from_config(make_part(family, len(own), **settings))
+            config = make_part(family, len(family_tokenizer), **settings)
+            model = enlarge_weights(AutoModelForSeq2SeqLM.from_config(config))
             generation = BART_GENERATION if family == "bart" else {}
             folder = tmp_path_factory.mktemp(f"tiny_{family}")
-            folders[family] = save(folder, sharper(model), own, **generation)
+            folders[family] = save(folder, model, family_tokenizer, **generation)
         return folders[family]
 
     return make
@@ -100,34 +101,39 @@ def teacher_folder(tmp_path_factory, make_part, tokenizer):
 
 @pytest.fixture(scope="session")
 def tiny_bart_folder(teacher_folder):
-    """A teacher like facebook/bart-large-cnn in all but size and sense."""
+    """Return the folder of a tiny, random stand-in for facebook/bart-large-cnn."""
     return teacher_folder("bart")
 
 
 @pytest.fixture(scope="session")
 def judge_folder(tmp_path_factory, make_part, tokenizer):
-    """`judge_folder(family, labels)`: a folder of a tiny, random classifier with its tokenizer."""
+    """Return a function that makes the folder of a tiny, random classifier of a model family."""
 
     def make(family="roberta", labels=MNLI, **settings):
-        own = tokenizer if family in ("bert", "deberta") else roberta_tokenizer()
+        uses_roberta_tokenizer = family not in ("bert", "deberta")
+        family_tokenizer = make_roberta_tokenizer() if uses_roberta_tokenizer else tokenizer
         settings |= {"id2label": dict(enumerate(labels)), "label2id": {v: i for i, v in enumerate(labels)}}
-        special = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
         if family == "deberta":
             small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
-            small |= {"intermediate_size": 37, "max_position_embeddings": 64, "vocab_size": len(own)}
+            small |= {
+                "intermediate_size": 37,
+                "max_position_embeddings": 64,
+                "vocab_size": len(family_tokenizer),
+            }
             relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
             config = DebertaV2Config(**small, **relative, **settings)
         else:
-            settings |= special if family in ("roberta", "bart") else {}
-            config = make_part(family, len(own), **settings)
+            if family in ("roberta", "bart"):
+                settings |= {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+            config = make_part(family, len(family_tokenizer), **settings)
         torch.manual_seed(0)
-        model = sharper(AutoModelForSequenceClassification.from_config(config))
-        return save(tmp_path_factory.mktemp(f"tiny_{family}_mnli"), model, own)
+        model = enlarge_weights(AutoModelForSequenceClassification.from_config(config))
+        return save(tmp_path_factory.mktemp(f"tiny_{family}_mnli"), model, family_tokenizer)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def tiny_roberta_mnli_folder(judge_folder):
-    """A judge like FacebookAI/roberta-large-mnli in all but size and sense."""
+    """Return the folder of a tiny, random stand-in for FacebookAI/roberta-large-mnli."""
     return judge_folder("roberta", MNLI)
