@@ -37,10 +37,10 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def refused(start):
+def get_error(start):
     """Return a function that starts a run that has to end with one sentence, and returns the sentence."""
 
-    def refused(*flags, **values):
+    def get_error(*flags, **values):
         with pytest.raises(SystemExit) as error:
             start(*flags, **values)
         sentence = error.value.code
@@ -48,14 +48,14 @@ def refused(start):
         assert "\n" not in sentence and "Traceback" not in sentence and len(sentence) < 600
         return sentence
 
-    return refused
+    return get_error
 
 
 @pytest.fixture
-def with_rows(tmp_path):
+def write_rows(tmp_path):
     """Return a function that writes `ROWS`, one of them changed, and returns the keys that read them."""
 
-    def with_rows(index=None, drop=(), **changes):
+    def write_rows(index=None, drop=(), **changes):
         rows = [dict(row) for row in ROWS]
         if index is not None:
             rows[index] = {k: v for k, v in {**rows[index], **changes}.items() if k not in drop}
@@ -63,7 +63,7 @@ def with_rows(tmp_path):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return {"data": str(path), "data_options": None}
 
-    return with_rows
+    return write_rows
 
 
 @pytest.fixture(scope="module")
@@ -100,17 +100,17 @@ def answerer(folder):
 # The recipe
 
 
-def test_an_unknown_key_is_named_with_the_closest_known_key(refused):
-    assert "recipe.yaml: unknown key 'fusion_head'; did you mean 'fusion" in refused(fusion_head=1)
-    assert "unknown key 'lerning_rate'; did you mean 'learning_rate'" in refused("--lerning_rate", 1)
+def test_an_unknown_key_is_named_with_the_closest_known_key(get_error):
+    assert "recipe.yaml: unknown key 'fusion_head'; did you mean 'fusion" in get_error(fusion_head=1)
+    assert "unknown key 'lerning_rate'; did you mean 'learning_rate'" in get_error("--lerning_rate", 1)
 
 
 def test_reentrant_checkpointing_of_contrasts_is_refused_before_the_first_stage(
-    refused, tmp_path, monkeypatch
+    get_error, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(Seq2SeqTrainingArguments, "world_size", 2)
     settings = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
-    sentence = refused(contrastive_weight=0.3, **settings)
+    sentence = get_error(contrastive_weight=0.3, **settings)
     assert "fuse: gradient_checkpointing_kwargs: expected use_reentrant to be False beside contra" in sentence
     assert not (tmp_path / "run" / "summarizer").exists()
 
@@ -125,35 +125,35 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
         train.main([str(tmp_path / "broken.yaml")])
 
 
-def test_negative_numbers_reach_the_recipe_from_the_command_line(refused):
+def test_negative_numbers_reach_the_recipe_from_the_command_line(get_error):
     flags = ["--weight_decay", "-1e-3", "--fuse.max_steps", "-1", "--lora_r", "-1"]
-    assert "lora_r: expected 0 or more, got -1" in refused(*flags)
+    assert "lora_r: expected 0 or more, got -1" in get_error(*flags)
 
 
 # The data
 
 
-def test_a_malformed_line_is_named(refused, with_rows, tmp_path):
-    values = with_rows()
+def test_a_malformed_line_is_named(get_error, write_rows, tmp_path):
+    values = write_rows()
     with open(values["data"], "a") as file:
         file.write("{bad\n")
-    assert f"rows.jsonl, line {len(ROWS) + 1}: expected a JSON object" in refused(**values)
+    assert f"rows.jsonl, line {len(ROWS) + 1}: expected a JSON object" in get_error(**values)
     assert not (tmp_path / "run" / "summarizer").exists()
 
 
-def test_a_missing_column_is_named_with_the_present_and_the_needed_ones(refused, with_rows):
-    sentence = refused(**with_rows(7, drop=["summary"]))
-    assert "rows.jsonl, line 8: the column 'summary' is missing" in sentence
+def test_a_missing_column_is_named_with_the_present_and_the_needed_ones(get_error, write_rows):
+    sentence = get_error(**write_rows(7, drop=["summary"]))
+    assert "rows.jsonl, line 8, row 'r7': the column 'summary' is missing" in sentence
     assert "there are id, source, passage, question, answer, answerable" in sentence
     assert "needs passage, summary" in sentence
 
 
-def test_a_label_out_of_range_is_named(refused, with_rows):
-    assert "line 6, row 'r5': answerable is 3, expected 0, 1" in refused(**with_rows(5, answerable=3))
+def test_a_label_out_of_range_is_named(get_error, write_rows):
+    assert "line 6, row 'r5': answerable is 3, expected 0, 1" in get_error(**write_rows(5, answerable=3))
 
 
-def test_a_row_with_an_empty_passage_is_rejected_and_training_continues(start, with_rows, tmp_path, capsys):
-    start("--max_steps", 1, **with_rows(3, passage=" "))
+def test_a_row_with_an_empty_passage_is_rejected_and_training_continues(start, write_rows, tmp_path, capsys):
+    start("--max_steps", 1, **write_rows(3, passage=" "))
     printed = capsys.readouterr().out
     for stage in ("summarize", "answer", "fuse"):
         path = tmp_path / "run" / f"rejects_{stage}.jsonl"
@@ -167,25 +167,25 @@ def test_a_row_with_an_empty_passage_is_rejected_and_training_continues(start, w
     assert (tmp_path / "run" / "crosstask" / "model.safetensors").exists()
 
 
-def test_rejected_rows_are_written_even_if_no_row_is_left(refused, tmp_path):
+def test_rejected_rows_are_written_even_if_no_row_is_left(get_error, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"passage": "", "summary": "x"}) + "\n")
-    assert "no row is left for stage summarize" in refused(data=str(path), data_options=None)
+    assert "no row is left for stage summarize" in get_error(data=str(path), data_options=None)
     assert json.loads((tmp_path / "run" / "rejects_summarize.jsonl").read_text())["reason"] == "empty passage"
 
 
-def test_a_question_that_leaves_no_room_is_named_by_its_row(refused, with_rows):
-    sentence = refused(**with_rows(5, question="why " * 400))
+def test_a_question_that_leaves_no_room_is_named_by_its_row(get_error, write_rows):
+    sentence = get_error(**write_rows(5, question="why " * 400))
     assert "row r5: " in sentence and "`max_source_length` is 256" in sentence
 
 
-def test_missing_data_is_named(refused, tmp_path):
+def test_missing_data_is_named(get_error, tmp_path):
     missing = str(tmp_path / "rows.jsonl")
-    assert "rows.jsonl: file not found" in refused(data=missing, data_options=None)
+    assert "rows.jsonl: file not found" in get_error(data=missing, data_options=None)
 
 
-def test_missing_rows_for_the_evaluation_are_named(refused):
-    sentence = refused(data_options={"passages": {"train": 20, "validation": 0, "test": 0}})
+def test_missing_rows_for_the_evaluation_are_named(get_error):
+    sentence = get_error(data_options={"passages": {"train": 20, "validation": 0, "test": 0}})
     assert "briefs" in sentence and "expected test or validation rows" in sentence
 
 
@@ -199,64 +199,64 @@ def test_missing_rows_for_the_evaluation_are_named(refused):
         ({"model_type": "bert"}, "summarizer_config: bert is no sequence-to-sequence model"),
     ],
 )
-def test_a_configuration_that_is_no_summarizer_is_refused(refused, shape, words):
-    assert words in refused(summarizer_config=shape)
+def test_a_configuration_that_is_no_summarizer_is_refused(get_error, shape, words):
+    assert words in get_error(summarizer_config=shape)
 
 
-def test_a_summarizer_without_a_decoder_is_refused(refused, parts):
-    sentence = refused(**summarizer(parts / "bert"))
+def test_a_summarizer_without_a_decoder_is_refused(get_error, parts):
+    sentence = get_error(**summarizer(parts / "bert"))
     assert "summarizer: " in sentence and "bert is no sequence-to-sequence model; expected" in sentence
-    sentence = refused(
+    sentence = get_error(
         **summarizer(parts / "bert"), **answerer(parts / "t5"), stages=["fuse"], output_dir=str(parts / "run")
     )
     assert "summarizer" in sentence and "sequence-to-sequence" in sentence and "bert" in sentence
 
 
-def test_an_encoder_in_the_answer_stage_is_refused(refused, parts):
-    sentence = refused("--stages", "answer", "fuse", **summarizer(parts / "t5"), **answerer(parts / "bert"))
+def test_an_encoder_in_the_answer_stage_is_refused(get_error, parts):
+    sentence = get_error("--stages", "answer", "fuse", **summarizer(parts / "t5"), **answerer(parts / "bert"))
     assert "question_answerer: " in sentence and "leave 'answer' out of stages" in sentence
 
 
-def test_a_missing_model_is_named(refused, parts):
-    assert "summarizer: nobody/nothing: " in refused(**summarizer("nobody/nothing"))
+def test_a_missing_model_is_named(get_error, parts):
+    assert "summarizer: nobody/nothing: " in get_error(**summarizer("nobody/nothing"))
 
 
-def test_lora_on_unknown_layers_is_refused(refused, parts):
+def test_lora_on_unknown_layers_is_refused(get_error, parts):
     values = {**summarizer(parts / "t5"), **answerer(parts / "t5"), "lora_r": 2}
-    sentence = refused(lora_target_modules=["nope"], **values)
+    sentence = get_error(lora_target_modules=["nope"], **values)
     assert "summarize.lora_target_modules, or peft: target_modules: none of ['nope'] is a layer" in sentence
 
 
-def test_lora_on_a_model_from_scratch_is_refused(refused):
-    assert "lora_r: expected 0, as a model from scratch has no weights" in refused(lora_r=2)
+def test_lora_on_a_model_from_scratch_is_refused(get_error):
+    assert "lora_r: expected 0, as a model from scratch has no trained weights" in get_error(lora_r=2)
 
 
-def test_heads_that_do_not_divide_the_width_are_refused(refused, parts):
+def test_heads_that_do_not_divide_the_width_are_refused(get_error, parts):
     values = {**summarizer(parts / "t5"), **answerer(parts / "t5"), "stages": ["fuse"]}
-    assert "`fusion_num_heads` has to divide `fusion_dim`, got 5" in refused(fusion_num_heads=5, **values)
+    assert "`fusion_num_heads` has to divide `fusion_dim`, got 5" in get_error(fusion_num_heads=5, **values)
 
 
 # The folder of the run
 
 
-def test_the_folder_of_another_recipe_is_refused_and_not_changed(refused, tmp_path):
+def test_the_folder_of_another_recipe_is_refused_and_not_changed(get_error, tmp_path):
     (tmp_path / "run").mkdir()
     values = {name: value for name, value in RECIPE.items() if name != "seed"}
     (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump({"": values | {"seed": 1}}))
     before = (tmp_path / "run" / "recipe.yaml").read_text()
-    sentence = refused()
+    sentence = get_error()
     assert "run holds a run of another recipe (seed is 1 there and 0 here)" in sentence
     assert (tmp_path / "run" / "recipe.yaml").read_text() == before
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {".lock", "recipe.yaml"}
 
 
-def test_a_folder_in_use_by_another_process_is_refused(refused, tmp_path):
+def test_a_folder_in_use_by_another_process_is_refused(get_error, tmp_path):
     (tmp_path / "run").mkdir()
     code = "import filelock, sys\nwith filelock.FileLock(sys.argv[1]): print(1, flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(tmp_path / "run" / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        assert "run is in use by another process" in refused()
+        assert "run is in use by another process" in get_error()
         process.stdin.close()
     assert not (tmp_path / "run" / "recipe.yaml").exists()
 
@@ -285,56 +285,56 @@ def poison_loss(monkeypatch):
     return poison_loss
 
 
-def test_a_loss_that_is_nan_ends_the_run_at_its_step(refused, poison_loss, tmp_path):
+def test_a_loss_that_is_nan_ends_the_run_at_its_step(get_error, poison_loss, tmp_path):
     poison_loss(3)
-    sentence = refused(max_steps=4)
+    sentence = get_error(max_steps=4)
     last = tmp_path / "run" / "checkpoints" / "summarize" / "checkpoint-2"
     assert "summarize: the loss is nan at step 3" in sentence
     assert f"the last good checkpoint is {last}" in sentence
     assert has_finite_weights(last) and not (tmp_path / "run" / "summarizer").exists()
 
 
-def test_a_loss_that_is_nan_at_the_first_step_leaves_no_checkpoint(refused, poison_loss, tmp_path):
+def test_a_loss_that_is_nan_at_the_first_step_leaves_no_checkpoint(get_error, poison_loss, tmp_path):
     poison_loss(1)
-    assert "the loss is nan at step 1" in (sentence := refused())
+    assert "the loss is nan at step 1" in (sentence := get_error())
     assert "there was no checkpoint yet" in sentence
     assert not list((tmp_path / "run").rglob("checkpoint-*"))
 
 
-def test_a_diverging_run_ends_with_its_step(refused):
-    sentence = refused("--learning_rate", "1e30", "--max_steps", 4)
+def test_a_diverging_run_ends_with_its_step(get_error):
+    sentence = get_error("--learning_rate", "1e30", "--max_steps", 4)
     assert "summarize: " in sentence and " step " in sentence
     assert "a lower learning rate" in sentence
 
 
-def test_an_unknown_model_type_is_named(refused):
-    assert "summarizer_config: unknown model_type 't6'" in refused(summarizer_config={"model_type": "t6"})
+def test_an_unknown_model_type_is_named(get_error):
+    assert "summarizer_config: unknown model_type 't6'" in get_error(summarizer_config={"model_type": "t6"})
 
 
-def test_an_unknown_key_of_a_configuration_is_named(refused):
-    assert "'d_modell'" in refused("--max_steps", 1, summarizer_config={**TINY_T5, "d_modell": 8})
+def test_an_unknown_key_of_a_configuration_is_named(get_error):
+    assert "'d_modell'" in get_error("--max_steps", 1, summarizer_config={**TINY_T5, "d_modell": 8})
 
 
-def test_a_wrong_value_of_a_configuration_is_named(refused):
-    assert "d_model" in refused(summarizer_config={**TINY_T5, "d_model": "big"})
+def test_a_wrong_value_of_a_configuration_is_named(get_error):
+    assert "d_model" in get_error(summarizer_config={**TINY_T5, "d_model": "big"})
 
 
 @pytest.mark.parametrize("side", ["summarizer", "question_answerer"])
-def test_a_model_without_tokenizer_files_is_refused(refused, parts, side):
+def test_a_model_without_tokenizer_files_is_refused(get_error, parts, side):
     kinds = {"summarizer": parts / "t5", "question_answerer": parts / "bert"}
     kinds[side] = f"{kinds[side]}_without_tokenizer"
     values = {**summarizer(kinds["summarizer"]), **answerer(kinds["question_answerer"])}
-    sentence = refused("--max_steps", 1, "--stages", "fuse", **values)
+    sentence = get_error("--max_steps", 1, "--stages", "fuse", **values)
     assert f"{side}: " in sentence and "tokenizer" in sentence
 
 
-def test_a_missing_question_answerer_is_named(refused, parts):
+def test_a_missing_question_answerer_is_named(get_error, parts):
     values = {**summarizer(parts / "t5"), **answerer("nobody/nothing"), "stages": ["answer", "fuse"]}
-    assert "error: question_answerer: nobody/nothing" in refused(**values)
+    assert "error: question_answerer: nobody/nothing" in get_error(**values)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other shape"])
-def test_weights_that_cannot_be_loaded_are_named(refused, parts, tmp_path, damage):
+def test_weights_that_cannot_be_loaded_are_named(get_error, parts, tmp_path, damage):
     folder = shutil.copytree(parts / "t5", tmp_path / "damaged")
     if damage == "truncated":
         path = folder / "model.safetensors"
@@ -342,43 +342,43 @@ def test_weights_that_cannot_be_loaded_are_named(refused, parts, tmp_path, damag
     else:
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"d_ff": 64}))
-    assert f"summarizer: {folder}: " in refused(**summarizer(folder))
+    assert f"summarizer: {folder}: " in get_error(**summarizer(folder))
 
 
-def test_missing_rows_for_the_training_are_named(refused):
-    sentence = refused(data_options={"passages": {"train": 0, "validation": 4, "test": 4}})
+def test_missing_rows_for_the_training_are_named(get_error):
+    sentence = get_error(data_options={"passages": {"train": 0, "validation": 4, "test": 4}})
     assert "briefs" in sentence and "train" in sentence
 
 
-def test_evaluation_without_validation_rows_is_refused(refused):
+def test_evaluation_without_validation_rows_is_refused(get_error):
     values = {"data_options": {"passages": {"train": 20, "validation": 0, "test": 4}}}
-    assert "eval_strategy" in refused(eval_strategy="steps", eval_steps=1, **values)
+    assert "eval_strategy" in get_error(eval_strategy="steps", eval_steps=1, **values)
 
 
-def test_an_unknown_metric_for_the_best_model_is_named(refused):
+def test_an_unknown_metric_for_the_best_model_is_named(get_error):
     values = {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True}
-    assert "foo" in refused(metric_for_best_model="foo", **values)
+    assert "foo" in get_error(metric_for_best_model="foo", **values)
 
 
-def test_a_file_in_place_of_the_folder_of_the_run_is_named(refused, tmp_path):
+def test_a_file_in_place_of_the_folder_of_the_run_is_named(get_error, tmp_path):
     (tmp_path / "run").write_text("a file")
-    assert "output_dir: " in refused()
+    assert "output_dir: " in get_error()
 
 
 @pytest.mark.parametrize("text", [": : :\n- x", "hello"])
-def test_a_damaged_record_of_the_recipe_is_named(refused, tmp_path, text):
+def test_a_damaged_record_of_the_recipe_is_named(get_error, tmp_path, text):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text(text)
-    assert "recipe.yaml" in refused().split("error: ")[1]
+    assert "recipe.yaml" in get_error().split("error: ")[1]
 
 
-def test_the_last_checkpoint_of_a_diverging_run_is_finite(refused, tmp_path):
-    refused("--learning_rate", "1e30", "--max_steps", 4)
+def test_the_last_checkpoint_of_a_diverging_run_is_finite(get_error, tmp_path):
+    get_error("--learning_rate", "1e30", "--max_steps", 4)
     checkpoint = stages.find_last_checkpoint(tmp_path / "run" / "checkpoints" / "summarize")
     assert checkpoint is None or has_finite_weights(tmp_path / checkpoint)
 
 
-def test_missing_data_of_a_later_stage_ends_the_run_before_the_first_stage(refused, parts, tmp_path):
+def test_missing_data_of_a_later_stage_ends_the_run_before_the_first_stage(get_error, parts, tmp_path):
     values = {**summarizer(parts / "t5"), **answerer(parts / "t5"), "fuse": {"data": "./gone.jsonl"}}
-    refused(**{**values, "fuse": {"data": "./gone.jsonl", "data_options": None}})
+    get_error(**{**values, "fuse": {"data": "./gone.jsonl", "data_options": None}})
     assert not (tmp_path / "run" / "summarizer").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from enum import Enum
@@ -43,12 +44,13 @@ def make_parser(
         note (`str`, *optional*): What `--help` adds about flags.
     """
     keys = [
-        f"  {field.name:25} {field.metadata['help']}"
+        textwrap.fill(f"  {field.name:25} {field.metadata['help']}", 110, subsequent_indent=" " * 28)
         for arguments_class in argument_classes
         for field in fields(arguments_class)
     ]
     parser = argparse.ArgumentParser(
         prog=prog,
+        usage="%(prog)s config [--key value ...]",
         description=description,
         epilog="\n".join([f"Any key of the recipe can be set with --key value{note}:", *keys]),
         formatter_class=argparse.RawDescriptionHelpFormatter,

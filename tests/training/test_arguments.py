@@ -290,10 +290,10 @@ WRONG = {
 
 @pytest.mark.parametrize(("values", "words"), WRONG.values(), ids=WRONG)
 def test_a_mistake_is_one_sentence_that_names_file_and_key(read, values, words):
-    with pytest.raises(ConfigError, match=words) as caught:
+    with pytest.raises(ConfigError, match=words) as error:
         read(**values)
-    assert "\n" not in str(caught.value) and "recipe.yaml" in str(caught.value)
-    assert "secret" not in str(caught.value)
+    assert "\n" not in str(error.value) and "recipe.yaml" in str(caught.value)
+    assert "secret" not in str(error.value)
 
 
 WRONG_FLAGS = {
@@ -328,9 +328,9 @@ WRONG_FLAGS = {
 
 @pytest.mark.parametrize(("flags", "words"), WRONG_FLAGS.values(), ids=WRONG_FLAGS)
 def test_a_mistake_in_a_flag_is_one_sentence(read, flags, words):
-    with pytest.raises(ConfigError, match=words) as caught:
+    with pytest.raises(ConfigError, match=words) as error:
         read(*flags)
-    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+    assert "\n" not in str(error.value) and "secret" not in str(caught.value)
 
 
 MALFORMED = {
@@ -348,9 +348,9 @@ MALFORMED = {
 
 @pytest.mark.parametrize(("text", "words"), MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_file_is_named_with_its_line(read_text, text, words):
-    with pytest.raises(ConfigError, match=words) as caught:
+    with pytest.raises(ConfigError, match=words) as error:
         read_text(text)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
