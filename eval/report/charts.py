@@ -1,8 +1,7 @@
-"""Charts of an evaluation, small enough to be read on a phone."""
+"""Charts of an evaluation, small enough for a phone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import cycle
 
 import numpy as np
@@ -10,31 +9,32 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from crosstask.eval.report.results import Evaluation, format_name
-from crosstask.eval.scoring.bootstrap import Estimate, intervals
+from crosstask.eval.report.results import Evaluation
+from crosstask.eval.report.tables import format_name
+from crosstask.eval.scoring.bootstrap import Estimate, estimate_means
 from crosstask.utils.plots import COLORS, new_figure
 
 BINS = 20
-_WIDTH = 5  # inches
-_NAME = 26  # characters of a system's name that fit beside a chart
-_MARKERS = "os^Dv<>P"
+WIDTH = 5  # inches
+MAX_LABEL_LENGTH = 26  # characters of a system's name that fit beside a chart
+MARKERS = "os^Dv<>P"
 
 
-def score_distribution(evaluation: Evaluation, metric: str) -> Figure:
-    """How a metric's scores spread: a strip a system, darker where more of its rows lie.
+def draw_score_distribution(evaluation: Evaluation, metric: str) -> Figure:
+    """Draw the distribution of a metric's scores: one strip per system, darker where it has more rows.
 
-    The mean and its interval are drawn upon it. Scores that are all from 0 to 1 get that range, others
-    their own. A strip rather than a box, as many scores are 0 or 1 and nothing between.
+    The mean and its interval are drawn on the strip. The axis is 0 to 1, or wider if a score is outside of
+    that. Strips are used instead of box plots because many scores are either 0 or 1.
     """
     names = [name for name, system in evaluation.systems.items() if metric in system.scores]
     scores = [[s for s in evaluation.systems[name].scores[metric] if s is not None] for name in names]
-    figure, axes = _new(1.1 + 0.34 * len(names))
+    figure, axes = _new_figure(1.1 + 0.34 * len(names))
     values = np.concatenate(scores)
     if len(values):
         low, high = min(0.0, values.min()), max(1.0, values.max())
         edges = np.linspace(low, high, BINS + 1)
-        # Few rows are spread over many bins: by the square root of their share they still show.
         shares = np.array([np.histogram(s, edges)[0] / max(1, len(s)) for s in scores])
+        # Colors scale with the square root of a bin's share, so that bins with few rows remain visible.
         axes.pcolormesh(
             edges, np.arange(len(names) + 1) - 0.5, shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1)
         )
@@ -42,56 +42,50 @@ def score_distribution(evaluation: Evaluation, metric: str) -> Figure:
         for height, name in enumerate(names):
             estimate = evaluation.estimates[name][metric]
             if estimate.mean is not None:
-                error = _error(estimate)
+                error = _get_error_bar(estimate)
                 style = {"fmt": "D", "color": COLORS[1], "markersize": 5, "capsize": 3, "clip_on": False}
                 axes.errorbar(estimate.mean, height, xerr=error, **style)
         axes.set_xlim(low, high)
-    axes.set_yticks(range(len(names)), map(_label, names))
-    axes.set_ylim(len(names) - 0.5, -0.5)  # the first system is on top
+    axes.set_yticks(range(len(names)), map(_make_label, names))
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the first system is at the top
     axes.set_xlabel(format_name(metric))
     return figure
 
 
-def reliability_diagram(evaluation: Evaluation) -> Figure:
-    """The share of yes against the probability of yes, with the number of rows of each bin beneath.
+def draw_reliability_diagram(evaluation: Evaluation) -> Figure:
+    """Draw the share of label 1 against the predicted probability, and below it the number of rows per bin.
 
     Source: Niculescu-Mizil & Caruana 2005, "Predicting Good Probabilities With Supervised Learning",
     https://doi.org/10.1145/1102351.1102430.
     """
-    figure = new_figure(_WIDTH, 5.2)
-    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    judges = {name: system.reliability for name, system in evaluation.systems.items() if system.reliability}
+    figure = new_figure(WIDTH, 5.2)
+    axes, count_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    systems = {name: system.reliability for name, system in evaluation.systems.items() if system.reliability}
     axes.plot((0, 1), (0, 1), color="0.6", linestyle="--", linewidth=1, label="as it should be")
-    width = 0.05 / len(judges)
-    for number, ((name, bins), color, marker) in enumerate(
-        zip(judges.items(), cycle(COLORS), cycle(_MARKERS))
-    ):
+    width = 0.05 / len(systems)
+    styles = zip(systems.items(), cycle(COLORS), cycle(MARKERS))
+    for number, ((name, bins), color, marker) in enumerate(styles):
         bins = [bin for bin in bins if bin["count"]]
-        confidence = np.array([bin["confidence"] for bin in bins])
-        axes.plot(
-            confidence,
-            [bin["yes"] for bin in bins],
-            color=color,
-            marker=marker,
-            markersize=5,
-            label=_label(name),
-        )
-        shifted = confidence + width * (number - (len(judges) - 1) / 2)
-        counts.bar(shifted, [bin["count"] for bin in bins], width, color=color)
+        probabilities = np.array([bin["probability"] for bin in bins])
+        shares = [bin["yes"] for bin in bins]
+        style = {"color": color, "marker": marker, "markersize": 5}
+        axes.plot(probabilities, shares, label=_make_label(name), **style)
+        shifted = probabilities + width * (number - (len(systems) - 1) / 2)
+        count_axes.bar(shifted, [bin["count"] for bin in bins], width, color=color)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that carries the answer")
     axes.legend(frameon=False)
-    counts.set(xlabel="P(the summary carries the answer)", ylabel="rows")
-    for part in (axes, counts):
+    count_axes.set(xlabel="P(the summary carries the answer)", ylabel="rows")
+    for part in (axes, count_axes):
         part.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def score_against_length(evaluation: Evaluation, metric: str) -> Figure:
-    """The mean of a metric against the mean number of words of the summaries, both with intervals.
+def draw_score_against_length(evaluation: Evaluation, metric: str) -> Figure:
+    """Draw the mean of a metric against the mean number of words in the summaries, both with intervals.
 
-    A longer summary carries more answers by chance; what lies above its neighbours does better than that.
+    A longer summary carries more answers by chance, so systems should be compared at similar lengths.
     """
-    lengths = intervals(
+    lengths = estimate_means(
         {
             name: {"words": [float(len(summary.split())) for summary in system.summaries]}
             for name, system in evaluation.systems.items()
@@ -101,16 +95,14 @@ def score_against_length(evaluation: Evaluation, metric: str) -> Figure:
         seed=evaluation.seed,
         level=evaluation.level,
     )
-    figure, axes = _new(4.4)
-    for (name, words), color, marker in zip(lengths.items(), cycle(COLORS), cycle(_MARKERS)):
-        x, y = words["words"], evaluation.estimates[name].get(metric)
+    figure, axes = _new_figure(4.4)
+    for (name, estimates), color, marker in zip(lengths.items(), cycle(COLORS), cycle(MARKERS)):
+        x, y = estimates["words"], evaluation.estimates[name].get(metric)
         if y is None or y.mean is None:
             continue
-        axes.errorbar(
-            *(x.mean, y.mean),
-            **{"xerr": _error(x), "yerr": _error(y), "label": _label(name)},
-            **{"fmt": marker, "color": color, "capsize": 2, "linewidth": 1, "clip_on": False},
-        )
+        style = {"fmt": marker, "color": color, "capsize": 2, "linewidth": 1, "clip_on": False}
+        errors = {"xerr": _get_error_bar(x), "yerr": _get_error_bar(y)}
+        axes.errorbar(x.mean, y.mean, label=_make_label(name), **errors, **style)
     axes.set(xlabel="words in the summary, mean", ylabel=f"{format_name(metric)}, mean")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
@@ -119,21 +111,25 @@ def score_against_length(evaluation: Evaluation, metric: str) -> Figure:
     return figure
 
 
-def _new(height: float) -> tuple[Figure, Axes]:
-    figure = new_figure(_WIDTH, height)
+def _new_figure(height: float) -> tuple[Figure, Axes]:
+    """Return an empty chart, `height` inches high, without a frame at the top and right."""
+    figure = new_figure(WIDTH, height)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
-def _label(name: str) -> str:
-    """A name that fits, whose dollar signs are no mathematics."""
-    name = name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+def _make_label(name: str) -> str:
+    """Shorten a system's name, and escape the dollar signs that matplotlib would read as mathematics."""
+    name = name if len(name) <= MAX_LABEL_LENGTH else f"{name[: MAX_LABEL_LENGTH - 1]}…"
     return name.replace("$", r"\$")
 
 
-def _error(estimate: Estimate) -> Sequence[Sequence[float]] | None:
-    """Below and above the mean, as matplotlib has it; rounding may put an end on the wrong side of it."""
+def _get_error_bar(estimate: Estimate) -> list[list[float]] | None:
+    """Return the distances of the interval's ends from the mean, as matplotlib expects them.
+
+    They are at least 0: by rounding, an end can be on the wrong side of the mean.
+    """
     if estimate.low is None:
         return None
     return [[max(0, estimate.mean - estimate.low)], [max(0, estimate.high - estimate.mean)]]

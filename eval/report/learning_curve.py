@@ -1,4 +1,4 @@
-"""Plots of a training run."""
+"""The learning curves of a training run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from crosstask.data.schema import STAGES
 from crosstask.utils.plots import COLORS, new_figure, save_png
 
-# One colour for each loss; validation is dashed, with markers.
+# One color per loss; validation losses are dashed, with markers.
 _LOSSES = (
     ("loss", "loss", COLORS[0]),
     ("summary_loss", "summary loss", COLORS[1]),
@@ -23,40 +23,38 @@ _SPLITS = (
 )
 
 
-def learning_curve(log_histories: Mapping[str, Sequence[Mapping]], path: str | os.PathLike[str]) -> None:
-    """Draw the losses of the three training stages against the step, one panel a stage.
+def draw_learning_curve(log_histories: Mapping[str, Sequence[Mapping]], path: str | os.PathLike[str]) -> None:
+    """Draw the losses of the three training stages against the step, one panel per stage.
 
-    Draws `loss` and `eval_loss`, and the joint stage's `summary_loss` and `answerability_loss`
-    (also with `eval_` before them) where they were logged. Losses are in nats, as the `Trainer`
-    logs them. The file appears whole or not at all: it is written under a temporary name beside
-    `path` and then renamed.
+    The losses are `loss` and `eval_loss`, and those of `summary_loss` and `answerability_loss`, with and
+    without `eval_`, that were logged. They are in nats. The file is written under a temporary name and then
+    renamed.
 
     Args:
-        log_histories: For each of the stages "summarize", "answer" and "fuse", the `log_history`
-            of its `TrainerState`: a list of dicts with `step` and what was logged there. A stage
-            that is missing or empty gets an empty panel.
-        path: Where the PNG goes (2100 by 675 pixels); a file there is replaced.
+        log_histories (`Mapping[str, Sequence[Mapping]]`): For each of the stages "summarize", "answer" and
+            "fuse", the `log_history` of its `TrainerState`: dicts with `step` and what was logged there. A
+            stage that is missing or empty gets an empty panel.
+        path (`str` or `os.PathLike`): The PNG file (2100 by 675 pixels), which is replaced.
 
     Raises:
-        ValueError: If `log_histories` names another stage.
-        OSError: If the file cannot be written, as where its folder does not exist.
+        ValueError: If `log_histories` contains an unknown stage.
+        OSError: If the file cannot be written, e.g. because its folder does not exist.
     """
     unknown = [repr(stage) for stage in log_histories if stage not in STAGES]
     if unknown:
         raise ValueError(
             f"Unknown stage {', '.join(unknown)}, expected any of {', '.join(map(repr, STAGES))}."
         )
-
     figure = new_figure(14, 4.5)
-    for number, (stage, axes) in enumerate(
-        zip(STAGES, figure.subplots(1, len(STAGES)), strict=True), start=1
-    ):
+    panels = zip(STAGES, figure.subplots(1, len(STAGES)), strict=True)
+    for number, (stage, axes) in enumerate(panels, start=1):
         axes.set_title(f"{number}. {stage}", loc="left")
         _draw_stage(axes, log_histories.get(stage, ()))
     save_png(figure, path)
 
 
 def _draw_stage(axes: Axes, history: Sequence[Mapping]) -> None:
+    """Draw the losses of one stage into its panel."""
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""`report.html`: an evaluation in one file that needs nothing else, to be read, mailed and kept."""
+"""`report.html`: an evaluation in one self-contained file."""
 
 from __future__ import annotations
 
@@ -19,30 +19,36 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from crosstask.data.answers import normalize_answer
-from crosstask.eval.report.charts import reliability_diagram, score_against_length, score_distribution
-from crosstask.eval.report.learning_curve import learning_curve
-from crosstask.eval.report.results import SIGNIFICANT, Evaluation, format_name, number
+from crosstask.eval.report.charts import (
+    draw_reliability_diagram,
+    draw_score_against_length,
+    draw_score_distribution,
+)
+from crosstask.eval.report.learning_curve import draw_learning_curve
+from crosstask.eval.report.results import Evaluation
+from crosstask.eval.report.tables import SIGNIFICANCE_LEVEL, format_name, format_number
 from crosstask.utils.files import write_text
 
 EXAMPLES = 20
 
-# Of scripts that leave spaces between words: "3" is no part of "1893", but 1958年 stands in は1958年に.
-_LETTER = "[0-9A-Za-zÀ-ɏͰ-ӿ]"
+# Characters of scripts with spaces between words, where an answer must not be part of a longer word: "3" does
+# not match in "1893", but 1958年 matches in は1958年に.
+_WORD_CHARACTER = "[0-9A-Za-zÀ-ɏͰ-ӿ]"
 
 
 def write_html(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
-    """Write the report: the same evaluation gives the same bytes.
+    """Write the report of an evaluation as HTML. The same evaluation gives the same bytes.
 
-    It has a table of all metrics with intervals and p-values, charts, the notes, twenty examples with the
-    answer marked in each summary, and how to make it again. It loads nothing and runs no script, and
-    texts of the rows and systems stand in it as text, whatever they hold.
+    The page has a table of all metrics with intervals and p-values, charts, the notes, twenty examples with
+    the answer marked in each summary, and the settings. It loads nothing and runs no script, and it escapes
+    all texts of the rows and systems.
 
     Args:
-        evaluation: What to report.
-        path: The file, as `report.html`; one that is there is replaced.
+        evaluation (`Evaluation`): What to report.
+        path (`str` or `os.PathLike`): The file, which is replaced.
 
     Raises:
-        ValueError: If the evaluation's history names another stage than `learning_curve` knows.
+        ValueError: If the evaluation's history contains an unknown stage.
         OSError: If the file cannot be written.
     """
     environment = Environment(
@@ -52,169 +58,179 @@ def write_html(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["named"] = format_name
+    environment.filters["format_name"] = format_name
+    environment.filters["format_number"] = format_number
     page = environment.get_template("report.html.jinja").render(
         evaluation=evaluation,
         passages=len(set(evaluation.passages)),
         with_answer=sum(1 for row in evaluation.rows if row["answer"].strip()),
         labels=Counter(row["answerable"] for row in evaluation.rows),
         level=f"{100 * evaluation.level:g}%",
-        significant=SIGNIFICANT,
+        significance_level=SIGNIFICANCE_LEVEL,
         metrics=[
-            (metric, _defined(evaluation, metric), _cells(evaluation, metric))
+            (metric, _format_row_count(evaluation, metric), _make_cells(evaluation, metric))
             for metric in evaluation.metrics
         ],
-        judges=[name for name, system in evaluation.systems.items() if system.figures],
-        charts=_charts(evaluation),
-        curve=_curve(evaluation),
-        examples=_examples(evaluation),
-        made={format_name(key): _plain(value) for key, value in evaluation.made.items()},
-        number=number,
+        systems_with_figures=[name for name, system in evaluation.systems.items() if system.figures],
+        charts=_draw_charts(evaluation),
+        learning_curve=_draw_learning_curve(evaluation),
+        examples=_select_examples(evaluation),
+        settings={format_name(key): _format_setting(value) for key, value in evaluation.settings.items()},
     )
     write_text(path, page)
 
 
 def mark_answer(text: str, answer: str, words: bool = True) -> Markup:
-    """The text as HTML, with the answer in `<mark>`.
+    """Return a text as HTML, with the answer in `<mark>`.
 
     Args:
-        text: Any text.
-        answer: What to mark: each place where it stands as it is, whatever the case of its letters, but
-            not within a longer word.
-        words: Whether to mark its single words where it stands nowhere, as `normalize_answer` compares
-            them, which is what answer recall counts.
+        text (`str`): Any text.
+        answer (`str`): The text to mark wherever it occurs, regardless of case, but not within a longer word.
+        words (`bool`, *optional*, defaults to `True`): Whether to mark the answer's single words if it does
+            not occur as a phrase. Words are compared as in answer recall, with `normalize_answer`.
     """
     if answer.strip():
-        whole = rf"(?<!{_LETTER})({re.escape(answer.strip())})(?!{_LETTER})"
-        parts = re.split(whole, text, flags=re.IGNORECASE)
-        if len(parts) > 1:
+        pattern = rf"(?<!{_WORD_CHARACTER})({re.escape(answer.strip())})(?!{_WORD_CHARACTER})"
+        parts = re.split(pattern, text, flags=re.IGNORECASE)
+        if len(parts) > 1:  # the odd parts are matches
             return Markup("").join(
-                Markup("<mark>{}</mark>").format(part) if odd % 2 else escape(part)
-                for odd, part in enumerate(parts)
+                Markup("<mark>{}</mark>").format(part) if index % 2 else escape(part)
+                for index, part in enumerate(parts)
             )
-    wanted = set(normalize_answer(answer).split()) if words else set()
+    answer_words = set(normalize_answer(answer).split()) if words else set()
     parts = (
-        Markup("<mark>{}</mark>").format(part) if wanted & {normalize_answer(part)} else escape(part)
+        Markup("<mark>{}</mark>").format(part) if normalize_answer(part) in answer_words else escape(part)
         for part in re.split(r"(\s+)", text)
     )
-    return Markup(re.sub(r"</mark>(\s+)<mark>", r"\1", Markup("").join(parts)))  # neighbours in one
+    return Markup(re.sub(r"</mark>(\s+)<mark>", r"\1", Markup("").join(parts)))  # join adjacent marks
 
 
-def _defined(evaluation: Evaluation, metric: str) -> str:
-    """On how many rows the metric is defined: "280 rows", or "12 to 280 rows" where systems differ."""
-    metrics = evaluation.estimates.values()
-    rows = [estimates[metric].rows for estimates in metrics if metric in estimates]
-    fewest, most = (f"{number:,}" for number in (min(rows), max(rows)))
-    return f"{most} rows" if fewest == most else f"{fewest} to {most} rows"
+def _format_row_count(evaluation: Evaluation, metric: str) -> str:
+    """Return on how many rows a metric is defined: "280 rows", or "12 to 280 rows" if systems differ."""
+    counts = [estimates[metric].rows for estimates in evaluation.estimates.values() if metric in estimates]
+    lowest, highest = (f"{count:,}" for count in (min(counts), max(counts)))
+    return f"{highest} rows" if lowest == highest else f"{lowest} to {highest} rows"
 
 
-def _cells(evaluation: Evaluation, metric: str) -> list[dict[str, Any]]:
-    """A cell of the table for each system: its mean, interval, p-value, and whether it is the best."""
-    best, digits, cells = evaluation.best(metric), evaluation.digits(metric), []
+def _make_cells(evaluation: Evaluation, metric: str) -> list[dict[str, Any]]:
+    """Return a cell of the table for each system: mean, interval, p-value, and whether it is the best."""
+    best, digits, cells = evaluation.get_best(metric), evaluation.get_digits(metric), []
     for name in evaluation.systems:
         estimate = evaluation.estimates[name].get(metric)
         cell = {"mean": None, "interval": None, "p": None, "best": name in best, "significant": False}
         if estimate is not None and estimate.mean is not None:
-            cell["mean"] = number(estimate.mean, digits)
+            cell["mean"] = format_number(estimate.mean, digits)
             if estimate.low is not None:
-                cell["interval"] = f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"
+                ends = (format_number(end, digits) for end in (estimate.low, estimate.high))
+                cell["interval"] = " to ".join(ends)
             if estimate.p is not None:
                 cell["p"] = f"p = {estimate.p:.3f}" if estimate.p >= 0.001 else "p < 0.001"
-                cell["significant"] = estimate.p < SIGNIFICANT
+                cell["significant"] = estimate.p < SIGNIFICANCE_LEVEL
         cells.append(cell)
     return cells
 
 
-def _charts(evaluation: Evaluation) -> list[dict[str, str]]:
-    """The charts there is something to draw of, each as a data URI with its caption and what it shows."""
+def _draw_charts(evaluation: Evaluation) -> list[dict[str, str]]:
+    """Return the charts that have data, each as a data URI with its caption and its alternative text."""
     charts = []
 
     def add(figure: Figure, caption: str, text: str) -> None:
-        charts.append({"source": _data_uri(figure), "caption": caption, "text": text})
+        charts.append({"source": _encode_png(figure), "caption": caption, "text": text})
 
-    recall = next((metric for metric in evaluation.metrics if metric == "answer_recall"), None)
-    if recall and evaluation.values(recall):
-        values = _spoken(evaluation, recall)
+    recall = "answer_recall"
+    if recall in evaluation.metrics and evaluation.get_values(recall):
+        means = _describe_means(evaluation, recall)
         add(
-            score_against_length(evaluation, recall),
+            draw_score_against_length(evaluation, recall),
             "Does a system carry more answers, or is it only longer? Answer recall against length, with "
             "intervals.",
-            f"Mean {format_name(recall)} against the mean number of words of each system. {values}",
+            f"Mean {format_name(recall)} against the mean number of words of each system. {means}",
         )
-    judges = [name for name, system in evaluation.systems.items() if system.reliability]
-    if judges:
+    calibrated = [name for name, system in evaluation.systems.items() if system.reliability]
+    if calibrated:
         add(
-            reliability_diagram(evaluation),
+            draw_reliability_diagram(evaluation),
             "Reliability: of the summaries that are said to carry the answer with some probability, as "
             "large a share should. The bars count the rows.",
-            f"Reliability diagram of {', '.join(judges)}.",
+            f"Reliability diagram of {', '.join(calibrated)}.",
         )
     for metric in evaluation.metrics:
-        if evaluation.values(metric):
+        if evaluation.get_values(metric):
+            name = format_name(metric)
             add(
-                score_distribution(evaluation, metric),
-                f"{format_name(metric)}: where the rows lie, darker where there are more; the diamond is the mean "
+                draw_score_distribution(evaluation, metric),
+                f"{name}: where the rows lie, darker where there are more; the diamond is the mean "
                 "with its interval.",
-                f"Distribution of {format_name(metric)} by system. {_spoken(evaluation, metric)}",
+                f"Distribution of {name} by system. {_describe_means(evaluation, metric)}",
             )
     return charts
 
 
-def _spoken(evaluation: Evaluation, metric: str) -> str:
-    """The means in words, for who cannot see the chart."""
-    digits = evaluation.digits(metric)
-    means = [f"{name} {number(value, digits)}" for name, value in evaluation.values(metric).items()]
+def _describe_means(evaluation: Evaluation, metric: str) -> str:
+    """Return the means in words, for readers who cannot see the chart."""
+    digits = evaluation.get_digits(metric)
+    means = [
+        f"{name} {format_number(value, digits)}" for name, value in evaluation.get_values(metric).items()
+    ]
     return f"Means: {', '.join(means)}."
 
 
-def _curve(evaluation: Evaluation) -> str | None:
-    """The learning curves as a data URI."""
+def _draw_learning_curve(evaluation: Evaluation) -> str | None:
+    """Return the learning curves as a data URI, or None without a history."""
     if not evaluation.history:
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "learning_curve.png"
-        learning_curve(evaluation.history, path)
+        draw_learning_curve(evaluation.history, path)
         return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _data_uri(figure: Figure) -> str:
+def _encode_png(figure: Figure) -> str:
+    """Return a figure as a data URI."""
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _examples(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Rows of as many passages as there are, drawn by their digests: the same ones in whatever order."""
-    drawn, seen = [], Counter()
-    for index in sorted(range(len(evaluation.rows)), key=lambda index: _digest(evaluation.rows[index])):
+def _select_examples(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return examples from as many passages as possible.
+
+    The rows are drawn by the hash of their texts, so the order of the rows does not matter.
+    """
+    draws, rows_by_passage = [], Counter()
+    for index in sorted(range(len(evaluation.rows)), key=lambda index: _hash_row(evaluation.rows[index])):
         passage = evaluation.rows[index]["passage"]
-        drawn.append((seen[passage], index))
-        seen[passage] += 1
-    drawn.sort(key=lambda item: item[0])  # stable: first a row of every passage, then a second one
-    return [_example(evaluation, index) for _, index in drawn[:EXAMPLES]]
+        draws.append((rows_by_passage[passage], index))
+        rows_by_passage[passage] += 1
+    draws.sort(key=lambda draw: draw[0])  # stable: first one row of every passage, then a second one
+    return [_make_example(evaluation, index) for _, index in draws[:EXAMPLES]]
 
 
-def _example(evaluation: Evaluation, index: int) -> dict[str, Any]:
+def _make_example(evaluation: Evaluation, index: int) -> dict[str, Any]:
+    """Return a row with the marked texts and the probabilities of all systems."""
     row = evaluation.rows[index]
+    systems = []
+    for name, system in evaluation.systems.items():
+        probabilities = system.summary_probabilities
+        systems.append(
+            {
+                "name": name,
+                "summary": mark_answer(system.summaries[index], row["answer"]),
+                "probability": None if probabilities is None else format_number(probabilities[index]),
+            }
+        )
     return {
         "row": row,
         "passage": mark_answer(row["passage"], row["answer"], words=False),
         "reference": mark_answer(row["summary"], row["answer"]),
-        "systems": [
-            {
-                "name": name,
-                "summary": mark_answer(system.summaries[index], row["answer"]),
-                "own": None if system.own is None else number(system.own[index]),
-            }
-            for name, system in evaluation.systems.items()
-        ],
+        "systems": systems,
     }
 
 
-def _digest(row: Mapping[str, Any]) -> bytes:
+def _hash_row(row: Mapping[str, Any]) -> bytes:
     text = json.dumps([row[key] for key in ("passage", "question", "answer", "summary")])
     return blake2b(text.encode(), digest_size=16).digest()
 
 
-def _plain(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

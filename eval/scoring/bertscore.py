@@ -1,4 +1,4 @@
-"""BERTScore by the `bert_score` package, for any checkpoint and with numbers that repeat."""
+"""BERTScore by the `bert_score` package, for any checkpoint and reproducible to the last digit."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from crosstask.data.answers import to_paired_lists
-from crosstask.eval.scoring.rows import written
-from crosstask.utils.errors import DataError
+from crosstask.eval.scoring.text_scores import list_references
+from crosstask.utils.errors import DataError, first_line
 from crosstask.utils.pretrained import get_max_positions
 
-# Pairs at a time: so many texts' vectors, of every token, are held in memory.
-_CHUNK = 2048
+# The vectors of all tokens of so many pairs are in memory at once.
+PAIRS_IN_MEMORY = 2048
 
 
 def bertscore_rows(
@@ -29,39 +29,40 @@ def bertscore_rows(
     batch_size: int = 64,
     device: str | None = None,
 ) -> dict[str, list[float | None]]:
-    """BERTScore of each prediction: how well each token of one text finds a like token, by the cosine
-    of their vectors in context, in the other. Source: Zhang et al. 2020, "BERTScore: Evaluating Text
-    Generation with BERT", https://arxiv.org/abs/1904.09675, equations 1 to 3, without idf weights.
+    """Compute BERTScore of each prediction.
+
+    Each token of one text is matched with the most similar token of the other one, by the cosine of their
+    contextual vectors. Source: Zhang et al. 2020, "BERTScore: Evaluating Text Generation with BERT",
+    https://arxiv.org/abs/1904.09675, equations 1 to 3, without idf weights.
 
     Args:
-        predictions: One text a row; a blank one scores 0.
-        references: A text a row, or several; of several the one with the best F1 counts.
-        model: Hub id or folder of any text encoder, or of a model whose encoder is to be taken.
-        num_layers: The layer whose output are the vectors. None is the layer that `bert_score`
-            recommends for this name, and the last one for any other name and for folders.
-        rescale_with_baseline: Whether (x - baseline) / (1 - baseline) is given for x, which spreads
-            the scores; the baseline is of random pairs of texts in `lang`, and part of `bert_score`
-            for some models (ids) and languages.
-        lang: Language of the baseline, as "en"; nothing else depends on it.
-        batch_size: Texts a batch.
-        device: Where to compute, as torch names it; None is the first GPU, or the CPU.
+        predictions (`Iterable[str]`): One text per row; a blank one scores 0.
+        references (`Iterable[str | Sequence[str]]`): One or several texts per row; of several, the one with
+            the best F1 counts.
+        model (`str`): Hub id or folder of any text encoder, or of an encoder-decoder, whose encoder is used.
+        num_layers (`int`, *optional*): The layer whose output is compared; by default the one that
+            `bert_score` recommends for this name, or the last one for other names and for folders.
+        rescale_with_baseline (`bool`, *optional*, defaults to `False`): Whether to return (x - baseline) / (1
+            - baseline) for x, which spreads the scores. The baseline is the score of random pairs of texts in
+            `lang`; `bert_score` contains it for some model ids and languages.
+        lang (`str`, *optional*, defaults to `"en"`): Language of the baseline.
+        batch_size (`int`, *optional*, defaults to 64): Texts per batch.
+        device (`str`, *optional*): A torch device; by default the first GPU, or the CPU.
 
     Returns:
-        `precision`, `recall` and `f1`, each a value for each row, at most 1, rounded to 4 decimals (the
-        noise of float32 grows with the batch; it would pass for a difference); None where all
-        references are blank. Each distinct pair is scored once. The model is loaded anew by every call.
+        `dict[str, list]`: `precision`, `recall` and `f1` of each row, at most 1, or None if all references
+        are blank. Values are rounded to 4 decimals, because the noise of float32, which depends on the batch,
+        would look like a difference. Each distinct pair is scored once. Each call loads the model.
 
     Raises:
-        ValueError: If there are not as many predictions as references.
-        DataError: If the model cannot be loaded, has no such layer or has no baseline, or `bert_score`
-            is not installed.
+        ValueError: If the numbers of predictions and references differ.
+        DataError: If the model cannot be loaded or has no such layer, if there is no baseline for it, or if
+            `bert_score` is not installed.
     """
     predictions, references = to_paired_lists(predictions=predictions, references=references)
-    references = [written(texts) for texts in references]
-    baseline = None
-    num_layers = _layer(model, num_layers)
-    if rescale_with_baseline:
-        baseline = _baseline(model, lang, num_layers)
+    references = [list_references(texts) for texts in references]
+    num_layers = _get_layer(model, num_layers)
+    baseline = _read_baseline(model, lang, num_layers) if rescale_with_baseline else None
     pairs = {
         (prediction, reference)
         for prediction, texts in zip(predictions, references, strict=True)
@@ -70,21 +71,22 @@ def bertscore_rows(
     }
     scores = _score_pairs(sorted(pairs), model, num_layers, batch_size, device) if pairs else {}
 
-    def best(prediction, texts):
-        found = [scores.get((prediction, text), (0.0, 0.0, 0.0)) for text in texts]
-        if not found:
+    def select_best(prediction, texts):
+        if not texts:
             return (None, None, None)
-        values = max(found, key=lambda values: values[2])
+        values = max(
+            (scores.get((prediction, text), (0.0, 0.0, 0.0)) for text in texts), key=lambda values: values[2]
+        )
         if baseline is not None:
             values = [(x - b) / (1 - b) for x, b in zip(values, baseline, strict=True)]
         return [round(value, 4) for value in values]
 
-    rows = [best(*row) for row in zip(predictions, references, strict=True)]
+    rows = [select_best(*row) for row in zip(predictions, references, strict=True)]
     return {name: [row[index] for row in rows] for index, name in enumerate(("precision", "recall", "f1"))}
 
 
-def _layer(model, num_layers):
-    """The layer to take, checked against the model's configuration."""
+def _get_layer(model: str, num_layers: int | None) -> int:
+    """Return the layer to use, after a check against the model's configuration."""
     try:
         from bert_score.utils import model2layers
     except ImportError:
@@ -92,7 +94,7 @@ def _layer(model, num_layers):
     try:
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise _cannot_load(model, error) from error
+        raise _load_error(model, error) from error
     last = getattr(config.get_text_config(encoder=True), "num_hidden_layers", None)
     if last is None:
         raise DataError(f"BERTScore: got a {config.model_type} ({model}), expected a text encoder")
@@ -102,8 +104,8 @@ def _layer(model, num_layers):
     return num_layers
 
 
-def _baseline(model, lang, num_layers):
-    """The scores (P, R, F1) of random pairs of texts, from the tables of `bert_score`."""
+def _read_baseline(model: str, lang: str, num_layers: int) -> list[float]:
+    """Return the scores (P, R, F1) of random pairs of texts from the tables of `bert_score`."""
     import bert_score
 
     path = Path(bert_score.__file__).parent / "rescale_baseline" / lang / f"{model}.tsv"
@@ -113,11 +115,12 @@ def _baseline(model, lang, num_layers):
     return [float(value) for value in lines[1 + num_layers].split(",")[1:]]
 
 
-def _load(model, num_layers, device):
+def _load_encoder(model: str, num_layers: int, device: str):
+    """Load the text encoder with its first `num_layers` layers, and its tokenizer."""
     try:
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-        # Layers above the one that is asked for are not built. `bert_score` cuts them off, by lists of
-        # architectures, and takes any path with "t5" in it for a T5.
+        # Do not build the layers above. `bert_score` removes them by lists of architectures, and treats every
+        # path that contains "t5" as a T5.
         for name in ("num_hidden_layers", "encoder_layers"):
             if hasattr(config, name):
                 setattr(config, name, num_layers)
@@ -126,36 +129,40 @@ def _load(model, num_layers, device):
         )
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        raise _cannot_load(model, error) from error
+        raise _load_error(model, error) from error
     # The pooler is not used, and checkpoints of language models lack it.
     missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
     if missing:
-        raise DataError(f"BERTScore: {model} has no weights {missing[0]}, expected a whole text encoder")
+        raise DataError(f"BERTScore: {model} has no weights {missing[0]}, expected a complete text encoder")
     limit = get_max_positions(encoder, "encoder" if config.is_encoder_decoder else None)
     if config.is_encoder_decoder:
         encoder = encoder.get_encoder()
-    # Some tokenizers have no limit, which is more than their own code can take.
+    # A tokenizer without a limit has 1e30, which overflows in the Rust code of fast tokenizers.
     tokenizer.model_max_length = int(min(tokenizer.model_max_length, limit, 2**20))
     return encoder.to(device).eval(), tokenizer
 
 
-def _cannot_load(model, error):
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DataError(f"BERTScore: {model} cannot be loaded: {said}")
+def _load_error(model: str, error: Exception) -> DataError:
+    return DataError(f"BERTScore: {model} cannot be loaded: {first_line(error)}")
 
 
 @torch.inference_mode()
-def _score_pairs(pairs, model, num_layers, batch_size, device):
-    """(P, R, F1) of each distinct pair. `bert_score.score` would batch the texts in the order of a set,
-    which differs from one run to the next, and with it the last digits."""
+def _score_pairs(
+    pairs: list[tuple[str, str]], model: str, num_layers: int, batch_size: int, device: str | None
+) -> dict[tuple[str, str], list[float]]:
+    """Return (P, R, F1) of each distinct pair of a prediction and a reference.
+
+    `bert_score.score` batches the texts in the order of a set, which differs between runs and changes the
+    last digits; here the batches are sorted.
+    """
     from bert_score.utils import get_bert_embedding, greedy_cos_idf
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    encoder, tokenizer = _load(model, num_layers, device)
+    encoder, tokenizer = _load_encoder(model, num_layers, device)
     weights = defaultdict(lambda: 1.0, {tokenizer.sep_token_id: 0, tokenizer.cls_token_id: 0})
     scores = {}
-    for start in range(0, len(pairs), _CHUNK):
-        chunk = pairs[start : start + _CHUNK]
+    for start in range(0, len(pairs), PAIRS_IN_MEMORY):
+        chunk = pairs[start : start + PAIRS_IN_MEMORY]
         texts = sorted({text for pair in chunk for text in pair}, key=lambda text: (len(text), text))
         vectors = {}
         for first in range(0, len(texts), batch_size):
@@ -165,7 +172,7 @@ def _score_pairs(pairs, model, num_layers, batch_size, device):
                 size = int(mask.sum())
                 vectors[text] = [part[None, :size].cpu() for part in (vector.float(), mask, weight)]
         for prediction, reference in chunk:
-            # Copies, for they are normalized in place.
-            both = [part.clone() for text in (reference, prediction) for part in vectors[text]]
-            scores[prediction, reference] = [float(value) for value in greedy_cos_idf(*both)]
+            # Cloned, because greedy_cos_idf normalizes them in place.
+            inputs = [part.clone() for text in (reference, prediction) for part in vectors[text]]
+            scores[prediction, reference] = [float(value) for value in greedy_cos_idf(*inputs)]
     return scores

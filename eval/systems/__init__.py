@@ -1,21 +1,19 @@
-"""Systems to compare: what each writes for a row, and how sure the cross-task model is of a summary.
-
-A system has a `name`; `settings`, a mapping fit for JSON of all that determines its outputs but the
-rows and the versions of the libraries; and `write(rows, tick=None)`, which gives `Outputs` in the order of
-the rows, whatever that order and the batches are, and calls `tick` with how many rows were done.
-"""
+"""The systems that an evaluation compares, and how to make one from a recipe."""
 
 import inspect
 import re
 
 from crosstask.data.schema import check_keys
+from crosstask.eval.systems.base import System
 from crosstask.eval.systems.chat import ChatLM
 from crosstask.eval.systems.crosstask import CrossTask
-from crosstask.eval.systems.extractive import Lead, LexRank, Oracle
+from crosstask.eval.systems.lead import Lead
+from crosstask.eval.systems.lexrank import LexRank
+from crosstask.eval.systems.oracle import Oracle
 from crosstask.eval.systems.seq2seq import Seq2Seq
 from crosstask.utils.errors import DataError
 
-KINDS = {
+KINDS: dict[str, type[System]] = {
     "lead": Lead,
     "oracle": Oracle,
     "lexrank": LexRank,
@@ -25,17 +23,16 @@ KINDS = {
 }
 
 
-def make_system(spec):
-    """
-    A system from the value that a YAML file has for it.
+def make_system(spec: str | dict) -> System:
+    """Make a system from its entry in a recipe.
 
     Args:
-        spec (`str` or `dict`): A kind, with a number of sentences after a dash where it takes sentences
-            ("lead-3", "oracle", "lexrank-5"); or a mapping of `kind`, the arguments of its class, and
-            `name`, which replaces the system's own.
+        spec (`str` or `dict`): A kind, for extractive systems optionally with the number of sentences
+            ("oracle", "lead-3", "lexrank-5"); or a mapping with `kind`, the arguments of its class, and
+            optionally `name`, which replaces the system's name in the report.
 
     Raises:
-        DataError: Where the kind or a key is unknown, an argument is missing, or the class refuses one.
+        DataError: If the kind or a key is unknown, if an argument is missing, or if the class refuses it.
     """
     if isinstance(spec, str):
         kind, _, k = re.fullmatch(r"(.*?)(-(\d+))?", spec, re.DOTALL).groups()
@@ -43,13 +40,13 @@ def make_system(spec):
     if not isinstance(spec, dict) or "kind" not in spec:
         raise DataError(f"system {spec!r} has no kind, expected one of {', '.join(KINDS)}")
     check_keys("system", [spec["kind"]], KINDS)
-    kind = KINDS[spec["kind"]]
+    system_class = KINDS[spec["kind"]]
     arguments = {name: value for name, value in spec.items() if name not in ("kind", "name")}
-    parameters = inspect.signature(kind).parameters
+    parameters = inspect.signature(system_class).parameters
     check_keys(f"system {spec['kind']}: key", arguments, [*parameters, "name"])
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise DataError(f"system {spec['kind']}: needs a {name}, got {', '.join(spec)} only")
-    system = kind(**arguments)
+    system = system_class(**arguments)
     system.name = str(spec.get("name", system.name))
     return system

@@ -1,151 +1,172 @@
-"""Systems with a checkpoint: what they have in common, and any seq2seq model as a plain summarizer."""
+"""What the systems share: their outputs, and the base classes of extractive and generative systems."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig
-from transformers.utils import CONFIG_NAME, cached_file, extract_commit_hash, find_adapter_config_file
 
-from crosstask.processing_crosstask import QUESTION_TOKENIZER
+from crosstask.eval.systems.checkpoints import get_model_config, get_revision
 from crosstask.utils.errors import DataError
-from crosstask.utils.pretrained import (
-    DTYPES,
-    LOAD_ERRORS,
-    batch_by_length,
-    check_kind,
-    non_finite_error,
-)
+from crosstask.utils.pretrained import DTYPES, batch_by_length, check_architecture, make_non_finite_error
 
-Tick = Callable[[int], None] | None
-
-# What of a checkpoint's folder is read to load it; not its card, pictures or training state.
-_READ = (".json", ".safetensors", ".model", ".txt", ".jinja")
+# Called with the number of rows that were finished since the last call, as `tqdm.update`.
+Update = Callable[[int], object] | None
 
 
 @dataclass
 class Outputs:
-    """What a system wrote for rows, in their order.
+    """What a system wrote, one value per row in the order of the rows.
 
-    Args:
-        summaries: One a row, stripped; "" where the system has none to give.
-        probabilities: P(the row's reference summary carries the answer), 0 to 1, one a row; None of a
-            system that does not judge.
-        own: Likewise, of the system's own summary.
+    Attributes:
+        summaries (`list[str]`): Summaries without surrounding white space; "" if the system has none.
+        reference_probabilities (`list[float]`, *optional*): P(the row's reference summary carries the
+            answer), 0 to 1; None if the system does not predict answerability.
+        summary_probabilities (`list[float]`, *optional*): P(the system's summary carries the answer),
+            likewise.
     """
 
     summaries: list[str]
-    probabilities: list[float] | None = None
-    own: list[float] | None = None
+    reference_probabilities: list[float] | None = None
+    summary_probabilities: list[float] | None = None
 
 
-def revision(checkpoint: str) -> str:
-    """What a checkpoint holds: the commit of a Hub id, or a digest of a folder's configurations, tokenizers
-    and weights (a second for about a gigabyte); of an adapter its base model's, too.
+class System(ABC):
+    """A system that writes a summary for each row.
+
+    Attributes:
+        name (`str`): The name shown in reports.
+        settings (`dict`): Everything that determines the outputs, except the rows and the versions of the
+            libraries. It can be written as JSON.
+    """
+
+    name: str
+    settings: dict[str, Any]
+
+    @abstractmethod
+    def write(self, rows: Sequence[Mapping], update: Update = None) -> Outputs:
+        """Return the outputs for `rows`. Neither their order nor the batch size changes a row's output.
+
+        Args:
+            rows (`Sequence[Mapping]`): Rows with the columns of `data.schema.FEATURES`.
+            update (`Callable[[int], None]`, *optional*): Called with the number of rows that were finished.
+        """
+
+
+class Extractive(System):
+    """A system that selects sentences of the passage. Each passage is parsed once.
+
+    Subclasses implement [`~Extractive.parse`] and [`~Extractive.select`]. `fields` names the columns that the
+    summary depends on; the first one is `passage`, and `select` gets the values of the others.
+    """
+
+    fields: tuple[str, ...] = ("passage",)
+
+    @abstractmethod
+    def parse(self, passage: str) -> Any:
+        """Return what `select` needs to know about a passage."""
+
+    @abstractmethod
+    def select(self, parsed: Any, *values: str) -> str:
+        """Return the summary of a parsed passage."""
+
+    def write(self, rows: Sequence[Mapping], update: Update = None) -> Outputs:
+        groups: dict[str, dict[tuple, list[int]]] = {}
+        for index, row in enumerate(rows):
+            key = tuple(row[name] for name in self.fields)
+            groups.setdefault(row["passage"], {}).setdefault(key, []).append(index)
+        summaries = [""] * len(rows)
+        for passage, keys in groups.items():
+            parsed = self.parse(passage)
+            for key, indices in keys.items():
+                summary = self.select(parsed, *key[1:])
+                for index in indices:
+                    summaries[index] = summary
+                if update:
+                    update(len(indices))
+        return Outputs(summaries)
+
+
+class Generative(System):
+    """A system that generates text with a checkpoint.
+
+    The constructor checks the checkpoint's configuration; `write` loads the weights.
+
+    Args:
+        auto_class (`type`): The class of transformers that loads the model, e.g. `AutoModelForSeq2SeqLM`.
+        model (`str` or `os.PathLike`): A Hub id or a folder.
+        settings (`dict`): Everything else that determines the outputs, `dtype` among it.
 
     Raises:
-        DataError: If there is no such checkpoint.
+        DataError: If there is no such checkpoint, if it is of another kind, or if the dtype is unknown.
     """
-    _, base = _config(checkpoint)
-    folder = Path(checkpoint)
-    if folder.is_dir():
-        digest = hashlib.sha256()
-        files = [path for path in folder.iterdir() if path.suffix in _READ and path.is_file()]
-        for path in sorted([*files, *(folder / QUESTION_TOKENIZER).glob("*.json")]):
-            digest.update(f"\0{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        own = digest.hexdigest()[:16]
-    else:  # the file lies in a folder of the cache that is named after the commit
-        file = cached_file(checkpoint, CONFIG_NAME) if base is None else find_adapter_config_file(checkpoint)
-        own = extract_commit_hash(file, None)
-    return own if base is None else f"{own}+{revision(base)}"
-
-
-def config_of(checkpoint: str):
-    """The configuration of a checkpoint's model, which for an adapter is its base's."""
-    config, base = _config(checkpoint)
-    return config if base is None else config_of(base)
-
-
-def _config(checkpoint: str):
-    """The configuration of a checkpoint, or an adapter's, and the name of the adapter's base or None."""
-    try:
-        if find_adapter_config_file(checkpoint) is not None:
-            from peft import PeftConfig
-
-            config = PeftConfig.from_pretrained(checkpoint)
-            return config, config.base_model_name_or_path
-        # Asked outright: where a checkpoint has code of its own, the default would wait for an answer.
-        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False), None
-    except LOAD_ERRORS as error:
-        raise _not_loaded(checkpoint, error) from error
-
-
-def _not_loaded(checkpoint: str, error: Exception) -> DataError:
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DataError(f"{checkpoint} cannot be loaded: {said}")
-
-
-class Generative:
-    """What writers have in common: a checkpoint that is checked at once, and loaded when it is to write."""
 
     kind: str
+    batch_size: int
 
-    def __init__(self, auto_class, model, **settings):
+    def __init__(self, auto_class: type, model: str | os.PathLike, **settings: Any):
         if settings["dtype"] not in DTYPES:
             raise DataError(
                 f"{self.kind}: dtype is {settings['dtype']!r}, expected one of {', '.join(DTYPES)}"
             )
         self.checkpoint = str(model)
-        config = config_of(self.checkpoint)
-        check_kind(auto_class, config, self.kind)
-        self.config = config
+        self.config = get_model_config(self.checkpoint)
+        check_architecture(auto_class, self.config, self.kind)
         self.name = Path(self.checkpoint).name
         self.settings = {
             "kind": self.kind,
             "checkpoint": self.checkpoint,
-            "revision": revision(self.checkpoint),
+            "revision": get_revision(self.checkpoint),
             **settings,
         }
 
-    def batches(self, rows: Sequence[Mapping], encode: Callable, tick: Tick) -> Iterator[tuple[list, list]]:
-        """Yield batches of distinct inputs of like length, as (inputs, where the rows of each are).
+    def iter_batches(
+        self, rows: Sequence[Mapping], encode: Callable[[str, str], dict | None], update: Update
+    ) -> Iterator[tuple[list[dict], list[list[int]]]]:
+        """Yield batches of distinct inputs of similar length.
 
         Args:
-            rows: Of `question` and `passage`.
-            encode: Question and passage to an input with `input_ids`, or to None where there is no room.
-            tick: Called after each batch with how many rows it was for.
+            rows (`Sequence[Mapping]`): Rows with `question` and `passage`.
+            encode (`Callable`): Turns a question and a passage into a dict with `input_ids`, or into None if
+                the question leaves no room for the passage.
+            update (`Callable[[int], None]`, *optional*): Called after each batch with the number of its rows.
+
+        Yields:
+            The inputs of a batch, and for each input the indices of its rows.
         """
-        places = places_of((row["question"], row["passage"]) for row in rows)
-        encoded = {key: found for key in places if (found := encode(*key)) is not None}
-        for batch in batch_by_length(encoded, self.batch_size):
-            indices = [places.pop(key) for key in batch]
-            yield [encoded[key] for key in batch], indices
-            if tick:
-                tick(sum(map(len, indices)))
-        if tick and places:  # those without room
-            tick(sum(map(len, places.values())))
+        groups = group_indices((row["question"], row["passage"]) for row in rows)
+        inputs = {key: encoded for key in groups if (encoded := encode(*key)) is not None}
+        for batch in batch_by_length(inputs, self.batch_size):
+            indices = [groups.pop(key) for key in batch]
+            yield [inputs[key] for key in batch], indices
+            if update:
+                update(sum(map(len, indices)))
+        if update and groups:  # the rows whose question leaves no room
+            update(sum(map(len, groups.values())))
 
 
-def places_of(keys: Iterable) -> dict:
-    """Where each distinct key stands."""
-    places: dict = {}
+def group_indices(keys: Iterable[Hashable]) -> dict[Any, list[int]]:
+    """Return the positions of each distinct key, in order of first appearance."""
+    groups: dict[Any, list[int]] = {}
     for index, key in enumerate(keys):
-        places.setdefault(key, []).append(index)
-    return places
+        groups.setdefault(key, []).append(index)
+    return groups
 
 
-def finite(model, role: str):
+def make_nan_check(model, role: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return a logits processor that raises a `DataError` at the first NaN.
+
+    Without it, greedy and beam search would continue and return arbitrary tokens.
+    """
+
     def check(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        # A search would go on, and write noise.
         if scores.isnan().any():
-            raise non_finite_error(model, role)
+            raise make_non_finite_error(model, role)
         return scores
 
     return check

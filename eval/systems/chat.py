@@ -1,14 +1,15 @@
-"""A chat model as a system: any causal language model, asked for the summary."""
+"""Any causal language model as a summarizer, prompted in a chat."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from crosstask.eval.systems.base import Generative, Outputs, Tick, finite
+from crosstask.eval.systems.base import Generative, Outputs, Update, make_nan_check
 from crosstask.utils.errors import DataError
 from crosstask.utils.pretrained import check_counts, get_max_positions, load_checkpoint
 
@@ -19,34 +20,35 @@ PROMPT = (
 PROMPT_WITHOUT_QUESTION = (
     "Summarize the passage in a few sentences. Write the summary only.\n\nPassage: {passage}"
 )
-SOURCE_LENGTH = 8192  # tokens, of a model that sets no limit
+DEFAULT_SOURCE_LENGTH = 8192  # tokens, if neither the tokenizer nor the model has a limit
 
 
 class ChatLM(Generative):
-    """Any causal language model, asked in a chat: what many would pick today. It decodes greedily.
+    """Any causal language model, prompted in a chat and decoded greedily.
 
-    The prompt is `PROMPT`, or the one without a question where a row's is blank, as the user's turn of
-    the tokenizer's chat template; where it has none, it is text that ends in "Summary:". Only the passage
-    is cut, at its end; a question that leaves no room for one gets an empty summary.
+    The user's turn is `PROMPT`, or `PROMPT_WITHOUT_QUESTION` if a row's question is blank, formatted with the
+    tokenizer's chat template. Without a template, the prompt is plain text that ends in "Summary:". Only the
+    passage is truncated, at its end; a question that leaves no room for the passage gets an empty summary.
 
     Args:
-        model: Hub id or folder.
-        max_source_length: Limit of the prompt in tokens; None is what the tokenizer and the model's
-            positions allow beside the summary, 8192 where neither has a limit.
-        max_new_tokens: Longest summary in tokens.
-        dtype: "auto" (the checkpoint's own), "float32", "bfloat16" or "float16".
-        device: Where to, as torch names it; None is this process' accelerator, or the CPU.
-        batch_size: Prompts a batch.
+        model (`str` or `os.PathLike`): Hub id or folder.
+        max_source_length (`int`, *optional*): Limit of the prompt in tokens; by default what the tokenizer
+            and the model's positions allow beside the summary, or 8192 if neither has a limit.
+        max_new_tokens (`int`, *optional*, defaults to 128): Longest summary in tokens.
+        dtype (`str`, *optional*, defaults to `"auto"`): "auto" (the checkpoint's), "float32", "bfloat16" or
+            "float16".
+        device (`str`, *optional*): A torch device; by default this process's accelerator, or the CPU.
+        batch_size (`int`, *optional*, defaults to 8): Prompts per batch.
 
     Raises:
-        DataError: If there is no such checkpoint, it is of another kind, or a value is out of range.
+        DataError: If there is no such checkpoint, if it is of another kind, or if a value is out of range.
     """
 
     kind = "chat"
 
     def __init__(
         self,
-        model: str,
+        model: str | os.PathLike,
         max_source_length: int | None = None,
         max_new_tokens: int = 128,
         dtype: str = "auto",
@@ -67,56 +69,30 @@ class ChatLM(Generative):
         self.max_source_length, self.max_new_tokens = max_source_length, max_new_tokens
         self.dtype, self.device, self.batch_size = dtype, device, batch_size
 
-    def write(self, rows: Sequence[Mapping], tick: Tick = None) -> Outputs:
-        """Summaries of rows. `tick` is called after each batch with how many rows it was for."""
+    def write(self, rows: Sequence[Mapping], update: Update = None) -> Outputs:
         model, tokenizer = load_checkpoint(
             AutoModelForCausalLM, self.checkpoint, self.dtype, self.device, self.kind
         )
         summaries = [""] * len(rows)
-        encode = partial(self._encode, tokenizer, self._limit(model, tokenizer))
-        for inputs, places in self.batches(rows, encode, tick):
-            for text, indices in zip(self._generate(model, tokenizer, inputs), places, strict=True):
+        encode = partial(encode_prompt, tokenizer, self._get_limit(model, tokenizer))
+        for inputs, groups in self.iter_batches(rows, encode, update):
+            for text, indices in zip(self._generate(model, tokenizer, inputs), groups, strict=True):
                 for index in indices:
                     summaries[index] = text
         return Outputs(summaries)
 
-    def _limit(self, model, tokenizer) -> int:
-        most = get_max_positions(model) - self.max_new_tokens
-        default = min(most, tokenizer.model_max_length - self.max_new_tokens)
-        default = default if default < 1e6 else SOURCE_LENGTH  # 1e30 is transformers' "no limit"
+    def _get_limit(self, model, tokenizer) -> int:
+        """Return the limit of the prompt in tokens."""
+        limit_of_positions = get_max_positions(model) - self.max_new_tokens
+        default = min(limit_of_positions, tokenizer.model_max_length - self.max_new_tokens)
+        default = default if default < 1e6 else DEFAULT_SOURCE_LENGTH  # a tokenizer without a limit has 1e30
         limit = self.max_source_length or default
-        if not 0 < limit <= most:
+        if not 0 < limit <= limit_of_positions:
             raise DataError(
                 f"chat: {limit} tokens of prompt and {self.max_new_tokens} of summary are more than "
                 f"{self.checkpoint} has positions for, expected a lower max_source_length or max_new_tokens"
             )
         return limit
-
-    def _encode(self, tokenizer, limit: int, question: str, passage: str) -> dict | None:
-        """The prompt, with as much of the passage as there is room for; None where there is none."""
-        ids = self._prompt(tokenizer, question, passage)
-        if len(ids) <= limit:
-            return {"input_ids": ids}
-        passage_ids = tokenizer(passage, add_special_tokens=False)["input_ids"]
-        room = limit - len(self._prompt(tokenizer, question, ""))
-        while room > 0 and len(ids) > limit:  # a cut word may be more tokens than it was
-            ids = self._prompt(tokenizer, question, tokenizer.decode(passage_ids[:room]))
-            room -= max(len(ids) - limit, 1)
-        return {"input_ids": ids} if len(ids) <= limit else None
-
-    @staticmethod
-    def _prompt(tokenizer, question: str, passage: str) -> list[int]:
-        prompt = PROMPT if question.strip() else PROMPT_WITHOUT_QUESTION
-        # The passage last: it may hold the other's placeholder.
-        text = prompt.replace("{question}", question.strip()).replace("{passage}", passage.strip())
-        if tokenizer.chat_template is None:
-            return tokenizer(f"{text}\n\nSummary:", add_special_tokens=True)["input_ids"]
-        turns = [{"role": "user", "content": text}]
-        # A model that thinks aloud would not come to its summary; other templates do not read the switch.
-        text = tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False, enable_thinking=False
-        )
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
 
     @torch.inference_mode()
     def _generate(self, model, tokenizer, prompts: list[dict]) -> list[str]:
@@ -126,11 +102,46 @@ class ChatLM(Generative):
             max_new_tokens=self.max_new_tokens,
             num_beams=1,
             do_sample=False,
-            temperature=1.0,  # of a checkpoint that samples by default; transformers would warn of these
+            # The defaults of these three: if the checkpoint's generation config sets them for sampling,
+            # transformers would warn that greedy search ignores them.
+            temperature=1.0,
             top_k=50,
             top_p=1.0,
             pad_token_id=tokenizer.pad_token_id,
-            logits_processor=[finite(model, self.kind)],
+            logits_processor=[make_nan_check(model, self.kind)],
         )
         texts = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+
+def encode_prompt(tokenizer, limit: int, question: str, passage: str) -> dict[str, list[int]] | None:
+    """Return the token ids of a prompt, its passage truncated to `limit` tokens in all.
+
+    Returns:
+        A dict with `input_ids`, or None if the question leaves no room for the passage.
+    """
+    ids = tokenize_prompt(tokenizer, question, passage)
+    if len(ids) <= limit:
+        return {"input_ids": ids}
+    passage_ids = tokenizer(passage, add_special_tokens=False)["input_ids"]
+    room = limit - len(tokenize_prompt(tokenizer, question, ""))
+    while room > 0 and len(ids) > limit:  # a truncated word can be more tokens than before
+        ids = tokenize_prompt(tokenizer, question, tokenizer.decode(passage_ids[:room]))
+        room -= max(len(ids) - limit, 1)
+    return {"input_ids": ids} if len(ids) <= limit else None
+
+
+def tokenize_prompt(tokenizer, question: str, passage: str) -> list[int]:
+    """Return the token ids of the prompt for a question, which may be blank, and a passage."""
+    prompt = PROMPT if question.strip() else PROMPT_WITHOUT_QUESTION
+    # The passage comes last, because it may contain "{question}".
+    text = prompt.replace("{question}", question.strip()).replace("{passage}", passage.strip())
+    if tokenizer.chat_template is None:
+        return tokenizer(f"{text}\n\nSummary:", add_special_tokens=True)["input_ids"]
+    turns = [{"role": "user", "content": text}]
+    # A model that writes its reasoning first would use up the summary's tokens. Templates without this switch
+    # ignore it.
+    text = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, tokenize=False, enable_thinking=False
+    )
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,8 +1,9 @@
-"""The cross-task model as a system, whole or with what it knows of the question taken away."""
+"""The cross-task model as a system, complete or without the information of the question."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -10,30 +11,41 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from crosstask.configuration_crosstask import CrossTaskConfig
-from crosstask.data.builder.teacher import generation_settings
-from crosstask.eval.systems.base import Generative, Outputs, Tick, finite, places_of
+from crosstask.data.builder.teacher import get_generation_kwargs
+from crosstask.eval.systems.base import Generative, Outputs, Update, group_indices, make_nan_check
 from crosstask.processing_crosstask import CrossTaskProcessor, QuestionTooLongError
 from crosstask.utils.errors import DataError
-from crosstask.utils.pretrained import check_counts, load_checkpoint, non_finite_error
+from crosstask.utils.pretrained import check_counts, load_checkpoint, make_non_finite_error
 
 
 class CrossTask(Generative):
-    """The cross-task model: its summary under the question, and how sure it is of it and of the reference.
+    """The cross-task model: its summaries, and how probable it is that a summary carries the answer.
+
+    It predicts this probability for its summaries and for the references. A question that leaves no room for
+    its passage gets an empty summary and probabilities of 0.
 
     Args:
-        model: Hub id or folder of a [`CrossTaskForConditionalGeneration`] with its processor.
-        ablation: None; "zeroed", where the question encoder gives zeros; or "swapped", where every question
-            is another passage's (`swap_questions`), in the summary as in both probabilities.
-        num_beams, min_new_tokens, max_new_tokens: As of [`Seq2Seq`].
-        answerability_rerank, num_return_sequences: The best of so many candidates from the beams, by
-            likelihood and answerability; both or none.
-        dtype, device, batch_size: Likewise.
-
-    A question that leaves no room for its passage gets an empty summary and probabilities of 0.
+        model (`str` or `os.PathLike`): Hub id or folder of a [`CrossTaskForConditionalGeneration`] with its
+            processor.
+        ablation (`str`, *optional*): "zeroed" replaces the output of the question encoder with zeros;
+            "swapped" replaces each question with one of another passage ([`swap_questions`]), for the summary
+            and for both probabilities.
+        num_beams (`int`, *optional*, defaults to 1): Beams of the search; 1 is greedy search. This and the
+            next two settings are the checkpoint's if they are None.
+        min_new_tokens (`int`, *optional*): Shortest summary in tokens.
+        max_new_tokens (`int`, *optional*, defaults to 128): Longest summary in tokens.
+        answerability_rerank (`float`, *optional*): Weight of answerability against likelihood when the best
+            of `num_return_sequences` beams is chosen.
+        num_return_sequences (`int`, *optional*, defaults to 1): Candidates for `answerability_rerank`; above
+            1 with it, and 1 without.
+        dtype (`str`, *optional*, defaults to `"auto"`): "auto" (the checkpoint's), "float32", "bfloat16" or
+            "float16".
+        device (`str`, *optional*): A torch device; by default this process's accelerator, or the CPU.
+        batch_size (`int`, *optional*, defaults to 16): Inputs per batch.
 
     Raises:
-        DataError: If there is no such checkpoint, it is of another kind, a value is out of range, or there
-            are no questions to swap.
+        DataError: If there is no such checkpoint, if it is of another kind, if a value is out of range, or if
+            there are no questions to swap.
     """
 
     kind = "crosstask"
@@ -41,7 +53,7 @@ class CrossTask(Generative):
 
     def __init__(
         self,
-        model: str,
+        model: str | os.PathLike,
         ablation: str | None = None,
         num_beams: int | None = 1,
         min_new_tokens: int | None = None,
@@ -56,68 +68,76 @@ class CrossTask(Generative):
             raise DataError(f"crosstask: ablation is {ablation!r}, expected None, 'zeroed' or 'swapped'")
         check_counts("crosstask", num_beams=num_beams, max_new_tokens=max_new_tokens, batch_size=batch_size)
         lengths = {"num_beams": num_beams, "min_new_tokens": min_new_tokens, "max_new_tokens": max_new_tokens}
-        ranking = {} if answerability_rerank is None else {"answerability_rerank": answerability_rerank}
-        if (num_return_sequences > 1) != bool(ranking):
+        reranking = {} if answerability_rerank is None else {"answerability_rerank": answerability_rerank}
+        if (num_return_sequences > 1) != bool(reranking):
             raise DataError(
                 "crosstask: expected num_return_sequences above 1 with answerability_rerank, and else 1"
             )
-        if ranking:
-            ranking["num_return_sequences"] = num_return_sequences
-        super().__init__(AutoModelForSeq2SeqLM, model, ablation=ablation, dtype=dtype, **lengths, **ranking)
+        if reranking:
+            reranking["num_return_sequences"] = num_return_sequences
+        super().__init__(AutoModelForSeq2SeqLM, model, ablation=ablation, dtype=dtype, **lengths, **reranking)
         if not isinstance(self.config, CrossTaskConfig):
             raise DataError(
                 f"crosstask: {model} is a checkpoint of {self.config.model_type}, expected one of crosstask"
             )
-        self.ablation, self.lengths, self.ranking = ablation, list(lengths.values()), ranking
+        self.ablation, self.lengths, self.reranking = ablation, list(lengths.values()), reranking
         self.dtype, self.device, self.batch_size = dtype, device, batch_size
         self.name = "cross-task" + (f", question {ablation}" if ablation else "")
 
-    def write(self, rows: Sequence[Mapping], tick: Tick = None) -> Outputs:
-        """Summaries and probabilities of rows. `tick` is called after each batch with how many rows it
-        was for."""
+    def write(self, rows: Sequence[Mapping], update: Update = None) -> Outputs:
         model, _ = load_checkpoint(AutoModelForSeq2SeqLM, self.checkpoint, self.dtype, self.device, self.kind)
         processor = CrossTaskProcessor.from_pretrained(self.checkpoint)
-        settings = generation_settings(model, *self.lengths, role=self.kind)
-        settings["logits_processor"] = [finite(model, self.kind)]
+        settings = get_generation_kwargs(model, *self.lengths, role=self.kind)
+        settings["logits_processor"] = [make_nan_check(model, self.kind)]
         if self.ablation == "swapped":
-            rows = [row | {"question": q} for row, q in zip(rows, swap_questions(rows), strict=True)]
-        outputs = Outputs([""] * len(rows), [0.0] * len(rows), [0.0] * len(rows))
-        encode = partial(_encode, processor)
-        for inputs, places in self.batches(rows, encode, tick):
-            texts, own = self._generate(model, processor, inputs, settings)
-            for text, probability, indices in zip(texts, own, places, strict=True):
+            questions = swap_questions(rows)
+            rows = [{**row, "question": question} for row, question in zip(rows, questions, strict=True)]
+        summaries = [""] * len(rows)
+        summary_probabilities, reference_probabilities = [0.0] * len(rows), [0.0] * len(rows)
+        for inputs, groups in self.iter_batches(rows, partial(_encode, processor), update):
+            texts, probabilities = self._generate(model, processor, inputs, settings)
+            for text, probability, indices in zip(texts, probabilities, groups, strict=True):
                 for index in indices:
-                    outputs.summaries[index], outputs.own[index] = text, probability
-            self._judge(model, processor, rows, sum(places, []), outputs.probabilities)
-        return outputs
+                    summaries[index], summary_probabilities[index] = text, probability
+            indices = sum(groups, [])
+            references = self._score_references(model, processor, [rows[index] for index in indices])
+            for index, probability in zip(indices, references, strict=True):
+                reference_probabilities[index] = probability
+        return Outputs(summaries, reference_probabilities, summary_probabilities)
 
     @torch.inference_mode()
-    def _generate(self, model, processor, inputs: list[dict], settings) -> tuple[list[str], list[float]]:
-        batch = self._batch(model, processor, inputs)
-        output = model.generate(**batch, **settings, **self.ranking, return_dict_in_generate=True)
+    def _generate(
+        self, model, processor, inputs: list[dict], settings: Mapping
+    ) -> tuple[list[str], list[float]]:
+        """Return the summary of each input, and its probability to carry the answer."""
+        batch = self._make_batch(model, processor, inputs)
+        output = model.generate(**batch, **settings, **self.reranking, return_dict_in_generate=True)
         if not output.answerability.isfinite().all():
-            raise non_finite_error(model, self.kind)
-        best = slice(None, None, self.ranking.get("num_return_sequences", 1))
+            raise make_non_finite_error(model, self.kind)
+        best = slice(None, None, self.reranking.get("num_return_sequences", 1))
         texts = processor.batch_decode(output.sequences[best], skip_special_tokens=True)
         return [text.strip() for text in texts], output.answerability[best].tolist()
 
     @torch.inference_mode()
-    def _judge(self, model, processor, rows, indices: list[int], probabilities: list[float]) -> None:
-        """Set the probabilities of the references of these rows, each distinct one judged once."""
+    def _score_references(self, model, processor, rows: list[Mapping]) -> list[float]:
+        """Return P(the reference carries the answer) for each row; each distinct row is scored once."""
         names = ("question", "passage", "summary")
-        places = places_of(tuple(rows[index][name] for name in names) for index in indices)
-        keys = list(places)
+        probabilities = [0.0] * len(rows)
+        groups = group_indices(tuple(row[name] for name in names) for row in rows)
+        keys = list(groups)
         for start in range(0, len(keys), self.batch_size):
-            chosen = keys[start : start + self.batch_size]
-            inputs = [dict(processor(**dict(zip(names, key, strict=True)))) for key in chosen]
-            logits = model(**self._batch(model, processor, inputs)).answerability_logits.float()
+            batch_keys = keys[start : start + self.batch_size]
+            inputs = [dict(processor(**dict(zip(names, key, strict=True)))) for key in batch_keys]
+            logits = model(**self._make_batch(model, processor, inputs)).answerability_logits.float()
             if not logits.isfinite().all():
-                raise non_finite_error(model, self.kind)
-            for key, probability in zip(chosen, logits.softmax(-1)[:, 1].tolist(), strict=True):
-                for place in places[key]:
-                    probabilities[indices[place]] = probability
+                raise make_non_finite_error(model, self.kind)
+            for key, probability in zip(batch_keys, logits.softmax(-1)[:, 1].tolist(), strict=True):
+                for index in groups[key]:
+                    probabilities[index] = probability
+        return probabilities
 
-    def _batch(self, model, processor, inputs: list[dict]) -> dict[str, torch.Tensor]:
+    def _make_batch(self, model, processor, inputs: list[dict]) -> dict[str, torch.Tensor]:
+        """Pad the inputs; for "zeroed", replace the question encoder's output with zeros."""
         batch = dict(processor.pad(inputs).to(model.device))
         if self.ablation == "zeroed":
             ids = batch.pop("question_input_ids", batch["input_ids"])
@@ -128,14 +148,14 @@ class CrossTask(Generative):
 
 
 def swap_questions(rows: Sequence[Mapping]) -> list[str]:
-    """For each row a question that its passage does not have: another passage's.
+    """Return for each row a question that is asked about another passage.
 
-    The distinct questions stand in a circle by the hash of their text, and each row takes the first after
-    its own that is none of its passage's; where its passage has all of them, as in corpora that ask every
-    passage the same, the next. So it depends on which rows there are, not on their order.
+    The distinct questions are arranged in a circle, sorted by the hash of their text. Each row gets the first
+    question after its own that is not asked about its passage, or simply the next one if all are, as in
+    corpora that ask the same of every passage. So the result depends on the set of rows, not on their order.
 
     Raises:
-        DataError: If the rows have one question only.
+        DataError: If the rows have only one distinct question.
     """
     asked: dict[str, set[str]] = {}
     for row in rows:
@@ -143,13 +163,14 @@ def swap_questions(rows: Sequence[Mapping]) -> list[str]:
     circle = sorted(set().union(*asked.values()), key=lambda text: hashlib.sha256(text.encode()).digest())
     if len(circle) == 1:
         raise DataError(f"crosstask: every row asks {circle[0]!r}, expected another question to swap it for")
-    place = {question: index for index, question in enumerate(circle)}
+    positions = {question: index for index, question in enumerate(circle)}
 
-    def swapped(question: str, own: set[str]) -> str:
-        after = [circle[(place[question] + step) % len(circle)] for step in range(1, len(own) + 1)]
-        return next((other for other in after if other not in own), after[0])
+    def swap(question: str, excluded: set[str]) -> str:
+        start = positions[question]
+        successors = [circle[(start + step) % len(circle)] for step in range(1, len(excluded) + 1)]
+        return next((successor for successor in successors if successor not in excluded), successors[0])
 
-    return [swapped(row["question"], asked[row["passage"]]) for row in rows]
+    return [swap(row["question"], asked[row["passage"]]) for row in rows]
 
 
 def _encode(processor, question: str, passage: str) -> dict | None:

@@ -1,4 +1,4 @@
-"""Each metric loads offline from its folder, gives what its functions give, and keeps what its card says."""
+"""Each metric loads offline from its folder, equals its functions, and matches the example of its card."""
 
 import ast
 import re
@@ -10,9 +10,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import crosstask.eval
 from crosstask.data.builder.judge import Judge
+from crosstask.eval.scoring.answerability import answerability_figures
 from crosstask.eval.scoring.bertscore import bertscore_rows
-from crosstask.eval.scoring.calibration import answerability_figures
-from crosstask.eval.scoring.rows import entailment_rows, rouge_rows
+from crosstask.eval.scoring.text_scores import entailment_rows, rouge_rows
 from crosstask.utils.errors import DataError
 
 evaluate = pytest.importorskip("evaluate")
@@ -20,18 +20,18 @@ get_imports = pytest.importorskip("evaluate.loading").get_imports
 
 METRICS = Path(crosstask.eval.__file__).parent / "metrics"
 NAMES = sorted(folder.name for folder in METRICS.iterdir() if (folder / f"{folder.name}.py").exists())
-OF_TEXTS = ("rouge", "answer_recall", "faithfulness", "extractiveness")
+TEXT_METRICS = ("rouge", "answer_recall", "faithfulness", "extractiveness")
 SUMMARIES = ["In May it rained for 2 days.", "", "Der Fluss stieg. 🌊", "川が増水した。"]
 TEXTS = ["Rain fell in May for 2 days.", "It rained.", "Der Fluss stieg. 🌊", ""]
 
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    """`load(name)`: the metric, its modules and rows kept in a folder of the tests'."""
+    """Return `load(name)`, which loads a metric with temporary folders for its modules and rows."""
     cache = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluate.config.HF_MODULES_CACHE", str(cache / "modules"))
-        patch.setattr(sys, "path", [*sys.path])  # evaluate puts the folder of modules into it
+        patch.setattr(sys, "path", [*sys.path])  # evaluate adds the folder of modules to it
         yield lambda name: evaluate.load(str(METRICS / name), cache_dir=str(cache / "rows"))
 
 
@@ -53,12 +53,12 @@ def judge_folder(tokenizer, tmp_path_factory):
     return str(folder)
 
 
-def test_all_metrics_are_there():
-    assert NAMES == sorted([*OF_TEXTS, "answer_entailment", "answerability", "bertscore"])
+def test_the_metrics_are_complete():
+    assert NAMES == sorted([*TEXT_METRICS, "answer_entailment", "answerability", "bertscore"])
 
 
-@pytest.mark.parametrize("name", OF_TEXTS)
-def test_metrics_of_texts(load, name):
+@pytest.mark.parametrize("name", TEXT_METRICS)
+def test_text_metrics(load, name):
     metric = load(name)
     values = metric.compute(predictions=SUMMARIES, references=TEXTS)
     assert all(type(value) is float for value in values.values())
@@ -80,7 +80,7 @@ def test_metrics_of_texts(load, name):
         ("extractiveness", {"coverage": None, "density": None, "length": 0}),
     ],
 )
-def test_metrics_of_empty_texts(load, name, undefined):
+def test_text_metrics_of_empty_texts(load, name, undefined):
     assert load(name).compute(predictions=[""], references=[""]) == undefined
 
 
@@ -89,8 +89,8 @@ def test_rouge_with_several_references(load):
     values = load("rouge").compute(predictions=SUMMARIES, references=references, rouge_types=["rouge1"])
     rows = rouge_rows(SUMMARIES, references, types=["rouge1"])["rouge1"]
     assert rows[1] is None and values == {"rouge1": pytest.approx((rows[0] + rows[2]) / 2)}
-    plain = load("rouge").compute(predictions=["bridges"], references=["bridge"], use_stemmer=False)
-    assert plain["rouge1"] == 0
+    unstemmed = load("rouge").compute(predictions=["bridges"], references=["bridge"], use_stemmer=False)
+    assert unstemmed["rouge1"] == 0
 
 
 def test_bertscore(load, minilm):
@@ -119,11 +119,11 @@ def test_answer_entailment(load, judge_folder):
     assert rows[1] == 0 and rows[3] is None
     assert values["answer_entailment"] == pytest.approx(sum(rows[:3]) / 3)
     assert values["answer_entailed"] == sum(row > 0.5 for row in rows[:3]) / 3
-    plain = metric.compute(predictions=SUMMARIES, references=TEXTS, judge=Judge(judge_folder, device="cpu"))
-    assert 0 < plain["answer_entailment"] < 1
+    values = metric.compute(predictions=SUMMARIES, references=TEXTS, judge=Judge(judge_folder, device="cpu"))
+    assert 0 < values["answer_entailment"] < 1
 
 
-def test_answer_entailment_by_what_is_no_judge(load, judge_folder, minilm):
+def test_answer_entailment_refuses_a_model_that_is_no_judge(load, judge_folder, minilm):
     with pytest.raises(DataError, match="judge: .*expected"):
         load("answer_entailment").compute(predictions=["a"], references=["a"], judge=str(minilm))
 
@@ -132,7 +132,7 @@ def test_answerability(load):
     probabilities, labels = [0.9, 0.4, 0.6, 0.1, 0.3], [1, 1, 0, 0, None]
     metric = load("answerability")
     values = metric.compute(predictions=probabilities, references=labels)
-    assert values == answerability_figures(probabilities, labels)
+    assert values == answerability_figures(probabilities, [1, 1, 0, 0, -100])
     assert len(metric.compute(predictions=[0.5], references=[-100], bins=3)["reliability"]) == 3
     with pytest.raises(ValueError, match="row 0 is 2.0"):
         metric.compute(predictions=[2.0], references=[1])
@@ -140,17 +140,17 @@ def test_answerability(load):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluate_finds_all_imports(name):
-    """It reads them line by line, and misses what is not on one line."""
+    """`evaluate` reads imports line by line, and misses one that spans several lines."""
     path = METRICS / name / f"{name}.py"
     tree = ast.parse(path.read_text(encoding="utf-8"))
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    found = {library for kind, library, *_ in get_imports(str(path)) if kind == "library"}
-    assert found == {module.split(".")[0] for module in modules} == {"crosstask", "datasets", "evaluate"}
+    libraries = {library for kind, library, *_ in get_imports(str(path)) if kind == "library"}
+    assert libraries == {module.split(".")[0] for module in modules} == {"crosstask", "datasets", "evaluate"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_cards_example_gives_what_it_says(load, name):
+def test_the_example_of_the_card_is_correct(load, name):
     card = (METRICS / name / "README.md").read_text(encoding="utf-8")
     assert f'evaluate.load("eval/metrics/{name}")' in card
     example = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
@@ -161,5 +161,5 @@ def test_the_cards_example_gives_what_it_says(load, name):
     if {"model", "judge"} & set(arguments):
         return  # needs the Hub
     values = load(name).compute(**arguments)
-    claimed = ast.literal_eval(re.search(r"# (\{.*?\})", example)[1].replace(", ...", ""))
-    assert {key: values[key] for key in claimed} == pytest.approx(claimed, abs=5e-4)
+    expected = ast.literal_eval(re.search(r"# (\{.*?\})", example)[1].replace(", ...", ""))
+    assert {key: values[key] for key in expected} == pytest.approx(expected, abs=5e-4)

@@ -1,11 +1,16 @@
 import json
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from datasets import load_dataset
 
+import crosstask
+from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.data.briefs import generate
-from crosstask.eval.run import main, read_eval_recipe, score, write_cached
+from crosstask.eval.run import list_rows, main, read_eval_recipe, score, write_summaries
 from crosstask.eval.systems import make_system
 from crosstask.eval.systems.base import Outputs
 
@@ -17,7 +22,7 @@ def rows():
 
 @pytest.fixture
 def evaluate(tmp_path, rows, capsys):
-    """Run the command on rows; returns the folder and what was printed."""
+    """Return a function that runs the command on rows, and returns the report's folder and the output."""
 
     def evaluate(rows=rows, folder="report", **flags):
         data = tmp_path / "rows"
@@ -27,85 +32,98 @@ def evaluate(tmp_path, rows, capsys):
             (data / f"{split}.jsonl").write_text(json.dumps({**rows[0], "passage": split}) + "\n")
         recipe = tmp_path / "recipe.yaml"
         recipe.write_text("systems: [lead-1, lead-3, oracle]\nbaseline: lead-1\nresamples: 50\n")
-        given = {"data": data, "output_dir": tmp_path / folder, **flags}
-        main([str(recipe), *(f"--{name}={value}" for name, value in given.items())])
+        values = {"data": data, "output_dir": tmp_path / folder, **flags}
+        main([str(recipe), *(f"--{name}={value}" for name, value in values.items())])
         return tmp_path / folder, capsys.readouterr().out
 
     return evaluate
 
 
-class Loud:
-    """A system that counts how often it writes."""
+class CountingSystem:
+    """A system that counts the calls of `write`."""
 
-    name = "loud"
+    name = "counting"
 
     def __init__(self, **settings):
-        self.settings, self.calls = {"kind": "loud", **settings}, 0
+        self.settings, self.calls = {"kind": "counting", **settings}, 0
 
-    def write(self, rows, tick=None):
+    def write(self, rows, update=None):
         self.calls += 1
         return Outputs([row["answer"] for row in rows], [0.5] * len(rows), [0.25] * len(rows))
 
 
 def test_the_report_has_all_its_files(evaluate, rows):
-    folder, told = evaluate()
+    folder, output = evaluate()
     assert {"results.json", "rows.parquet", "report.html", "cache"} <= {
         path.name for path in folder.iterdir()
     }
-    assert "lead-3" in told and "answer recall" in told and str(folder / "report.html") in told
-    assert "Entailment of the answer: absent" in told and "BERTScore: absent" in told
+    assert "lead-3" in output and "answer recall" in output and str(folder / "report.html") in output
+    assert "Entailment of the answer: absent" in output and "BERTScore: absent" in output
     parquet = load_dataset("parquet", data_files=str(folder / "rows.parquet"), cache_dir=str(folder / "hf"))
     assert len(parquet["train"]) == 3 * len(rows)
 
 
-def test_twice_gives_the_same_bytes_in_any_order(evaluate, rows):
+def test_results_are_reproducible_and_do_not_depend_on_the_order_of_rows(evaluate, rows):
     first, _ = evaluate()
-    again, _ = evaluate(folder="again")
-    assert (first / "results.json").read_bytes() == (again / "results.json").read_bytes()
+    second, _ = evaluate(folder="second")
+    assert (first / "results.json").read_bytes() == (second / "results.json").read_bytes()
     shuffled = random.Random(0).sample(rows, len(rows))
-    other, _ = evaluate(shuffled, folder="other")
-    assert (first / "results.json").read_bytes() == (other / "results.json").read_bytes()
+    reordered, _ = evaluate(shuffled, folder="reordered")
+    assert (first / "results.json").read_bytes() == (reordered / "results.json").read_bytes()
 
 
-def test_what_was_written_is_kept_by_content(tmp_path, rows):
-    system = Loud(beams=1)
-    first = write_cached(system, rows, tmp_path)
-    assert write_cached(system, rows, tmp_path) == first and system.calls == 1
-    write_cached(system, rows[:-1], tmp_path)
+def test_summaries_are_cached_by_settings_and_rows(tmp_path, rows):
+    system = CountingSystem(beams=1)
+    first = write_summaries(system, rows, tmp_path)
+    assert write_summaries(system, rows, tmp_path) == first and system.calls == 1
+    write_summaries(system, rows[:-1], tmp_path)
     assert system.calls == 2
-    changed = Loud(beams=2)
-    write_cached(changed, rows, tmp_path)
+    changed = CountingSystem(beams=2)
+    write_summaries(changed, rows, tmp_path)
     assert changed.calls == 1
 
 
-def test_references_are_those_of_the_question_that_carry_its_answer():
+def test_references_are_all_summaries_of_a_question_that_are_not_labeled_0():
     row = {"passage": "p", "question": "q", "answer": "cat", "answerable": 1}
     rows = [
         {**row, "summary": "a cat sat"},
         {**row, "summary": "the dog ran"},
-        {**row, "summary": "no word of it", "answerable": 0},
+        {**row, "summary": "other words", "answerable": 0},
     ]
-    results, _ = score(rows, {"loud": Outputs(["the dog ran"] * 3)})
-    assert results["loud"].scores["rouge1"] == [1.0, 1.0, None]
-    assert results["loud"].scores["answer_recall"] == [0.0] * 3
+    results, _ = score(rows, {"system": Outputs(["the dog ran"] * 3)})
+    assert results["system"].scores["rouge1"] == [1.0, 1.0, None]
+    assert results["system"].scores["answer_recall"] == [0.0] * 3
 
 
-def test_probabilities_become_figures(rows):
+def test_probabilities_give_figures(rows):
     labels = [row["answerable"] for row in rows]
     outputs = Outputs([""] * len(rows), [0.9 if label else 0.1 for label in labels], [0.5] * len(rows))
-    result = score(rows, {"sure": outputs})[0]["sure"]
+    result = score(rows, {"system": outputs})[0]["system"]
     assert result.figures["accuracy"] == result.figures["auroc"] == 1.0
-    assert [filled["count"] for filled in result.reliability] == [labels.count(0), labels.count(1)]
+    assert [bin["count"] for bin in result.reliability] == [labels.count(0), labels.count(1)]
 
 
-@pytest.mark.parametrize("number", [1, 1000])
-def test_one_row_and_a_thousand_alike(evaluate, rows, number):
-    folder, _ = evaluate([{**rows[0], "id": str(n)} for n in range(number)])
+def test_labels_are_converted_when_rows_are_listed():
+    rows = list_rows({"id": "1", "answerable": label} for label in (1, 0, None, True, "no", -100))
+    assert [row["answerable"] for row in rows] == [1, 0, IGNORE_INDEX, 1, 0, IGNORE_INDEX]
+
+
+@pytest.mark.parametrize("flag", ["eval/run.py", "-m crosstask.eval"])
+def test_the_command_runs_as_a_file_and_as_a_module(flag):
+    root = Path(crosstask.__file__).parent
+    command = [sys.executable, *flag.split(), "--help"]
+    help_text = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    assert "usage: crosstask-eval" in help_text and "bertscore_model" in help_text
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+def test_one_row_and_a_thousand_identical_rows(evaluate, rows, count):
+    folder, _ = evaluate([{**rows[0], "id": str(number)} for number in range(count)])
     figures = json.loads((folder / "results.json").read_text())["systems"]["lead-3"]["metrics"]
-    assert figures["rouge1"]["low"] is None  # of one passage nobody knows how others would differ
+    assert figures["rouge1"]["low"] is None  # there is only one passage
 
 
-def test_empty_and_foreign_texts(evaluate):
+def test_texts_without_answers_and_in_other_scripts(evaluate):
     texts = ["Le maire a ouvert le pont. 🌉🌉", "市长开了桥。", "🎉", "x"]
     rows = [
         {"id": str(n), "source": "s", "passage": text, "question": "?", "answer": "", "summary": "🌉"}
@@ -117,7 +135,7 @@ def test_empty_and_foreign_texts(evaluate):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         ({"baseline": "lead-2"}, "baseline: expected one of lead-1, lead-3, oracle, got 'lead-2'"),
         ({"split": "nowhere"}, "split: "),
@@ -130,15 +148,13 @@ def test_empty_and_foreign_texts(evaluate):
         ({"systems": "[laed-3]"}, "'lead'"),
     ],
 )
-def test_mistakes_end_in_one_sentence(evaluate, flags, told):
-    with pytest.raises(SystemExit, match="crosstask-eval: error: ") as caught:
+def test_a_mistake_ends_the_command_with_one_sentence(evaluate, flags, message):
+    with pytest.raises(SystemExit, match="crosstask-eval: error: ") as error:
         evaluate(**flags)
-    assert told in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert message in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
-def test_recipes_are_read():
-    from pathlib import Path
-
+def test_the_recipes_of_the_repository_are_valid():
     for path in (Path(__file__).parents[2] / "configs").glob("eval_*.yaml"):
         arguments = read_eval_recipe(path)
         assert arguments.baseline

@@ -1,4 +1,4 @@
-"""Answer recall: the share of the answer's words that the summary carries, and whether all in a row."""
+"""Answer recall: the share of the answer's words in the summary, and whether it has the answer verbatim."""
 
 import datasets
 import evaluate
@@ -19,11 +19,11 @@ class AnswerRecall(evaluate.Metric):
         )
 
     def _compute(self, predictions, references):
-        """Mean recall of the answers' words, and the share of the answers that are there word for word.
+        """Return the mean recall of the answers' words, and the share of answers that occur word for word.
 
         Args:
-            predictions: One summary a row.
-            references: One answer a row; rows whose answer is empty once normalized are left out.
+            predictions: One summary per row.
+            references: One answer per row; rows whose normalized answer is empty are ignored.
         """
         return {
             "answer_recall": mean(answer_recall_rows(predictions, references)),

@@ -1,4 +1,4 @@
-"""BERTScore: how well the tokens of a text and of its reference match by their vectors in context."""
+"""BERTScore: the similarity of a text and its reference by the contextual vectors of their tokens."""
 
 import datasets
 import evaluate
@@ -14,25 +14,25 @@ CITATION = (
 class BertScore(evaluate.Metric):
     def _info(self):
         texts = datasets.Value("string")
-        several = datasets.Sequence(texts)
+        text_lists = datasets.Sequence(texts)
         return evaluate.MetricInfo(
             description=__doc__,
             citation=CITATION,
             inputs_description=self._compute.__doc__,
             features=[
-                datasets.Features({"predictions": texts, "references": several}),
+                datasets.Features({"predictions": texts, "references": text_lists}),
                 datasets.Features({"predictions": texts, "references": texts}),
             ],
         )
 
     def _compute(self, predictions, references, **settings):
-        """Mean precision, recall and F1.
+        """Return the mean precision, recall and F1.
 
         Args:
-            predictions: One text a row.
-            references: One text a row, or a list of texts, of which the best one counts; rows whose
-                references are all blank are left out.
-            settings: `model` (an id or a folder, needed), `num_layers`, `rescale_with_baseline`, `lang`,
+            predictions: One text per row.
+            references: One text per row, or a list of texts per row, of which the best one counts. Rows whose
+                references are all blank are ignored.
+            settings: `model` (a Hub id or a folder, required), `num_layers`, `rescale_with_baseline`, `lang`,
                 `batch_size` and `device` of `crosstask.eval.scoring.bertscore.bertscore_rows`.
         """
         rows = bertscore_rows(predictions, references, **settings)

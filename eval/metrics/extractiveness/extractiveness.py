@@ -1,10 +1,10 @@
-"""Extractiveness: how much of a summary is copied, in how long pieces, and how long it is."""
+"""Extractiveness: how much of a summary is copied, in fragments of which length, and its length."""
 
 import datasets
 import evaluate
 
 from crosstask.data.answers import mean
-from crosstask.eval.scoring.rows import extractiveness_rows, length_rows
+from crosstask.eval.scoring.text_scores import extractiveness_rows, length_rows
 
 CITATION = (
     "Grusky et al. 2018, Newsroom: A Dataset of 1.3 Million Summaries, https://arxiv.org/abs/1804.11283"
@@ -22,11 +22,11 @@ class Extractiveness(evaluate.Metric):
         )
 
     def _compute(self, predictions, references):
-        """Mean coverage and density of the fragments that are copied, and length in words.
+        """Return the mean coverage and density of the copied fragments, and the mean length in words.
 
         Args:
-            predictions: One summary a row; blank ones count for the length only.
-            references: One passage a row.
+            predictions: One summary per row; blank summaries count for the length only.
+            references: One passage per row.
         """
         coverage, density = extractiveness_rows(predictions, references)
         return {

@@ -1,10 +1,10 @@
-"""Faithfulness, cheaply: the share of a summary's numbers and names that occur in its passage."""
+"""Faithfulness without a model: the share of a summary's numbers and names that occur in its passage."""
 
 import datasets
 import evaluate
 
 from crosstask.data.answers import mean
-from crosstask.eval.scoring.rows import faithfulness_rows
+from crosstask.eval.scoring.text_scores import faithfulness_rows
 
 CITATION = "Nan et al. 2021, Entity-level Factual Consistency of Abstractive Text Summarization, https://aclanthology.org/2021.eacl-main.235"
 
@@ -20,10 +20,10 @@ class Faithfulness(evaluate.Metric):
         )
 
     def _compute(self, predictions, references):
-        """Mean share of the numbers and names.
+        """Return the mean share of the numbers and names.
 
         Args:
-            predictions: One summary a row; rows without a number or a name are left out.
-            references: One passage a row.
+            predictions: One summary per row; rows without a number or a name are ignored.
+            references: One passage per row.
         """
         return {"faithfulness": mean(faithfulness_rows(predictions, references))}

@@ -6,11 +6,11 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from crosstask.eval.report.learning_curve import learning_curve
+from crosstask.eval.report.learning_curve import draw_learning_curve
 
 
-def history(steps=600, parts=()):
-    """What the Trainer logs: training losses often, validation losses seldom, a summary last."""
+def make_history(steps=600, parts=()):
+    """Return a log like the Trainer's: frequent training losses, rare validation losses, a summary."""
     entries = []
     for step in range(10, steps + 1, 10):
         loss = 0.3 + 3 * math.exp(-step / 150)
@@ -23,14 +23,14 @@ def history(steps=600, parts=()):
     return [*entries, {"train_loss": 0.9, "train_runtime": 12.0, "step": steps}]
 
 
-def histories():
+def make_histories():
     parts = (("summary_loss", 0.7), ("answerability_loss", 0.3))
-    return {"summarize": history(), "answer": history(1200), "fuse": history(300, parts)}
+    return {"summarize": make_history(), "answer": make_history(1200), "fuse": make_history(300, parts)}
 
 
 @pytest.fixture
-def drawn(monkeypatch):
-    """The figures that were saved."""
+def saved_figures(monkeypatch):
+    """The figures that were saved during a test."""
     figures = []
     savefig = Figure.savefig
 
@@ -42,44 +42,44 @@ def drawn(monkeypatch):
     return figures
 
 
-def test_draws_a_png_with_a_panel_for_each_stage(tmp_path, drawn):
+def test_the_png_has_one_panel_per_stage(tmp_path, saved_figures):
     path = tmp_path / "learning_curve.png"
-    learning_curve(histories(), path)
+    draw_learning_curve(make_histories(), path)
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert imread(path).shape[:2] == (675, 2100)
-    summarize, answer, fuse = drawn[0].axes
+    summarize, answer, fuse = saved_figures[0].axes
     assert [line.get_label() for line in answer.lines] == ["loss, training", "loss, validation"]
     assert len(fuse.lines) == 6
     training, validation = summarize.lines
     assert list(validation.get_xdata()) == [100, 200, 300, 400, 500, 600]
-    assert training.get_ydata()[0] == histories()["summarize"][0]["loss"]
+    assert training.get_ydata()[0] == make_histories()["summarize"][0]["loss"]
 
 
-def test_missing_and_empty_histories_give_empty_panels(tmp_path, drawn):
+def test_missing_and_empty_histories_give_empty_panels(tmp_path, saved_figures):
     path = tmp_path / "learning_curve.png"
-    learning_curve({}, path)
-    learning_curve({"summarize": [], "fuse": [{"train_runtime": 1.0, "step": 1}]}, path)
-    for figure in drawn:
+    draw_learning_curve({}, path)
+    draw_learning_curve({"summarize": [], "fuse": [{"train_runtime": 1.0, "step": 1}]}, path)
+    for figure in saved_figures:
         assert [len(axes.lines) for axes in figure.axes] == [0, 0, 0]
         assert [axes.texts[0].get_text() for axes in figure.axes] == ["no losses logged"] * 3
 
 
-def test_a_loss_that_diverged_does_not_stop_the_plot(tmp_path):
+def test_infinite_and_nan_losses_are_drawn(tmp_path):
     path = tmp_path / "learning_curve.png"
     diverged = [{"loss": loss, "step": step} for step, loss in enumerate([2.0, math.inf, math.nan])]
-    learning_curve({"summarize": diverged, "answer": diverged[2:]}, path)
+    draw_learning_curve({"summarize": diverged, "answer": diverged[2:]}, path)
     assert path.exists()
 
 
-def test_replaces_the_file_and_leaves_no_other(tmp_path):
+def test_an_existing_file_is_replaced_and_no_other_is_left(tmp_path):
     path = tmp_path / "learning_curve.png"
     path.write_text("old")
-    learning_curve(histories(), str(path))
+    draw_learning_curve(make_histories(), str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
+def test_a_failure_keeps_the_old_file(tmp_path, monkeypatch):
     def fail(self, name, **kwargs):
         with open(name, "w") as file:
             file.write("half a picture")
@@ -89,16 +89,16 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "learning_curve.png"
     path.write_text("old")
     with pytest.raises(OSError, match="disk full"):
-        learning_curve(histories(), path)
+        draw_learning_curve(make_histories(), path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_unknown_stage(tmp_path):
+def test_an_unknown_stage_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Unknown stage 'joint', expected any of 'summarize'"):
-        learning_curve({"joint": []}, tmp_path / "learning_curve.png")
+        draw_learning_curve({"joint": []}, tmp_path / "learning_curve.png")
 
 
-def test_leaves_pyplot_alone():
+def test_pyplot_is_not_imported():
     code = "import sys, crosstask.eval.report.learning_curve; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,6 +8,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.eval.report.page import mark_answer, write_html
 from crosstask.eval.report.results import Evaluation, SystemResult
 
@@ -16,7 +17,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """The start tags with their attributes, the text of each kind of element, and what is left open."""
+    """A parsed page: its start tags with attributes, the text by element, and the open elements."""
 
     def __init__(self, text):
         super().__init__()
@@ -51,13 +52,13 @@ def page(report):
     return Page(report.read_text(encoding="utf-8"))
 
 
-def test_has_tables_images_and_twenty_examples(page, evaluation):
+def test_the_page_has_tables_images_and_twenty_examples(page, evaluation):
     assert page.open == []
     assert len(page.all("table")) == len(page.all("caption")) == 2
     assert len([tag for tag in page.all("article") if tag["class"] == "example"]) == 20
     assert len(page.all("details")) == 20
     images = page.all("img")
-    assert len(images) == 4 + 2 + 1  # metrics, recall against length and reliability, learning curves
+    assert len(images) == 4 + 2 + 1  # four metrics, recall against length and reliability, learning curves
     for image in images:
         with urlopen(image["src"]) as file:
             assert file.read(8) == b"\x89PNG\r\n\x1a\n"
@@ -69,7 +70,7 @@ def test_has_tables_images_and_twenty_examples(page, evaluation):
     assert "crosstask-eval eval.yaml" in page.texts["dd"]
 
 
-def test_its_table_has_means_intervals_and_p_values(page, evaluation):
+def test_the_table_has_means_intervals_and_p_values(page, evaluation):
     estimate = evaluation.estimates["lead-1"]["answer_recall"]
     assert f"{estimate.mean:.3f}" in page.texts["td"]
     assert f"{estimate.low:.3f} to {estimate.high:.3f}" in page.texts["td"]
@@ -77,7 +78,7 @@ def test_its_table_has_means_intervals_and_p_values(page, evaluation):
     assert f"{estimate.rows} rows" in page.texts["th"] and estimate.rows < len(evaluation.rows)
 
 
-def test_loads_nothing(report, page):
+def test_the_page_loads_nothing(report, page):
     text = report.read_text(encoding="utf-8")
     assert {"script", "link", "iframe", "object", "base"}.isdisjoint(tag for tag, _ in page.tags)
     for _, attributes in page.tags:
@@ -89,7 +90,7 @@ def test_loads_nothing(report, page):
     assert {"charset": "utf-8"} in page.all("meta")
 
 
-def test_is_accessible(page):
+def test_the_page_is_accessible(page):
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     assert page.all("html") == [{"lang": "en"}] and page.texts["title"] == "briefs, test"
     headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
@@ -105,27 +106,27 @@ def test_is_accessible(page):
             assert region["tabindex"] == "0" and region["aria-label"]
 
 
-def test_texts_are_shown_as_they_are(make_evaluation, tmp_path):
+def test_texts_are_escaped(make_evaluation, tmp_path):
     evaluation = make_evaluation(2, leads=(1,), awkward=True)
-    evil = '</style><script>x</script> & "it\'s" {{ 7 * 7 }} $x^'
+    markup = '</style><script>x</script> & "it\'s" {{ 7 * 7 }} $x^'
     evaluation = replace(
         evaluation,
-        title=evil,
-        notes=[evil],
-        made={"<key>": evil},
-        systems={**evaluation.systems, evil: evaluation.systems["lead-1"]},
+        title=markup,
+        notes=[markup],
+        settings={"<key>": markup},
+        systems={**evaluation.systems, markup: evaluation.systems["lead-1"]},
     )
     write_html(evaluation, tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "script" not in dict(page.tags) and page.open == []
     for tag in ("title", "h1", "li", "dd", "th", "h4"):
-        assert evil in page.texts[tag]
+        assert markup in page.texts[tag]
     assert "<script>alert('&')</script> It is 👩‍🚀 Zoë's | day." in page.texts["details"]
     assert "Who's <i>that</i>? 🤔" in page.texts["h3"] and "Zoë's day 🎉" in page.texts["p"]
     assert "東京タワーは1958年に完成した。" in page.texts["p"]
 
 
-def test_the_same_bytes_again_and_the_same_examples_in_another_order(make_evaluation, report, tmp_path):
+def test_the_page_is_reproducible_and_does_not_depend_on_the_order_of_rows(make_evaluation, report, tmp_path):
     write_html(make_evaluation(awkward=True), tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == report.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
@@ -137,19 +138,20 @@ def test_the_same_bytes_again_and_the_same_examples_in_another_order(make_evalua
             system,
             summaries=[system.summaries[i] for i in order],
             scores={metric: [values[i] for i in order] for metric, values in system.scores.items()},
-            own=None if system.own is None else [system.own[i] for i in order],
+            summary_probabilities=system.summary_probabilities
+            and [system.summary_probabilities[i] for i in order],
         )
         for name, system in evaluation.systems.items()
     }
-    turned = replace(evaluation, rows=[evaluation.rows[i] for i in order], systems=systems)
-    write_html(turned, tmp_path / "turned.html")
-    assert (tmp_path / "turned.html").read_bytes() == report.read_bytes()
+    reversed_evaluation = replace(evaluation, rows=[evaluation.rows[i] for i in order], systems=systems)
+    write_html(reversed_evaluation, tmp_path / "reversed.html")
+    assert (tmp_path / "reversed.html").read_bytes() == report.read_bytes()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1000])
 @pytest.mark.parametrize("score", [None, 0.5])
-def test_no_rows_one_row_and_a_thousand_identical_ones(rows, score, tmp_path):
-    row = {"id": "1", "passage": "x", "question": "", "answer": "", "summary": "", "answerable": None}
+def test_no_rows_one_row_and_many_identical_rows(rows, score, tmp_path):
+    row = {"id": "1", "passage": "x", "question": "", "answer": "", "summary": "", "answerable": IGNORE_INDEX}
     system = SystemResult([""] * rows, {"answer_recall": [score] * rows}, {"auroc": None}, [])
     evaluation = Evaluation("edge", [row] * rows, {"a": system, "b": system}, baseline="a")
     write_html(evaluation, tmp_path / "report.html")
@@ -175,27 +177,27 @@ def test_mark_answer(text, answer, marked):
     assert mark_answer(text, answer) == marked
 
 
-def test_mark_answer_may_leave_single_words():
+def test_mark_answer_can_ignore_single_words():
     assert mark_answer("On May 3", "3 May", words=False) == "On May 3"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 @pytest.mark.parametrize("width", [500, 1280])
-def test_a_browser_shows_it_without_scrolling_sideways(report, width, tmp_path):
-    """The page as it is, but for a script that looks at it."""
-    look = """<script>addEventListener("load", () => { document.title = JSON.stringify({
+def test_a_browser_shows_the_page_without_horizontal_scrolling(report, width, tmp_path):
+    """Add a script to the page that reports what the browser shows."""
+    script = """<script>addEventListener("load", () => { document.title = JSON.stringify({
         images: [...document.images].filter((image) => image.complete && image.naturalWidth > 0).length,
         tables: document.querySelectorAll("table").length,
-        examples: [...document.querySelectorAll(".example")].filter((it) => it.offsetHeight > 50).length,
+        examples: [...document.querySelectorAll(".example")].filter((row) => row.offsetHeight > 50).length,
         overflow: document.documentElement.scrollWidth - innerWidth}) })</script>"""
     text = report.read_text(encoding="utf-8")
     text = text.replace("default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';")
-    (tmp_path / "looked.html").write_text(text.replace("</body>", f"{look}</body>"), encoding="utf-8")
+    (tmp_path / "page.html").write_text(text.replace("</body>", f"{script}</body>"), encoding="utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
-    command += [(tmp_path / "looked.html").as_uri()]
-    shown = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout.decode()
-    seen = json.loads(re.search("<title>(.*?)</title>", shown)[1])
-    assert seen["overflow"] <= 0
-    assert seen | {"overflow": 0} == {"images": 7, "tables": 2, "examples": 20, "overflow": 0}
+    command += [(tmp_path / "page.html").as_uri()]
+    dump = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout.decode()
+    counts = json.loads(re.search("<title>(.*?)</title>", dump)[1])
+    assert counts["overflow"] <= 0
+    assert counts | {"overflow": 0} == {"images": 7, "tables": 2, "examples": 20, "overflow": 0}

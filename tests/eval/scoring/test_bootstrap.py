@@ -4,11 +4,11 @@ import time
 import numpy as np
 import pytest
 
-from crosstask.eval.scoring.bootstrap import Estimate, intervals
+from crosstask.eval.scoring.bootstrap import Estimate, estimate_means
 
 
-def made_up(rows=60, passages=12, seed=0, undefined=0.1):
-    """Scores of three systems on two metrics, with holes, and the passages they lie on."""
+def make_scores(rows=60, passages=12, seed=0, undefined=0.1):
+    """Return scores of three systems on two metrics, some undefined, and the passage of each row."""
     draw = random.Random(seed)
     names = [f"passage {draw.randrange(passages)}" for _ in range(rows)]
     scores = {
@@ -21,8 +21,8 @@ def made_up(rows=60, passages=12, seed=0, undefined=0.1):
     return scores, names
 
 
-def naive(scores, passages, baseline, resamples, seed):
-    """The same by loops over passages and rows."""
+def estimate_with_loops(scores, passages, baseline, resamples, seed):
+    """Compute the estimates with loops over passages and rows."""
     unique = sorted(set(passages))
     drawn = np.random.default_rng(seed).integers(len(unique), size=(resamples, len(unique)))
 
@@ -54,75 +54,79 @@ def naive(scores, passages, baseline, resamples, seed):
 
 
 @pytest.mark.parametrize("undefined", [0, 0.1, 0.9])
-def test_agrees_with_loops(undefined):
-    scores, passages = made_up(undefined=undefined)
-    expected = naive(scores, passages, "base", resamples=200, seed=3)
-    found = intervals(scores, passages, "base", resamples=200, seed=3)
+def test_estimates_agree_with_loops(undefined):
+    scores, passages = make_scores(undefined=undefined)
+    expected = estimate_with_loops(scores, passages, "base", resamples=200, seed=3)
+    estimates = estimate_means(scores, passages, "base", resamples=200, seed=3)
     for (system, metric), (mean, low, high, p) in expected.items():
-        estimate = found[system][metric]
+        estimate = estimates[system][metric]
         assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((mean, low, high))
         assert estimate.p == p
         assert estimate.rows == sum(value is not None for value in scores[system][metric])
 
 
-def test_the_order_of_rows_and_systems_changes_not_a_digit():
-    scores, passages = made_up(rows=500, passages=80)
-    expected = intervals(scores, passages, "base")
+def test_the_order_of_rows_and_systems_does_not_change_a_digit():
+    scores, passages = make_scores(rows=500, passages=80)
+    expected = estimate_means(scores, passages, "base")
     order = list(range(len(passages)))
     random.Random(1).shuffle(order)
     shuffled = {
         system: {metric: [values[i] for i in order] for metric, values in reversed(metrics.items())}
         for system, metrics in reversed(scores.items())
     }
-    assert intervals(shuffled, [passages[i] for i in order], "base") == expected
-    assert intervals({"base": scores["base"]}, passages, "base")["base"] == expected["base"]
+    assert estimate_means(shuffled, [passages[i] for i in order], "base") == expected
+    assert estimate_means({"base": scores["base"]}, passages, "base")["base"] == expected["base"]
 
 
-def test_95_of_100_intervals_hold_the_true_mean_where_rows_of_a_passage_are_alike():
-    """Rows of a passage differ from each other by far less than passages do."""
+def test_95_of_100_intervals_contain_the_true_mean_of_correlated_rows():
+    """The rows of a passage differ much less than the passages."""
     draw, hits, row_hits, trials = np.random.default_rng(0), 0, 0, 300
     for trial in range(trials):
         scores = (draw.normal(size=(40, 1)) + 0.2 * draw.normal(size=(40, 4))).ravel().tolist()
         passages = [str(row // 4) for row in range(160)]
-        estimate = intervals({"it": {"m": scores}}, passages, resamples=400, seed=trial)["it"]["m"]
+        estimate = estimate_means({"a": {"m": scores}}, passages, resamples=400, seed=trial)["a"]["m"]
         hits += estimate.low <= 0 <= estimate.high
-        row = intervals({"it": {"m": scores}}, [str(i) for i in range(160)], resamples=400)["it"]["m"]
+        row = estimate_means({"a": {"m": scores}}, [str(i) for i in range(160)], resamples=400)["a"]["m"]
         row_hits += row.low <= 0 <= row.high
     assert 0.90 < hits / trials < 0.98
-    assert row_hits / trials < 0.80  # what resampling rows would have claimed
+    assert row_hits / trials < 0.80  # resampling rows gives intervals that are too narrow
 
 
-def test_1_in_20_equal_systems_differs_at_p_0_05():
+def test_1_of_20_equal_systems_differs_at_p_0_05():
     draw, rejected, trials = np.random.default_rng(1), 0, 400
     passages = [str(row) for row in range(60)]
     for trial in range(trials):
         hard = draw.normal(size=60)
         scores = {name: {"m": (hard + 0.3 * draw.normal(size=60)).tolist()} for name in ("a", "b")}
-        rejected += intervals(scores, passages, "a", resamples=400, seed=trial)["b"]["m"].p < 0.05
+        rejected += estimate_means(scores, passages, "a", resamples=400, seed=trial)["b"]["m"].p < 0.05
     assert 0.02 < rejected / trials < 0.09
 
 
-def test_pairing_finds_a_difference_far_smaller_than_the_spread():
+def test_pairing_detects_a_difference_much_smaller_than_the_spread():
     draw = np.random.default_rng(0)
     hard = draw.normal(size=200)
     scores = {"a": {"m": hard.tolist()}, "b": {"m": (hard + 0.05 + 0.1 * draw.normal(size=200)).tolist()}}
-    found = intervals(scores, [str(row) for row in range(200)], "a")
-    assert found["b"]["m"].low < found["a"]["m"].mean < found["b"]["m"].high  # they overlap, yet
-    assert found["b"]["m"].p < 0.01
+    estimates = estimate_means(scores, [str(row) for row in range(200)], "a")
+    assert (
+        estimates["b"]["m"].low < estimates["a"]["m"].mean < estimates["b"]["m"].high
+    )  # the intervals overlap
+    assert estimates["b"]["m"].p < 0.01
 
 
 def test_identical_systems_do_not_differ():
-    scores, passages = made_up()
-    found = intervals({"a": scores["base"], "b": scores["base"]}, passages, "a")
-    assert [found["b"][metric].p for metric in ("rouge1", "recall")] == [1, 1]
-    assert [found["a"][metric].p for metric in ("rouge1", "recall")] == [None, None]
+    scores, passages = make_scores()
+    estimates = estimate_means({"a": scores["base"], "b": scores["base"]}, passages, "a")
+    assert [estimates["b"][metric].p for metric in ("rouge1", "recall")] == [1, 1]
+    assert [estimates["a"][metric].p for metric in ("rouge1", "recall")] == [None, None]
 
 
 def test_a_thousand_identical_rows_of_two_passages():
     rows = ["x", "y"] * 500
-    found = intervals({"a": {"m": [0.3] * 1000}, "b": {"m": [0.4] * 1000}}, rows, "a")
-    assert found["a"]["m"] == Estimate(pytest.approx(0.3), pytest.approx(0.3), pytest.approx(0.3), None, 1000)
-    assert found["b"]["m"].p == pytest.approx(2 / 1001)
+    estimates = estimate_means({"a": {"m": [0.3] * 1000}, "b": {"m": [0.4] * 1000}}, rows, "a")
+    assert estimates["a"]["m"] == Estimate(
+        pytest.approx(0.3), pytest.approx(0.3), pytest.approx(0.3), None, 1000
+    )
+    assert estimates["b"]["m"].p == pytest.approx(2 / 1001)
 
 
 @pytest.mark.parametrize(
@@ -136,14 +140,14 @@ def test_a_thousand_identical_rows_of_two_passages():
     ],
     ids=["one row", "one passage", "one passage with values", "all undefined", "no rows"],
 )
-def test_no_interval_of_fewer_than_two_passages(values, passages, expected):
-    found = intervals({"a": {"m": values}, "b": {"m": values}}, passages, "a")
-    assert found["a"]["m"] == found["b"]["m"] == expected
+def test_fewer_than_two_passages_have_no_interval(values, passages, expected):
+    estimates = estimate_means({"a": {"m": values}, "b": {"m": values}}, passages, "a")
+    assert estimates["a"]["m"] == estimates["b"]["m"] == expected
 
 
-def test_a_metric_that_the_baseline_lacks_has_no_p_value():
-    found = intervals({"a": {}, "b": {"m": [0.1, 0.2]}}, ["x", "y"], "a")
-    assert found["a"] == {} and found["b"]["m"].p is None and found["b"]["m"].low is not None
+def test_without_a_baseline_value_there_is_no_p_value():
+    estimates = estimate_means({"a": {}, "b": {"m": [0.1, 0.2]}}, ["x", "y"], "a")
+    assert estimates["a"] == {} and estimates["b"]["m"].p is None and estimates["b"]["m"].low is not None
 
 
 @pytest.mark.parametrize(
@@ -158,10 +162,10 @@ def test_a_metric_that_the_baseline_lacks_has_no_p_value():
 )
 def test_errors_name_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
-        intervals(**{"scores": {"a": {"m": [1.0, 0.5]}}, "passages": ["x", "y"]} | arguments)
+        estimate_means(**{"scores": {"a": {"m": [1.0, 0.5]}}, "passages": ["x", "y"]} | arguments)
 
 
-def test_is_fast():
+def test_estimating_is_fast():
     draw = np.random.default_rng(0)
     passages = [f"passage {row}" for row in range(2000)]
     scores = {
@@ -169,5 +173,5 @@ def test_is_fast():
         for system in range(10)
     }
     start = time.process_time()
-    intervals(scores, passages, "s0")
-    assert time.process_time() - start < 4  # 1 s where the machine has nothing else to do
+    estimate_means(scores, passages, "s0")
+    assert time.process_time() - start < 4  # 1 s on an idle machine
