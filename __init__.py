@@ -7,7 +7,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_crosstask import CrossTaskConfig
 from .modeling_crosstask import CrossTaskForConditionalGeneration, CrossTaskOutput
-from .pipeline_crosstask import TASK, QuestionSummarizationPipeline
+from .pipeline_crosstask import PIPELINE_TASK, QuestionSummarizationPipeline
 from .processing_crosstask import CrossTaskProcessor
 
 __version__ = "0.1.0"
@@ -33,7 +33,9 @@ __all__ = [
 AutoConfig.register(CrossTaskConfig.model_type, CrossTaskConfig)
 AutoModelForSeq2SeqLM.register(CrossTaskConfig, CrossTaskForConditionalGeneration)
 AutoProcessor.register(CrossTaskConfig, CrossTaskProcessor)
-PIPELINE_REGISTRY.register_pipeline(TASK, QuestionSummarizationPipeline, pt_model=AutoModelForSeq2SeqLM)
+PIPELINE_REGISTRY.register_pipeline(
+    PIPELINE_TASK, QuestionSummarizationPipeline, pt_model=AutoModelForSeq2SeqLM
+)
 CrossTaskConfig.pipelines_are_registered = True
 CrossTaskConfig.register_for_auto_class()
 CrossTaskForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")

@@ -1,26 +1,27 @@
-"""The one place that knows the input format: question and passage in, tensors out."""
+"""The input format of the cross-task model: question and passage in, tensors out."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import AutoTokenizer, BatchEncoding
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 
 from .configuration_crosstask import IGNORE_INDEX, PROMPT
 
-QUESTION_TOKENIZER = "question_tokenizer"
+QUESTION_TOKENIZER = "question_tokenizer"  # attribute of the processor, and folder of a checkpoint
 # Equal keys are one key: 0 also stands for 0.0 and False, 1 for 1.0 and True.
 _LABELS = {None: IGNORE_INDEX, "": IGNORE_INDEX, IGNORE_INDEX: IGNORE_INDEX}
 _LABELS |= {0: 0, "0": 0, "no": 0, 1: 1, "1": 1, "yes": 1}
 
 
 class QuestionTooLongError(ValueError):
-    """A question that leaves no room for its passage. `index` is its place in the batch."""
+    """A question leaves no room for its passage. `index` is its position in the batch."""
 
-    def __init__(self, index, length, limit):
+    def __init__(self, index: int, length: int, limit: int):
         super().__init__(
             f"question {index} takes {length} tokens with the prompt and the special tokens, and "
             f"`max_source_length` is {limit}: no room is left for the passage."
@@ -30,20 +31,21 @@ class QuestionTooLongError(ValueError):
 
 class CrossTaskProcessor(ProcessorMixin):
     r"""
-    Turns questions, passages and summaries into the inputs of [`CrossTaskForConditionalGeneration`].
-    The prompted question is the first segment of a pair, the passage the second; only the passage is
-    ever truncated, from its end.
+    Turn questions, passages and summaries into the inputs of [`CrossTaskForConditionalGeneration`].
+
+    The prompted question is the first segment of a pair, and the passage the second. Only the passage is
+    truncated, at its end.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
-            Of the summarizer.
+            Tokenizer of the summarizer.
         question_tokenizer (`PreTrainedTokenizerBase`, *optional*):
-            Of the question encoder, where that has a vocabulary of its own.
-        prompt (`str`, defaults to `"question: {question} passage:"`):
+            Tokenizer of the question encoder, if that has another vocabulary.
+        prompt (`str`, *optional*, defaults to `"question: {question} passage:"`):
             Template of the first segment.
-        max_source_length (`int`, defaults to 1024):
-            Limit of the input in tokens, question and special tokens included. The question encoder's
-            input is also limited by its tokenizer's `model_max_length`.
+        max_source_length (`int`, *optional*, defaults to 1024):
+            Maximum length of the input in tokens, including the question and special tokens. The input of
+            the question encoder is also limited by the `model_max_length` of its tokenizer.
     """
 
     attributes = ["tokenizer"]
@@ -51,11 +53,11 @@ class CrossTaskProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        tokenizer,
-        question_tokenizer=None,
-        prompt=PROMPT,
-        max_source_length=1024,
-        chat_template=None,  # handed in by transformers, for every processor
+        tokenizer: PreTrainedTokenizerBase,
+        question_tokenizer: PreTrainedTokenizerBase | None = None,
+        prompt: str = PROMPT,
+        max_source_length: int = 1024,
+        chat_template: str | None = None,  # transformers passes it to every processor
     ):
         super().__init__(tokenizer, chat_template=chat_template)
         if "{question}" not in prompt:
@@ -65,84 +67,95 @@ class CrossTaskProcessor(ProcessorMixin):
         self.max_source_length = max_source_length
 
     @classmethod
-    def get_attributes(cls):
-        # transformers 5 reads them off the signature and would ask for both tokenizers.
+    def get_attributes(cls) -> list[str]:
+        # transformers 5 would read both tokenizers off the signature, and require both.
         return list(cls.attributes)
 
     def __call__(
         self,
-        question=None,
-        passage=None,
-        summary=None,
-        answerable=None,
-        return_tensors=None,
-        padding=None,
-        pad_to_multiple_of=None,
-    ):
+        question: str | Sequence[str] | None = None,
+        passage: str | Sequence[str] | None = None,
+        summary: str | Sequence[str] | None = None,
+        answerable: Any = None,
+        return_tensors: str | None = None,
+        padding: bool | str | None = None,
+        pad_to_multiple_of: int | None = None,
+    ) -> BatchEncoding:
         r"""
+        Encode one input or a batch. A single text beside a list is used for every row of the batch.
+
         Args:
             question (`str` or `list[str]`, *optional*):
-                The question, or one for each passage. Without, the input is the passage alone, as a
-                plain summarizer reads it. An empty one is a prompt without a question.
+                The questions. If `None`, the input is the passage alone, as a plain summarizer reads it. An
+                empty question is encoded as a prompt without a question.
             passage (`str` or `list[str]`):
-                The passage, or one for each question. A single text beside a list serves all of it.
+                The passages.
             summary (`str` or `list[str]`, *optional*):
-                The target; becomes `labels`.
+                The target summaries, which become `labels`.
             answerable (`int` or `list[int]`, *optional*):
-                1 where the summary carries the answer, 0 where not, `None` or -100 where not labelled.
+                1 if the summary carries the answer, 0 if not, `None` or -100 if the row is not labeled. Other
+                spellings are converted by [`to_label`].
             return_tensors (`str`, *optional*):
-                `"pt"` for tensors, `"np"` for arrays; lists otherwise.
+                `"pt"` for tensors or `"np"` for arrays. If `None`, return lists.
             padding (`bool` or `"longest"`, *optional*):
-                Pad to the longest of the batch. Defaults to `True` with `return_tensors`.
+                Whether to pad to the longest row of the batch. Defaults to `True` with `return_tensors`, and
+                to `False` without.
             pad_to_multiple_of (`int`, *optional*):
-                Pad on, to a multiple of this length.
+                Pad to a multiple of this length.
 
         Returns:
             `BatchEncoding` with `input_ids` and `attention_mask`; with a question tokenizer also
-            `question_input_ids` and `question_attention_mask`; with a summary `labels` (padded with
-            -100), with labels `answerable`. Flat lists for a single input without `return_tensors`.
+            `question_input_ids` and `question_attention_mask`; with summaries `labels`, padded with -100;
+            with labels of answerability `answerable`. The values of a single input without `return_tensors`
+            have no batch dimension.
 
         Raises:
-            QuestionTooLongError: where a question leaves no room for its passage.
-            TypeError, ValueError: where an argument is of a wrong type, length or value.
+            QuestionTooLongError: if a question leaves no room for its passage.
+            TypeError, ValueError: if an argument has a wrong type, length or value.
         """
         if padding not in (None, False, True, "longest"):
             raise ValueError(f"`padding` has to be True, False or 'longest', got {padding!r}.")
-        values = {"question": question, "passage": passage, "summary": summary}
-        # An array or tensor, as a dataset or another model may give them.
-        values["answerable"] = answerable.tolist() if hasattr(answerable, "tolist") else answerable
-        single = not any(isinstance(value, (list, tuple)) for value in values.values())
-        columns = _columns(values)
+        if hasattr(answerable, "tolist"):  # an array or a tensor
+            answerable = answerable.tolist()
+        inputs = {"question": question, "passage": passage, "summary": summary, "answerable": answerable}
+        is_single = not any(isinstance(value, (list, tuple)) for value in inputs.values())
+        columns = _to_columns(inputs)
         batch = dict(self._encode(self.tokenizer, self.max_source_length, columns))
         if self.question_tokenizer is not None:
-            encoded = self._encode(*self._question_reader(), columns)
-            batch |= {f"question_{name}": value for name, value in encoded.items()}
+            encoded = self._encode(*self._get_question_tokenizer(), columns)
+            batch |= {f"question_{name}": ids for name, ids in encoded.items()}
         if columns["summary"] is not None:
             batch["labels"] = self.tokenizer(text_target=columns["summary"])["input_ids"]
         if columns["answerable"] is not None:
             batch["answerable"] = _to_labels(columns["answerable"])
         if padding if padding is not None else return_tensors is not None:
-            rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+            rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
             return self.pad(rows, return_tensors, pad_to_multiple_of)
-        if single and return_tensors is None:
-            batch = {name: values[0] for name, values in batch.items()}
+        if is_single and return_tensors is None:
+            batch = {name: column[0] for name, column in batch.items()}
         return BatchEncoding(batch, tensor_type=return_tensors)
 
-    def pad(self, rows, return_tensors="pt", pad_to_multiple_of=None):
+    def pad(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        return_tensors: str | None = "pt",
+        pad_to_multiple_of: int | None = None,
+    ) -> BatchEncoding:
         r"""
-        Pad encoded inputs to the longest of the batch: on the tokenizer's padding side, and labels on
-        the right with -100.
+        Pad encoded inputs to the longest of the batch.
+
+        Ids are padded on the tokenizer's padding side, labels on the right with -100.
 
         Args:
             rows (`list[dict]`):
-                One mapping an input, as [`~CrossTaskProcessor.__call__`] makes them without padding.
+                One mapping per input, as [`~CrossTaskProcessor.__call__`] returns it without padding.
             return_tensors (`str`, *optional*, defaults to `"pt"`):
-                `"pt"` for tensors, `"np"` for arrays; lists otherwise.
+                `"pt"` for tensors or `"np"` for arrays. If `None`, return lists.
             pad_to_multiple_of (`int`, *optional*):
-                Pad on, to a multiple of this length.
+                Pad to a multiple of this length.
 
         Raises:
-            ValueError: where there are no rows, or rows of unlike keys.
+            ValueError: if there are no rows, or their keys differ.
         """
         if not rows:
             raise ValueError("There are no rows to pad.")
@@ -155,7 +168,7 @@ class CrossTaskProcessor(ProcessorMixin):
         if "question_input_ids" in rows[0]:
             questions = [{n: row[f"question_{n}"] for n in names} for row in rows]
             padded = self.question_tokenizer.pad(questions, **settings)
-            batch |= {f"question_{name}": value for name, value in padded.items()}
+            batch |= {f"question_{name}": ids for name, ids in padded.items()}
         if "labels" in rows[0]:
             length = max(len(row["labels"]) for row in rows)
             length += -length % (pad_to_multiple_of or 1)
@@ -166,55 +179,55 @@ class CrossTaskProcessor(ProcessorMixin):
             batch["answerable"] = [row["answerable"] for row in rows]
         return BatchEncoding(batch, tensor_type=return_tensors)
 
-    def passage_offsets(self, question, passage):
+    def get_passage_offsets(self, question: str, passage: str) -> list[tuple[int, int] | None]:
         r"""
-        Where in the passage the tokens stand that the question encoder reads.
+        Locate the tokens that the question encoder reads in the passage.
 
         Args:
             question (`str`), passage (`str`):
                 As in [`~CrossTaskProcessor.__call__`].
 
         Returns:
-            A list with one entry a token, in the order of what the question encoder reads, without padding:
-            `(start, end)` in characters of the passage, or `None` for the prompt's and special tokens.
+            `list`: One entry per token that the question encoder reads, without padding: `(start, end)` in
+            characters of the passage, or `None` for tokens of the prompt and special tokens.
 
         Raises:
-            NotImplementedError: where the tokenizer is a slow one, which keeps no offsets.
+            NotImplementedError: if the tokenizer is a slow one, which keeps no offsets.
         """
         columns = {"question": [question], "passage": [passage]}
-        encoded = self._encode(*self._question_reader(), columns, return_offsets_mapping=True)
+        encoded = self._encode(*self._get_question_tokenizer(), columns, return_offsets_mapping=True)
         return [
-            span if sequence == 1 else None
-            for sequence, span in zip(encoded.sequence_ids(0), encoded["offset_mapping"][0], strict=True)
+            offset if sequence == 1 else None
+            for sequence, offset in zip(encoded.sequence_ids(0), encoded["offset_mapping"][0], strict=True)
         ]
 
-    def _question_reader(self):
-        """The tokenizer of what the question encoder reads, and its limit."""
+    def _get_question_tokenizer(self):
+        """Return the tokenizer of what the question encoder reads, and the maximum length of that."""
         if self.question_tokenizer is None:
             return self.tokenizer, self.max_source_length
         return self.question_tokenizer, min(self.max_source_length, self.question_tokenizer.model_max_length)
 
-    def _encode(self, tokenizer, limit, columns, **more):
-        settings = {"return_token_type_ids": False, "return_attention_mask": True, **more}
+    def _encode(self, tokenizer, limit, columns, **kwargs):
+        kwargs = {"return_token_type_ids": False, "return_attention_mask": True, **kwargs}
         if columns["question"] is None:
-            return tokenizer(columns["passage"], truncation=True, max_length=limit, **settings)
-        # Not `format`: other braces in a prompt, of JSON say, are text.
+            return tokenizer(columns["passage"], truncation=True, max_length=limit, **kwargs)
+        # Not `format`: other braces in a prompt, of JSON for instance, are text.
         prompts = [self.prompt.replace("{question}", question) for question in columns["question"]]
         special = tokenizer.num_special_tokens_to_add(pair=True)
         for index, ids in enumerate(tokenizer(prompts, add_special_tokens=False)["input_ids"]):
             if len(ids) + special >= limit:
                 raise QuestionTooLongError(index, len(ids) + special, limit)
-        return tokenizer(prompts, columns["passage"], truncation="only_second", max_length=limit, **settings)
+        return tokenizer(prompts, columns["passage"], truncation="only_second", max_length=limit, **kwargs)
 
     @property
-    def model_input_names(self):
+    def model_input_names(self) -> list[str]:
         names = ["input_ids", "attention_mask"]
         if self.question_tokenizer is not None:
             names += [f"question_{name}" for name in names]
         return names
 
-    def to_dict(self, **kwargs):
-        # The tokenizer is a folder beside the others' files, not a part of the JSON.
+    def to_dict(self, **kwargs) -> dict[str, Any]:
+        # processor_config.json has the name of the question tokenizer's folder instead of its content.
         question_tokenizer, self.question_tokenizer = self.question_tokenizer, None
         try:
             output = super().to_dict(**kwargs)
@@ -225,8 +238,12 @@ class CrossTaskProcessor(ProcessorMixin):
             output[QUESTION_TOKENIZER] = QUESTION_TOKENIZER
         return output
 
-    def save_pretrained(self, save_directory, push_to_hub=False, **kwargs):
-        """Save tokenizers, settings and this code; arguments as of any processor."""
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs
+    ) -> list[str]:
+        """
+        Save the tokenizers, the settings and the code. Same arguments as [`ProcessorMixin.save_pretrained`].
+        """
         os.makedirs(save_directory, exist_ok=True)
         if self.question_tokenizer is not None:
             folder = os.path.join(save_directory, QUESTION_TOKENIZER)
@@ -234,55 +251,26 @@ class CrossTaskProcessor(ProcessorMixin):
             _make_portable(folder)
         files = super().save_pretrained(save_directory, **({} if push_to_hub else kwargs))
         _make_portable(save_directory)
-        if push_to_hub:  # apart, for the base class leaves out files of folders that were there before
+        if push_to_hub:  # separately, since the base class would not upload a folder that exists already
             repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
             self.push_to_hub(repo_id, **kwargs)
         return files
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """Load from a folder or Hub id; arguments as of any processor."""
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
+    ) -> CrossTaskProcessor:
+        """
+        Load a processor from a folder or Hub id. Same arguments as [`ProcessorMixin.from_pretrained`].
+        """
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        if isinstance(processor.question_tokenizer, str):
+        if isinstance(processor.question_tokenizer, str):  # the name of its folder
             kwargs.pop("trust_remote_code", None)
             folder = os.path.join(kwargs.pop("subfolder", ""), processor.question_tokenizer)
             processor.question_tokenizer = AutoTokenizer.from_pretrained(
                 pretrained_model_name_or_path, subfolder=folder, **kwargs
             )
         return processor
-
-
-def _columns(values):
-    """Every value as a list of one length, or None; a single text beside lists is repeated."""
-    lengths = {name: len(value) for name, value in values.items() if isinstance(value, (list, tuple))}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"The lists have to be of one length, got {lengths}.")
-    if values["passage"] is None:
-        raise ValueError("`passage` is needed.")
-    count = next(iter(lengths.values()), 1)
-    if count == 0:
-        raise ValueError("The lists are empty: at least one input is needed.")
-    columns = {}
-    for name, value in values.items():
-        column = list(value) if name in lengths else [value] * count
-        columns[name] = None if value is None else column
-        for index, text in enumerate(column if name != "answerable" and value is not None else ()):
-            if not isinstance(text, str):
-                raise TypeError(
-                    f"`{name}` has to be a string or a list of strings, got "
-                    f"{type(text).__name__} at position {index}."
-                )
-    return columns
-
-
-def _to_labels(values):
-    labels = []
-    for index, value in enumerate(values):
-        try:
-            labels.append(to_label(value))
-        except ValueError as error:
-            raise ValueError(f"`answerable` at position {index}: {error}.") from None
-    return labels
 
 
 def to_label(value: Any) -> int:
@@ -308,17 +296,54 @@ def to_label(value: Any) -> int:
         ) from None
 
 
+def _to_labels(values):
+    labels = []
+    for index, value in enumerate(values):
+        try:
+            labels.append(to_label(value))
+        except ValueError as error:
+            raise ValueError(f"`answerable` at position {index}: {error}.") from None
+    return labels
+
+
+def _to_columns(inputs):
+    """Return each value as a list of the batch's length, or `None`. Single values are repeated."""
+    lengths = {name: len(value) for name, value in inputs.items() if isinstance(value, (list, tuple))}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"The lists have to be of one length, got {lengths}.")
+    if inputs["passage"] is None:
+        raise ValueError("`passage` is needed.")
+    batch_size = next(iter(lengths.values()), 1)
+    if batch_size == 0:
+        raise ValueError("The lists are empty: at least one input is needed.")
+    columns = {}
+    for name, value in inputs.items():
+        columns[name] = None
+        if value is not None:
+            columns[name] = list(value) if name in lengths else [value] * batch_size
+            for index, text in enumerate(columns[name] if name != "answerable" else ()):
+                if not isinstance(text, str):
+                    raise TypeError(
+                        f"`{name}` has to be a string or a list of strings, got "
+                        f"{type(text).__name__} at position {index}."
+                    )
+    return columns
+
+
 def _make_portable(folder):
-    """Write the tokenizer's configuration so that transformers 4 and 5 both read it."""
+    """
+    Rewrite `tokenizer_config.json` so that both transformers 4 and 5 can read it.
+
+    transformers 5 calls its generic fast tokenizer `TokenizersBackend`, a name that 4 does not know, and
+    stores a list of extra special tokens where 4 expects `additional_special_tokens`.
+    """
     path = os.path.join(folder, "tokenizer_config.json")
     with open(path, encoding="utf-8") as file:
         settings = json.load(file)
-    # transformers 5 calls its generic fast tokenizer by a name that 4 does not know, and stores a list
-    # of extra special tokens where 4 expects `additional_special_tokens`.
     if settings.get("tokenizer_class") == "TokenizersBackend":
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(settings.get("extra_special_tokens"), list):
         settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
-    with open(path + ".tmp", "w", encoding="utf-8") as file:
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
         json.dump(settings, file, indent=2, ensure_ascii=False)
-    os.replace(path + ".tmp", path)
+    os.replace(f"{path}.tmp", path)

@@ -1,4 +1,4 @@
-"""Sentences: where they end, which of a passage a summary rests on, and which say the same."""
+"""Split texts into sentences, find the evidence of a summary, and merge summaries."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-# A full stop after one of these never ends a sentence …
+# A period after one of these never ends a sentence.
 _TITLES = frozenset(
     "mr mrs ms mx dr prof rev hon gen col maj capt lt sgt cpl adm gov sen rep st mt ft vs cf e.g i.e".split()
 )
-# … and after one of these, or after initials ("U.S.", "J."), it does so only before a word that
-# commonly begins a sentence.
+# A period after one of these, or after initials ("U.S.", "J."), ends a sentence only before one of `OPENERS`.
 _ABBREVIATIONS = frozenset(
     "jr sr inc ltd co corp bros dept est no nos vol pp fig figs eq approx ca etc al ph.d jan feb "
     "mar apr jun jul aug sep sept oct nov dec".split()
 )
 _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*")
+# Words that commonly begin a sentence.
 OPENERS = frozenset(
     "a after although an and as at because before both but by despite during each for from he her "
     "here his how however i if in it its many most my no on one our several she since so some such "
@@ -26,7 +26,7 @@ OPENERS = frozenset(
     "who why with you your".split()
 )
 
-# Words that hold a sentence together and say nothing by themselves; "not" and "before" do.
+# Words without content. "not" and "before" are not among them, because they change what a sentence says.
 _FUNCTION_WORDS = frozenset(
     "a am an and are as at be been being by did do does done for from had has have he her here him his how i "
     "if in into is it its just me my of on or our own shall she should so some such than that the their them "
@@ -35,31 +35,32 @@ _FUNCTION_WORDS = frozenset(
 )
 _HALVES = re.compile(r"; |, (?:and|but|while) ")
 _WORD = re.compile(r"\w+(?:[.,'’]\w+)*")
-# A further sentence is evidence where it has at least this share of what a sentence of the summary says. On
-# the 735 answerable test rows of briefs the evidence then has the answer in 99.7% (at 0.1: 100%, at 0.25:
-# 93%), and is 2.2 of 7 sentences (2.3, 2.0).
-_SUBSTANTIAL = 0.15
+# Minimum share of the weight of a summary sentence's words that one more sentence of evidence has to add. On
+# the 735 answerable test rows of briefs, with 7 sentences per passage, the evidence contains the answer in
+# 99.7% of the rows with 2.2 sentences on average (at 0.1: 100% with 2.3 sentences; at 0.25: 93% with 2.0).
+_MIN_SHARE = 0.15
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cut a text into its sentences.
+    """
+    Split a text into sentences.
 
-    Sentences end at ".", "!" or "?" (closing quotes and brackets may follow) before white space,
-    and at an empty line. Titles ("Mr."), common English abbreviations, initials ("U.S.") and
-    decimals ("4.2") do not end one, nor does a mark before a lower-case word, unless the whole
-    text is in lower case.
+    A sentence ends at ".", "!", "?" or "…" before white space, possibly followed by closing quotes and
+    brackets, and at an empty line. Titles ("Mr."), common English abbreviations, initials ("U.S.") and
+    decimals ("4.2") do not end a sentence, nor does a mark before a lower-case word, unless the whole text is
+    in lower case.
 
     Args:
-        text: Any text; where words are not parted by white space, a line without it is one sentence.
+        text (`str`): Any text. Text without white space between words is not split.
 
     Returns:
-        The sentences as they stand there, without white space around them; none of a blank text.
+        `list[str]`: The sentences without white space around them, empty for a blank text.
     """
     return [text[start:end] for start, end in iter_sentence_spans(text)]
 
 
 def iter_sentence_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Where each sentence of [`sentences_of`] begins and ends, in characters."""
+    """Yield the start and end, in characters, of each sentence of [`split_sentences`]."""
     cased = text != text.lower()
     words = list(re.finditer(r"\S+", text))
     start = words[0].start() if words else 0
@@ -73,7 +74,7 @@ def iter_sentence_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _ends_sentence(word: str, following: str, cased: bool) -> bool:
-    """Whether a sentence ends with `word` where `following` is the next word."""
+    """Return whether `word` is the last one of a sentence, given the word that follows it."""
     word = word.strip("\"'“”‘’«»()[]")
     following = following.lstrip("\"'“‘«([").rstrip(",")
     if not word.endswith((".", "!", "?", "…")) or (cased and following[:1].islower()):
@@ -87,80 +88,93 @@ def _ends_sentence(word: str, following: str, cased: bool) -> bool:
 def find_evidence(
     summary: str, passage: Sequence[str], attention: Sequence[float] | None = None
 ) -> list[int]:
-    """Which sentences of a passage a summary rests on: the closest by the words they share.
+    """
+    Find the sentences of a passage that share the most words with a summary.
 
-    For each sentence of the summary, the sentence of the passage that has most of its words is taken,
-    then the one that has most of what is left, as long as that is 15% of the whole or more. Words weigh
-    log((n + 1) / m), the rarer in the passage the more, where m of its n sentences have them; words
-    that the passage lacks do not count, nor do English function words beside others.
+    For each sentence of the summary, select the sentence of the passage that covers the largest weight of its
+    words, then the one that covers the largest weight of the remaining words, and so on, as long as that is
+    at least 15% of the total weight. A word that m of n sentences contain has the weight log((n + 1) / m).
+    Words that the passage lacks are ignored, and so are English function words, unless a sentence has no
+    others.
 
     Args:
-        summary: Any text.
-        passage: Sentences of the passage, as of [`sentences_of`].
-        attention: How much the model attended to each, in any unit. It decides between sentences that share
-            equally much, where otherwise the first is taken, and stands in where not a word is shared.
+        summary (`str`): Any text.
+        passage (`list[str]`): The passage's sentences, see [`split_sentences`].
+        attention (`list[float]`, *optional*):
+            The model's attention to each sentence, in any unit. It decides between sentences that cover the
+            same weight; without it, the first is selected. If the summary shares no word with the passage,
+            the sentence with the highest attention is selected.
 
     Returns:
-        Their places in `passage`, in order; none where not a word is shared and no attention given.
+        `list[int]`: Sorted indices of the selected sentences.
     """
     attention = [0.0] * len(passage) if attention is None else list(attention)
-    having = [_words(sentence) for sentence in passage]
-    counts = Counter(word for words in having for word in words)
+    sentence_words = [_get_words(sentence) for sentence in passage]
+    counts = Counter(word for words in sentence_words for word in words)
     weights = {word: math.log((len(passage) + 1) / count) for word, count in counts.items()}
-    found = set()
+
+    def get_weight(words):
+        return sum(weights[word] for word in sorted(words))  # the order of floats affects their sum
+
+    selected = set()
     for sentence in split_sentences(summary):
-        left = _content(sentence) & weights.keys()
-        least = 0.0
-        while left:
-            # Summed in one order, for sums of floats depend on it.
-            shares = [
-                (sum(weights[word] for word in sorted(left & words)), attended)
-                for words, attended in zip(having, attention, strict=True)
+        remaining = _get_content_words(sentence) & weights.keys()
+        total, min_weight = get_weight(remaining), 0.0
+        while remaining:
+            scores = [
+                (get_weight(remaining & words), value)
+                for words, value in zip(sentence_words, attention, strict=True)
             ]
-            best = max(shares)
-            if best[0] < least:
+            best = max(scores)
+            if best[0] < min_weight:
                 break
-            least = least or _SUBSTANTIAL * sum(weights[word] for word in sorted(left))
-            place = shares.index(best)  # of equals, the first
-            found.add(place)
-            left -= having[place]
-    if not found and any(attention) and summary.strip():
-        found.add(attention.index(max(attention)))
-    return sorted(found)
+            min_weight = _MIN_SHARE * total  # for all sentences but the first
+            index = scores.index(best)
+            selected.add(index)
+            remaining -= sentence_words[index]
+    if not selected and any(attention) and summary.strip():
+        selected.add(attention.index(max(attention)))
+    return sorted(selected)
 
 
 def merge_summaries(summaries: Sequence[str], passage: Sequence[str]) -> str:
-    """One text of several summaries of a passage: what they say, in the passage's order, each thing once.
+    """
+    Merge summaries of one passage into one text, in the order of the passage and without repetition.
 
-    A sentence stands where the first of its [`evidence`] does, or after all others where it has none. It is
-    left out where another has all of its content words (of several alike the first stays), and cut to its
-    second half where another has all of the first.
+    Sentences are ordered by the first sentence of their evidence, see [`find_evidence`]; those without
+    evidence come last. A sentence is dropped if another sentence has all of its content words (the first of
+    several equal ones stays), and cut to its second half if another sentence has all content words of its
+    first half.
 
     Args:
-        summaries: Any texts.
-        passage: Sentences of the passage.
+        summaries (`list[str]`): Any texts.
+        passage (`list[str]`): The passage's sentences, see [`split_sentences`].
     """
-    points = [sentence for summary in summaries for sentence in split_sentences(summary)]
+    sentences = [sentence for summary in summaries for sentence in split_sentences(summary)]
 
-    def said_elsewhere(text, index):
-        content = _content(text)
-        return any(content <= _content(other) for at, other in enumerate(points) if at != index)
+    def is_covered(text, index):
+        """Return whether a sentence other than the one at `index` has all content words of `text`."""
+        words = _get_content_words(text)
+        return any(words <= _get_content_words(other) for i, other in enumerate(sentences) if i != index)
 
-    for index, point in enumerate(points):
-        halves = _HALVES.split(point, maxsplit=1)
-        if len(halves) == 2 and len(_content(halves[1])) > 1 and said_elsewhere(halves[0], index):
-            points[index] = halves[1][:1].upper() + halves[1][1:]
-    for index in reversed(range(len(points))):  # from the end: of several alike the first stays
-        if said_elsewhere(points[index], index):
-            points[index] = ""
-    kept = [point for point in points if point]
-    return " ".join(sorted(kept, key=lambda point: (find_evidence(point, passage) or [len(passage)])[0]))
+    for index, sentence in enumerate(sentences):
+        halves = _HALVES.split(sentence, maxsplit=1)
+        if len(halves) == 2 and len(_get_content_words(halves[1])) > 1 and is_covered(halves[0], index):
+            sentences[index] = halves[1][:1].upper() + halves[1][1:]
+    for index in reversed(range(len(sentences))):  # from the end, so that the first of equal sentences stays
+        if is_covered(sentences[index], index):
+            sentences[index] = ""
+
+    def get_position(sentence):
+        return (find_evidence(sentence, passage) or [len(passage)])[0]
+
+    return " ".join(sorted(filter(None, sentences), key=get_position))
 
 
-def _content(text):
-    words = _words(text)
+def _get_content_words(text):
+    words = _get_words(text)
     return words - _FUNCTION_WORDS or words
 
 
-def _words(text):
+def _get_words(text):
     return frozenset(word.casefold() for word in _WORD.findall(text))

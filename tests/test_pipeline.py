@@ -1,4 +1,4 @@
-"""The pipeline: what goes in and comes out, alike in any batch, with and without the package."""
+"""The pipeline: inputs, outputs, batches, options, adapters, errors, and use without the package."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from transformers import pipeline
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, QuestionSummarizationPipeline
 from crosstask.configuration_crosstask import PIPELINES
-from crosstask.pipeline_crosstask import TASK
+from crosstask.pipeline_crosstask import PIPELINE_TASK
 
 PASSAGES = ["The mayor opened the old bridge on May 3.", "Rain fell for two days. The river rose by a meter."]
 ROWS = [
@@ -28,87 +28,82 @@ SHORT = {"max_new_tokens": 6}
 
 @pytest.fixture(scope="module", params=["t5", "bert"])
 def folder(request, make_model, tokenizer, tmp_path_factory):
-    """A model whose question encoder reads the summarizer's ids, or ids of its own."""
+    """A model whose question encoder has the summarizer's vocabulary, and one with another vocabulary."""
     folder = tmp_path_factory.mktemp("pipeline") / request.param
     shapes = {"t5": {}, "bert": {"question_encoder": "bert"}}[request.param]
     model = make_model(**shapes)
     model.resize_token_embeddings(len(tokenizer))
-    own = None
+    question_tokenizer = None
     if request.param == "bert":
-        own = tokenizer
+        question_tokenizer = tokenizer
         model.question_encoder.resize_token_embeddings(len(tokenizer))
     model.generation_config.update(**SHORT)
     model.save_pretrained(folder)
-    CrossTaskProcessor(tokenizer, own, max_source_length=60).save_pretrained(folder)
+    CrossTaskProcessor(tokenizer, question_tokenizer, max_source_length=60).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def pipe(folder):
-    return pipeline(TASK, model=str(folder), device="cpu")
+    return pipeline(PIPELINE_TASK, model=str(folder), device="cpu")
 
 
-def alike(found, expected):
-    """Equal, but for the rounding of other batches."""
+def are_equal(results, expected):
+    """Compare one result or lists of results, up to rounding, which depends on the batch."""
     if isinstance(expected, list):
-        return len(found) == len(expected) and all(map(alike, found, expected))
-    probability = found["answerability"], expected["answerability"]
-    rest = [{k: v for k, v in result.items() if k != "answerability"} for result in (found, expected)]
-    return rest[0] == rest[1] and probability[0] == pytest.approx(probability[1], abs=1e-5)
+        return len(results) == len(expected) and all(map(are_equal, results, expected))
+    probability = pytest.approx(expected["answerability"], abs=1e-5)
+    return results == expected | {"answerability": probability}
 
 
-def test_a_question_a_list_and_a_dict(pipe):
+def test_a_question_a_list_of_questions_and_a_dict(pipe):
     one = pipe(question="Who opened the bridge?", passage=PASSAGES[0])
     assert one.keys() == {"question", "summary", "answerability"}
     assert one["question"] == "Who opened the bridge?" and 0 < one["answerability"] < 1
-    assert alike(pipe(ROWS[0]), one)
+    assert are_equal(pipe(ROWS[0]), one)
     several = pipe(question=["What rose?"], passage=PASSAGES[1])
     assert isinstance(several, list) and several[0]["question"] == "What rose?"
 
 
-def test_it_is_what_the_model_writes(pipe, folder):
+def test_results_are_the_models_output(pipe, folder):
     model = CrossTaskForConditionalGeneration.from_pretrained(folder)
     processor = CrossTaskProcessor.from_pretrained(folder)
     inputs = processor(question=ROWS[1]["question"], passage=ROWS[1]["passage"], return_tensors="pt")
     output = model.generate(**inputs, num_beams=2, return_dict_in_generate=True)
     summaries = [text.strip() for text in processor.batch_decode(output.sequences, skip_special_tokens=True)]
-    found = pipe(ROWS[1], num_beams=2)
-    assert [result["summary"] for result in found] == summaries
-    assert [result["answerability"] for result in found] == pytest.approx(output.answerability.tolist())
+    results = pipe(ROWS[1], num_beams=2)
+    assert [result["summary"] for result in results] == summaries
+    assert [result["answerability"] for result in results] == pytest.approx(output.answerability.tolist())
 
 
-def test_batch_size_and_kind_of_input_change_nothing(pipe):
+def test_batch_size_and_type_of_input_do_not_change_results(pipe):
     rows = ROWS + ROWS[::-1]
     expected = [pipe(row) for row in rows]
     for size in (1, 2, 4, 100):
-        assert alike_all(pipe(rows, batch_size=size), expected)
-        assert alike_all(list(pipe((row for row in rows), batch_size=size)), expected)
+        assert are_equal(pipe(rows, batch_size=size), expected)
+        assert are_equal(list(pipe((row for row in rows), batch_size=size)), expected)
     data = Dataset.from_list([row for row in rows if isinstance(row["question"], str)])
     expected = [
         result for result, row in zip(expected, rows, strict=True) if isinstance(row["question"], str)
     ]
-    assert alike_all(list(pipe(data, batch_size=3)), expected)
+    assert are_equal(list(pipe(data, batch_size=3)), expected)
 
 
-def alike_all(found, expected):
-    return len(found) == len(expected) and all(map(alike, found, expected))
-
-
-def test_questions_on_one_passage_are_one_batch(pipe, monkeypatch):
+def test_questions_about_one_passage_are_in_one_batch(pipe, monkeypatch):
     sizes = []
     forward = pipe._forward
 
-    def counted(inputs, **kwargs):
+    def forward_and_count(inputs, **kwargs):
         sizes.append(len(inputs["input_ids"]))
         return forward(inputs, **kwargs)
 
-    monkeypatch.setattr(pipe, "_forward", counted)
+    monkeypatch.setattr(pipe, "_forward", forward_and_count)
     pipe(question=["Who?", "When?", "What?"], passage=PASSAGES[0])
     pipe([ROWS[1], ROWS[0], ROWS[1], ROWS[0]], batch_size=3)
     assert sizes == [3, 3, 3]
 
 
-def test_a_stream_is_read_as_it_is_asked_for(pipe):
+def test_a_generator_is_read_lazily(pipe):
     read = []
 
     def rows():
@@ -125,28 +120,25 @@ def test_a_stream_is_read_as_it_is_asked_for(pipe):
 def test_evidence_and_answered(pipe):
     results = pipe(ROWS, return_evidence=True, min_answerability=0.0)
     for row, result in zip(ROWS, results, strict=True):
-        for each in result if isinstance(result, list) else [result]:
-            assert each["answered"] is True
-            assert all(sentence in row["passage"] for sentence in each["evidence"])
+        for answer in result if isinstance(result, list) else [result]:
+            assert answer["answered"] is True
+            assert all(sentence in row["passage"] for sentence in answer["evidence"])
     assert pipe(ROWS[0], min_answerability=1.0)["answered"] is False
     assert pipe(ROWS[0], min_answerability=1.0)["summary"] == pipe(ROWS[0])["summary"]
 
 
 def test_merge(pipe):
-    found = pipe(ROWS[1], merge=True, return_evidence=True)
-    assert found.keys() == {"summary", "questions"} and "evidence" in found["questions"][0]
-    assert set(found["summary"].split()) <= {
-        word
-        for result in found["questions"]
-        for word in (*result["summary"].split(), result["summary"].title())
-    } | {word.capitalize() for result in found["questions"] for word in result["summary"].split()}
+    merged = pipe(ROWS[1], merge=True, return_evidence=True)
+    assert merged.keys() == {"summary", "questions"} and "evidence" in merged["questions"][0]
+    words = {word for result in merged["questions"] for word in result["summary"].split()}
+    assert set(merged["summary"].split()) <= words | {word.capitalize() for word in words}
     assert pipe(ROWS[1], merge=True, min_answerability=1.0)["summary"] == ""
     assert pipe(ROWS[0], merge=True)["questions"][0]["question"] == ROWS[0]["question"]
 
 
-def test_options_may_be_given_for_every_call(folder):
+def test_options_of_the_constructor_apply_to_every_call(folder):
     pipe = pipeline(
-        TASK, model=str(folder), device="cpu", return_evidence=True, max_new_tokens=1, batch_size=2
+        PIPELINE_TASK, model=str(folder), device="cpu", return_evidence=True, max_new_tokens=1, batch_size=2
     )
     assert "evidence" in pipe(ROWS[0]) and "evidence" not in pipe(ROWS[0], return_evidence=False)
     model, processor = pipe.model, pipe.processor
@@ -159,7 +151,7 @@ def test_options_may_be_given_for_every_call(folder):
 
 
 @pytest.mark.parametrize(
-    "inputs, error, sentence",
+    "inputs, error, message",
     [
         ({}, ValueError, "^`question` is missing"),
         ({"question": "Who?"}, ValueError, "^`passage` is missing"),
@@ -168,10 +160,10 @@ def test_options_may_be_given_for_every_call(folder):
         (
             {"question": 3, "passage": "x"},
             TypeError,
-            "^`question` has to be a text or a list of texts, got 3",
+            "^`question` has to be a string or a list of strings, got 3",
         ),
-        ({"question": ["Who?", None], "passage": "x"}, TypeError, "^`question` has to be a text or a list"),
-        ({"question": "Who?", "passage": ["x"]}, TypeError, "^`passage` has to be a text, got list"),
+        ({"question": ["Who?", None], "passage": "x"}, TypeError, "^`question` has to be a string or a list"),
+        ({"question": "Who?", "passage": ["x"]}, TypeError, "^`passage` has to be a string, got list"),
         ({"question": "Who?", "passage": "\n"}, ValueError, "^`passage` is empty"),
         ([ROWS[0], {"question": "Who?"}], ValueError, "^input 1: `passage` is missing"),
         ([ROWS[0], "Who?"], TypeError, "^input 1: expected a dict with `question` and `passage`, got str"),
@@ -180,70 +172,71 @@ def test_options_may_be_given_for_every_call(folder):
         ({"question": "Who opened the bridge? " * 30, "passage": "x"}, ValueError, "no room is left"),
     ],
 )
-def test_what_is_wrong_is_said(pipe, inputs, error, sentence):
-    with pytest.raises(error, match=sentence):
+def test_wrong_inputs_are_refused(pipe, inputs, error, message):
+    with pytest.raises(error, match=message):
         pipe(inputs)
 
 
 @pytest.mark.parametrize(
-    "options, error, sentence",
+    "options, error, message",
     [
         (
             {"return_evidnce": True},
             TypeError,
-            "`return_evidnce` is no option .*did you mean `return_evidence`",
+            "`return_evidnce` is neither an option .*did you mean `return_evidence`",
         ),
-        ({"return_dict_in_generate": False}, TypeError, "`return_dict_in_generate` is no option"),
+        ({"return_dict_in_generate": False}, TypeError, "`return_dict_in_generate` is neither an option"),
         ({"num_return_sequences": 2}, ValueError, "a question has one summary"),
         ({"min_answerability": 2}, ValueError, "between 0 and 1, got 2"),
         ({"question": "Who?"}, ValueError, "either `inputs`, or `question` and `passage`"),
     ],
 )
-def test_what_is_wrong_with_options_is_said(pipe, options, error, sentence):
-    with pytest.raises(error, match=sentence):
+def test_wrong_options_are_refused(pipe, options, error, message):
+    with pytest.raises(error, match=message):
         pipe(ROWS[0], **options)
 
 
-def test_a_question_has_one_summary_whatever_a_configuration_says(pipe):
+def test_num_return_sequences_of_the_generation_configuration_is_ignored(pipe):
     several = copy.deepcopy(pipe.model.generation_config)
     several.update(num_beams=2, num_return_sequences=2)
-    assert alike_all(pipe(ROWS, batch_size=3, generation_config=several), pipe(ROWS, num_beams=2))
+    assert are_equal(pipe(ROWS, batch_size=3, generation_config=several), pipe(ROWS, num_beams=2))
 
 
-def test_the_best_of_several_candidates(pipe):
+def test_reranking_returns_the_best_candidate(pipe):
     settings = {"num_beams": 3, "num_return_sequences": 3, "answerability_rerank": 5.0}
-    found = pipe(ROWS, batch_size=3, **settings)
-    for row, result in zip(ROWS, found, strict=True):
+    for row, result in zip(ROWS, pipe(ROWS, batch_size=3, **settings), strict=True):
         questions = row["question"] if isinstance(row["question"], list) else [row["question"]]
         inputs = pipe.processor(question=questions, passage=row["passage"], return_tensors="pt")
         output = pipe.model.generate(**inputs, **settings)
         texts = pipe.processor.batch_decode(output[::3], skip_special_tokens=True)
         results = result if isinstance(result, list) else [result]
-        assert [each["summary"] for each in results] == [text.strip() for text in texts]
+        assert [answer["summary"] for answer in results] == [text.strip() for text in texts]
 
 
-def test_the_pipeline_is_pushed_as_its_model_is(hub, alice, pipe):
+def test_pushing_a_pipeline(hub, alice, pipe):
     pipe.push_to_hub("alice/pipe")
     assert "[More Information Needed]" not in hub.files("alice/pipe")["README.md"].decode()
-    assert alike(pipeline(TASK, model="alice/pipe", device="cpu")(ROWS[0]), pipe(ROWS[0]))
+    assert are_equal(pipeline(PIPELINE_TASK, model="alice/pipe", device="cpu")(ROWS[0]), pipe(ROWS[0]))
 
 
 def test_an_empty_list_has_no_results(pipe):
     assert pipe([]) == [] and list(pipe(iter([]))) == []
 
 
-def test_the_checkpoint_has_the_pipeline(folder, pipe, tmp_path):
+def test_a_checkpoint_contains_the_pipeline(folder, pipe, tmp_path):
     assert json.loads((folder / "config.json").read_text())["custom_pipelines"] == PIPELINES
     assert type(pipe) is QuestionSummarizationPipeline and not pipe.model.config.custom_pipelines
     pipe.save_pretrained(tmp_path / "saved")
     assert {"pipeline_crosstask.py", "sentences_crosstask.py", "processor_config.json"} <= {
         path.name for path in (tmp_path / "saved").iterdir()
     }
-    assert alike(pipeline(TASK, model=str(tmp_path / "saved"), device="cpu")(ROWS[0]), pipe(ROWS[0]))
+    assert are_equal(
+        pipeline(PIPELINE_TASK, model=str(tmp_path / "saved"), device="cpu")(ROWS[0]), pipe(ROWS[0])
+    )
 
 
 def test_without_the_package(hub, alice, folder, pipe, tmp_path):
-    """By Hub id, in a process that cannot import it; and saved there again, as a second person would."""
+    """Load from the Hub in a process that cannot import crosstask, save, and load again."""
     pipe.model.push_to_hub("alice/model")
     pipe.processor.push_to_hub("alice/model")
     code = f"""
@@ -251,64 +244,66 @@ import sys
 sys.modules["crosstask"] = None
 import json
 from transformers import pipeline
-pipe = pipeline({TASK!r}, model="alice/model", trust_remote_code=True, device="cpu")
+pipe = pipeline({PIPELINE_TASK!r}, model="alice/model", trust_remote_code=True, device="cpu")
 pipe.save_pretrained({str(tmp_path / "saved")!r})
-pipe = pipeline({TASK!r}, model={str(tmp_path / "saved")!r}, trust_remote_code=True, device="cpu")
+pipe = pipeline({PIPELINE_TASK!r}, model={str(tmp_path / "saved")!r}, trust_remote_code=True, device="cpu")
 print("RESULT", json.dumps(pipe({ROWS[1]!r}, return_evidence=True)))
 try:
-    pipeline({TASK!r}, model="alice/model", device="cpu", trust_remote_code=False)
+    pipeline({PIPELINE_TASK!r}, model="alice/model", device="cpu", trust_remote_code=False)
 except ValueError as error:
     print("REFUSED", "trust_remote_code=True" in str(error))
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.split("RESULT ")[1].splitlines()[0])
-    assert alike(found, pipe(ROWS[1], return_evidence=True))
-    assert "REFUSED True" in done.stdout
+    assert process.returncode == 0, process.stderr[-2000:]
+    results = json.loads(process.stdout.split("RESULT ")[1].splitlines()[0])
+    assert are_equal(results, pipe(ROWS[1], return_evidence=True))
+    assert "REFUSED True" in process.stdout
 
 
-def test_on_the_device_and_in_the_dtype_that_was_asked_for(folder):
-    pipe = pipeline(TASK, model=str(folder), dtype="bfloat16", device="cpu")
+def test_device_and_dtype(folder):
+    pipe = pipeline(PIPELINE_TASK, model=str(folder), dtype="bfloat16", device="cpu")
     assert pipe.model.dtype == torch.bfloat16 and isinstance(pipe(ROWS[0])["answerability"], float)
 
 
 @pytest.fixture(scope="module", params=["t5", "bert", "left"])
 def gated(request, make_model, tokenizer):
-    """A pipeline of a model with an open gate; padding on the left in one."""
+    """Pipelines of models with an open gate; `left` pads on the left."""
     tokenizer = copy.deepcopy(tokenizer)
     model = make_model(question_encoder="bert" if request.param == "bert" else "t5", fusion="gated", seed=3)
     model.resize_token_embeddings(len(tokenizer))
-    own = None
+    question_tokenizer = None
     if request.param == "bert":
-        own = tokenizer
+        question_tokenizer = tokenizer
         model.question_encoder.resize_token_embeddings(len(tokenizer))
     if request.param == "left":
         tokenizer.padding_side = "left"
     model.gated_cross_attention.gates.data.fill_(0.5)
     model.gated_cross_attention.q_proj.weight.data *= 3
-    processor = CrossTaskProcessor(tokenizer, own, max_source_length=60)
+    processor = CrossTaskProcessor(tokenizer, question_tokenizer, max_source_length=60)
     return QuestionSummarizationPipeline(model, processor=processor)
 
 
-def test_the_gates_attention_is_evidence_where_words_are_not(gated, monkeypatch):
-    # What a model without training writes shares no word with this.
+def test_the_gates_attention_is_used_if_no_word_is_shared(gated, monkeypatch):
+    # An untrained model writes none of these words.
     passage = "Zyx qwv jjk. Wqx zzv xxq vvw. Kkj zxw."
     row = {"question": ["Who?", "What is it that nobody has said?"], "passage": passage}
-    said = SHORT | {"suppress_tokens": gated.processor.tokenizer.all_special_ids}
-    results = gated(row, return_evidence=True, **said)
+    kwargs = SHORT | {"suppress_tokens": gated.processor.tokenizer.all_special_ids}
+    results = gated(row, return_evidence=True, **kwargs)
     assert all(result["summary"] for result in results)
     expected = []
     for question in row["question"]:
         inputs = gated.processor(question=question, passage=[passage], return_tensors="pt")
         output = gated.model.generate(
-            **inputs, **said, return_dict_in_generate=True, output_fusion_attentions=True
+            **inputs, **kwargs, return_dict_in_generate=True, output_fusion_attentions=True
         )
         attention = output.fusion_attentions[0].mean(0).sum(0).tolist()
         sums = dict.fromkeys(["Zyx qwv jjk.", "Wqx zzv xxq vvw.", "Kkj zxw."], 0.0)
-        for span, value in zip(gated.processor.passage_offsets(question, passage), attention, strict=True):
+        for span, value in zip(
+            gated.processor.get_passage_offsets(question, passage), attention, strict=True
+        ):
             if span is not None:
                 start = span[0] + (passage[span[0]] == " ")
                 name = list(sums)[(start >= 13) + (start >= 30)]
@@ -316,25 +311,25 @@ def test_the_gates_attention_is_evidence_where_words_are_not(gated, monkeypatch)
         expected.append([max(sums, key=sums.get)])
     assert [result["evidence"] for result in results] == expected
     assert [
-        result["evidence"] for result in gated([row, row], batch_size=4, return_evidence=True, **said)[1]
+        result["evidence"] for result in gated([row, row], batch_size=4, return_evidence=True, **kwargs)[1]
     ] == (expected)
 
     def slow(*_):
         raise NotImplementedError
 
-    monkeypatch.setattr(gated.processor, "passage_offsets", slow)
-    assert [result["evidence"] for result in gated(row, return_evidence=True, **said)] == [[], []]
+    monkeypatch.setattr(gated.processor, "get_passage_offsets", slow)
+    assert [result["evidence"] for result in gated(row, return_evidence=True, **kwargs)] == [[], []]
 
 
-def test_evidence_may_be_asked_for_and_not(gated):
+def test_return_evidence_can_be_switched_off_per_call(gated):
     always = QuestionSummarizationPipeline(gated.model, processor=gated.processor, return_evidence=True)
     assert "evidence" in always(ROWS[0], **SHORT)
     assert "evidence" not in always(ROWS[0], return_evidence=False, **SHORT)
     assert "evidence" not in gated(ROWS[0], **SHORT)
 
 
-class ByWord:
-    """A router that sends passages with "Rain" to "b"."""
+class WordRouter:
+    """A router that picks "b" for passages with "Rain", and no adapter for others."""
 
     def route(self, passages):
         return ["b" if "Rain" in passage else "base" for passage in passages]
@@ -342,9 +337,9 @@ class ByWord:
 
 @pytest.fixture(scope="module")
 def routed(folder, tmp_path_factory):
-    """With two adapters, the second of which is active."""
+    """A pipeline with a router and two adapters, of which "b" is active."""
     adapters = tmp_path_factory.mktemp("adapters")
-    pipe = pipeline(TASK, model=str(folder), device="cpu", router=ByWord())
+    pipe = pipeline(PIPELINE_TASK, model=str(folder), device="cpu", router=WordRouter())
     targets = {"target_modules": r"summarizer\..*\.(q|v)"}
     for seed, name in enumerate("ab"):
         make_peft_model(folder, seed, **targets).save_pretrained(adapters / name)
@@ -352,146 +347,147 @@ def routed(folder, tmp_path_factory):
     return pipe
 
 
-def test_an_adapter_by_name(routed, pipe):
+def test_the_adapter_is_selected_by_name(routed, pipe):
     row = ROWS[1]
-    assert alike(routed(row, adapter="base"), pipe(row))
+    assert are_equal(routed(row, adapter="base"), pipe(row))
     a, b = (routed(row, adapter=name) for name in "ab")
-    assert not alike(a, b) and not alike(a, pipe(row)) and not alike(b, pipe(row))
-    # As it was before, active or disabled.
-    assert routed.model.active_adapters() == ["b"] and alike(routed(row), b)
+    assert not are_equal(a, b) and not are_equal(a, pipe(row)) and not are_equal(b, pipe(row))
+    # The active adapter stays active, or disabled.
+    assert routed.model.active_adapters() == ["b"] and are_equal(routed(row), b)
     routed.model.disable_adapters()
-    assert alike(routed(row, adapter="a"), a) and alike(routed(row), pipe(row))
+    assert are_equal(routed(row, adapter="a"), a) and are_equal(routed(row), pipe(row))
     routed.model.enable_adapters()
-    assert alike(routed(row), b)
-    # And no weight is trained that was not.
+    assert are_equal(routed(row), b)
+    # `requires_grad` stays the same.
     flags = [parameter.requires_grad for parameter in routed.model.parameters()]
     for name in ("a", "base"):
         routed(row, adapter=name)
         assert [parameter.requires_grad for parameter in routed.model.parameters()] == flags
 
 
-def test_adapters_of_several_shapes_by_name(folder, pipe, tmp_path):
-    """One with a fusion of its own, and one without."""
+def test_selecting_adapters_with_and_without_a_fusion(folder, pipe, tmp_path):
     targets = {"target_modules": r"summarizer\..*\.(q|v)"}
-    own = pipeline(TASK, model=str(folder), device="cpu")
+    adapter_pipe = pipeline(PIPELINE_TASK, model=str(folder), device="cpu")
     expected = {"base": pipe(ROWS[1])}
     for seed, (name, more) in enumerate({"a": {}, "b": {"modules_to_save": None}}.items()):
         model = make_peft_model(folder, seed, **targets, **more)
         model.save_pretrained(tmp_path / name)
-        own.model.load_adapter(tmp_path / name, adapter_name=name)
-        expected[name] = own(ROWS[1])
-    assert not alike(expected["a"], expected["b"])
+        adapter_pipe.model.load_adapter(tmp_path / name, adapter_name=name)
+        expected[name] = adapter_pipe(ROWS[1])
+    assert not are_equal(expected["a"], expected["b"])
     for active in "ab":
-        own.model.set_adapter(active)
+        adapter_pipe.model.set_adapter(active)
         for name, wanted in expected.items():
-            assert alike(own(ROWS[1], adapter=name), wanted)
-            assert alike(own(ROWS[1]), expected[active])
+            assert are_equal(adapter_pipe(ROWS[1], adapter=name), wanted)
+            assert are_equal(adapter_pipe(ROWS[1]), expected[active])
 
 
-def test_several_adapters_at_once(routed, tmp_path):
-    """Two that adapt the same layers, neither with a fusion of its own."""
-    own = pipeline(TASK, model=routed.model.config._name_or_path, device="cpu")
+def test_several_adapters_together(routed, tmp_path):
+    """Two adapters of the same layers, without copies of the fusion."""
+    pipe = pipeline(PIPELINE_TASK, model=routed.model.config._name_or_path, device="cpu")
     targets = {"target_modules": r"summarizer\..*\.(q|v)", "modules_to_save": None}
     for seed, name in enumerate("cd"):
         make_peft_model(routed.model.config._name_or_path, seed, **targets).save_pretrained(tmp_path / name)
-        own.model.load_adapter(tmp_path / name, adapter_name=name)
-    one = own(ROWS[1])
-    own.model.set_adapter(["c", "d"])
-    both = own(ROWS[1])
-    own.model.set_adapter("d")
-    assert not alike(both, one)
-    assert alike(own(ROWS[1], adapter=["c", "d"]), both) and alike(own(ROWS[1], adapter=("c", "d")), both)
-    assert alike(own(ROWS[1], adapter=["d"]), one)
-    assert own.model.active_adapters() == ["d"] and alike(own(ROWS[1]), one)
-    # One model has one fusion.
+        pipe.model.load_adapter(tmp_path / name, adapter_name=name)
+    one = pipe(ROWS[1])
+    pipe.model.set_adapter(["c", "d"])
+    both = pipe(ROWS[1])
+    pipe.model.set_adapter("d")
+    assert not are_equal(both, one)
+    assert are_equal(pipe(ROWS[1], adapter=["c", "d"]), both) and are_equal(
+        pipe(ROWS[1], adapter=("c", "d")), both
+    )
+    assert are_equal(pipe(ROWS[1], adapter=["d"]), one)
+    assert pipe.model.active_adapters() == ["d"] and are_equal(pipe(ROWS[1]), one)
+    # Two copies of the fusion cannot be used together.
     before = routed(ROWS[1])
     with pytest.raises(ValueError):
         routed(ROWS[1], adapter=["a", "b"])
-    assert routed.model.active_adapters() == ["b"] and alike(routed(ROWS[1]), before)
+    assert routed.model.active_adapters() == ["b"] and are_equal(routed(ROWS[1]), before)
 
 
-def test_calls_from_several_threads_each_have_their_adapter(routed):
-    """By several pipelines of one model, whose state is afterwards what it was."""
+def test_every_thread_gets_its_adapter(routed):
+    """Several pipelines share one model, and its state is the same afterwards."""
     expected = {name: routed(ROWS[1], adapter=name) for name in ("a", "b", "base", None)}
-    wrong = []
+    failures = []
 
     def work(name):
-        own = QuestionSummarizationPipeline(routed.model, processor=copy.deepcopy(routed.processor))
+        pipe = QuestionSummarizationPipeline(routed.model, processor=copy.deepcopy(routed.processor))
         try:
             for _ in range(8):
-                if not alike(own(ROWS[1], adapter=name), expected[name]):
-                    wrong.append(name)
+                if not are_equal(pipe(ROWS[1], adapter=name), expected[name]):
+                    failures.append(name)
         except Exception as error:
-            wrong.append(error)
+            failures.append(error)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in expected]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong
-    assert routed.model.active_adapters() == ["b"] and alike(routed(ROWS[1]), expected["b"])
+    assert not failures
+    assert routed.model.active_adapters() == ["b"] and are_equal(routed(ROWS[1]), expected["b"])
 
 
-def test_streams_that_are_read_by_turns_or_left_hold_no_one_up(routed):
+def test_unfinished_streams_do_not_block_others(routed):
     expected = {name: routed(ROWS[0], adapter=name) for name in "ab"}
     streams = {name: routed((ROWS[0] for _ in range(3)), adapter=name) for name in "ab"}
     for name in "abba":
-        assert alike(next(streams[name]), expected[name])
-    # Both are open still.
-    found = []
-    other = threading.Thread(target=lambda: found.append(routed(ROWS[0], adapter="a")), daemon=True)
-    other.start()
-    other.join(60)
-    assert found and alike(found[0], expected["a"])
+        assert are_equal(next(streams[name]), expected[name])
+    # Both streams are still open.
+    results = []
+    thread = threading.Thread(target=lambda: results.append(routed(ROWS[0], adapter="a")), daemon=True)
+    thread.start()
+    thread.join(60)
+    assert results and are_equal(results[0], expected["a"])
 
 
-def test_a_call_within_a_call_is_not_held_up(routed):
-    """By what watches the generation."""
+def test_a_call_within_a_call_does_not_block(routed):
+    """A stopping criterion calls the pipeline."""
     expected = {name: routed(ROWS[0], adapter=name) for name in "ab"}
-    found = []
+    results = []
 
     def watch(ids, scores, **kwargs):
-        if not found:
-            found.append(routed(ROWS[0], adapter="a"))
+        if not results:
+            results.append(routed(ROWS[0], adapter="a"))
         return torch.zeros(len(ids), dtype=torch.bool)
 
     options = {"adapter": "b", "stopping_criteria": [watch]}
-    thread = threading.Thread(target=lambda: found.append(routed(ROWS[0], **options)), daemon=True)
+    thread = threading.Thread(target=lambda: results.append(routed(ROWS[0], **options)), daemon=True)
     thread.start()
     thread.join(60)
-    assert alike_all(found, [expected["a"], expected["b"]])
+    assert are_equal(results, [expected["a"], expected["b"]])
 
 
-def test_a_model_in_use_is_copied_all_the_same(routed):
+def test_a_model_that_a_pipeline_has_used_can_be_copied(routed):
     expected = routed(ROWS[1], adapter="a")
-    own = QuestionSummarizationPipeline(copy.deepcopy(routed.model), processor=routed.processor)
-    assert alike(own(ROWS[1], adapter="a"), expected)
+    pipe = QuestionSummarizationPipeline(copy.deepcopy(routed.model), processor=routed.processor)
+    assert are_equal(pipe(ROWS[1], adapter="a"), expected)
 
 
-def test_an_adapter_that_is_gone(folder, tmp_path):
-    own = pipeline(TASK, model=str(folder), device="cpu")
+def test_an_adapter_that_was_deleted(folder, tmp_path):
+    pipe = pipeline(PIPELINE_TASK, model=str(folder), device="cpu")
     make_peft_model(folder, 0).save_pretrained(tmp_path)
-    own.model.load_adapter(tmp_path, adapter_name="a")
-    always = QuestionSummarizationPipeline(own.model, processor=own.processor, adapter="a")
+    pipe.model.load_adapter(tmp_path, adapter_name="a")
+    always = QuestionSummarizationPipeline(pipe.model, processor=pipe.processor, adapter="a")
     stream = always(row for row in ROWS)
     next(stream)
-    own.model.delete_adapter("a")
+    pipe.model.delete_adapter("a")
     for call in (lambda: always(ROWS[0]), lambda: next(stream)):
         with pytest.raises(ValueError, match="^adapter 'a' is not loaded; expected one of base, auto "):
             call()
-    assert alike(always(ROWS[0], adapter="base"), own(ROWS[0]))
+    assert are_equal(always(ROWS[0], adapter="base"), pipe(ROWS[0]))
 
 
 @pytest.mark.parametrize("size", [1, 3, 16])
-def test_auto_is_what_the_router_says_whatever_the_batch(routed, size):
+def test_auto_uses_the_routers_adapter_in_any_batch(routed, size):
     expected = [routed(row, adapter="b" if "Rain" in row["passage"] else "base") for row in ROWS]
-    assert alike(routed(ROWS, adapter="auto", batch_size=size), expected)
-    assert alike(list(routed((row for row in ROWS), adapter="auto", batch_size=size)), expected)
+    assert are_equal(routed(ROWS, adapter="auto", batch_size=size), expected)
+    assert are_equal(list(routed((row for row in ROWS), adapter="auto", batch_size=size)), expected)
     assert routed.model.active_adapters() == ["b"]
 
 
-def test_an_adapter_that_cannot_be_had(routed, pipe, monkeypatch):
+def test_wrong_adapters_are_refused(routed, pipe, monkeypatch):
     with pytest.raises(ValueError, match="^adapter 'law' is not loaded; expected one of a, b, base, auto "):
         routed(ROWS[0], adapter="law")
     with pytest.raises(ValueError, match="^adapter 'a' is not loaded; expected one of base, auto "):
@@ -508,24 +504,22 @@ def test_an_adapter_that_cannot_be_had(routed, pipe, monkeypatch):
     with pytest.raises(ValueError, match="^adapter 'law' is not loaded"):
         routed(ROWS[0], adapter=["a", "law"])
     for name in ("base", "auto"):
-        with pytest.raises(
-            ValueError, match=f"^adapter '{name}': has to be given by itself, got it in a list"
-        ):
+        with pytest.raises(ValueError, match=f"^adapter '{name}': expected it alone, got it in a list"):
             routed(ROWS[0], adapter=["a", name])
 
 
-def test_a_router_that_is_none(routed, monkeypatch):
+def test_wrong_routers_are_refused(routed, monkeypatch):
     with pytest.raises(
         TypeError, match="^`router` has to have a method `route`, as an AdapterRouter, got str"
     ):
         QuestionSummarizationPipeline(routed.model, processor=routed.processor, router="minilm")
-    for names, error, sentence in (
+    for names, error, message in (
         (["law"] * 2, ValueError, "^adapter 'law' is not loaded"),
-        (["a"], ValueError, "^the router has to give one name for each passage, got 1 for 2.$"),
-        ("ab", ValueError, "^the router has to give one name for each passage, got 1 for 2.$"),
-        (None, ValueError, "^the router has to give one name for each passage, got 1 for 2.$"),
+        (["a"], ValueError, "^the router has to return one name for each passage, got 1 for 2.$"),
+        ("ab", ValueError, "^the router has to return one name for each passage, got 1 for 2.$"),
+        (None, ValueError, "^the router has to return one name for each passage, got 1 for 2.$"),
         ([None] * 2, TypeError, "^`adapter` has to be a name or a list of names, got None"),
     ):
         monkeypatch.setattr(routed.router, "route", lambda passages, names=names: names, raising=False)
-        with pytest.raises(error, match=sentence):
+        with pytest.raises(error, match=message):
             routed(ROWS[:2], adapter="auto", batch_size=16)

@@ -1,4 +1,4 @@
-"""The processor: the input format, its limits and errors, padding, and the way to disk and back."""
+"""The processor: input format, limits, errors, labels, padding, saving and loading."""
 
 import copy
 import os
@@ -23,42 +23,42 @@ def processor(tokenizer):
 
 
 @pytest.fixture
-def double(tokenizer):
-    """With a question tokenizer of its own, which reads 48 tokens at most."""
+def two_tokenizers(tokenizer):
+    """A processor with a question tokenizer, which reads at most 48 tokens."""
     other = train_tokenizer(["Rain fell for two days", "question passage"], 280)
     other.model_max_length = 48
     return CrossTaskProcessor(copy.deepcopy(tokenizer), other, max_source_length=64)
 
 
-def text(processor, ids):
+def decode(processor, ids):
     return processor.tokenizer.decode(ids).strip()
 
 
-def test_question_first_passage_second(processor):
+def test_the_question_comes_first_and_the_passage_second(processor):
     ids = processor(question=QUESTION, passage=PASSAGE)["input_ids"]
-    assert text(processor, ids) == f"question: {QUESTION} passage:</s> {PASSAGE}</s>"
+    assert decode(processor, ids) == f"question: {QUESTION} passage:</s> {PASSAGE}</s>"
 
 
-def test_passage_alone(processor):
-    assert text(processor, processor(passage=PASSAGE)["input_ids"]) == f"{PASSAGE}</s>"
+def test_a_passage_without_a_question(processor):
+    assert decode(processor, processor(passage=PASSAGE)["input_ids"]) == f"{PASSAGE}</s>"
 
 
-def test_empty_question_is_a_prompt_without_a_question(processor):
+def test_an_empty_question_is_a_prompt_without_a_question(processor):
     ids = processor(question="", passage=PASSAGE)["input_ids"]
-    assert text(processor, ids) == f"question:  passage:</s> {PASSAGE}</s>"
+    assert decode(processor, ids) == f"question:  passage:</s> {PASSAGE}</s>"
 
 
 @pytest.mark.parametrize("question", ["{x} {question} {", "}{0}%s\\n", "Qui? 誰が橋を開けた？ 🌉", "a\n\tb"])
-def test_any_text_is_text(processor, question):
+def test_special_characters_are_plain_text(processor, question):
     processor.max_source_length = 128
     ids = processor(question=question, passage="{passage} {}")["input_ids"]
-    assert text(processor, ids) == f"question: {question} passage:</s> {{passage}} {{}}</s>"
+    assert decode(processor, ids) == f"question: {question} passage:</s> {{passage}} {{}}</s>"
 
 
-def test_braces_in_the_prompt_are_text(processor):
+def test_braces_in_the_prompt_are_plain_text(processor):
     processor.prompt = '{"q": "{question}"} {0}'
     ids = processor(question="a", passage="b")["input_ids"]
-    assert text(processor, ids) == '{"q": "a"} {0}</s> b</s>'
+    assert decode(processor, ids) == '{"q": "a"} {0}</s> b</s>'
 
 
 @pytest.mark.parametrize("spare", [1, 2, 5])
@@ -74,12 +74,12 @@ def test_only_the_passage_is_truncated(processor, spare):
     ]
 
 
-def test_passage_alone_is_truncated(processor):
+def test_a_passage_without_a_question_is_truncated(processor):
     processor.max_source_length = 5
     assert len(processor(passage=PASSAGE)["input_ids"]) == 5
 
 
-def test_question_too_long(processor):
+def test_a_question_that_is_too_long_is_refused(processor):
     prompt = processor.tokenizer(processor.prompt.format(question=QUESTION))["input_ids"]
     processor.max_source_length = limit = len(prompt) + 1
     with pytest.raises(QuestionTooLongError, match=f"question 1 takes {limit} tokens .* is {limit}") as error:
@@ -87,17 +87,17 @@ def test_question_too_long(processor):
     assert error.value.index == 1 and isinstance(error.value, ValueError)
 
 
-def test_huge_passage(processor):
+def test_a_huge_passage(processor):
     ids = processor(question=QUESTION, passage="bridge " * 150_000)["input_ids"]
     assert len(ids) == 64
 
 
-def test_question_tokenizer_reads_the_same_text(double):
-    encoded = double(question=QUESTION, passage=PASSAGE)
+def test_the_question_tokenizer_reads_the_same_text(two_tokenizers):
+    encoded = two_tokenizers(question=QUESTION, passage=PASSAGE)
     assert len(encoded["input_ids"]) <= 64 and len(encoded["question_input_ids"]) == 48
-    decoded = double.question_tokenizer.decode(encoded["question_input_ids"]).strip()
+    decoded = two_tokenizers.question_tokenizer.decode(encoded["question_input_ids"]).strip()
     assert decoded.startswith(f"question: {QUESTION} passage:</s> The")
-    assert double.model_input_names == [
+    assert two_tokenizers.model_input_names == [
         "input_ids",
         "attention_mask",
         "question_input_ids",
@@ -105,20 +105,20 @@ def test_question_tokenizer_reads_the_same_text(double):
     ]
 
 
-def test_question_tokenizers_own_limit(double):
-    double.question_tokenizer.model_max_length = 20
+def test_the_limit_of_the_question_tokenizer(two_tokenizers):
+    two_tokenizers.question_tokenizer.model_max_length = 20
     with pytest.raises(QuestionTooLongError, match="`max_source_length` is 20"):
-        double(question=QUESTION, passage=PASSAGE)
+        two_tokenizers(question=QUESTION, passage=PASSAGE)
 
 
-def test_single_inputs_are_flat_lists(processor):
+def test_single_inputs_have_no_batch_dimension(processor):
     encoded = processor(question=QUESTION, passage=PASSAGE, summary="rain", answerable=1)
     assert isinstance(encoded, BatchEncoding)
     assert list(encoded) == ["input_ids", "attention_mask", "labels", "answerable"]
     assert isinstance(encoded["input_ids"][0], int) and encoded["answerable"] == 1
 
 
-def test_a_single_text_serves_a_list(processor):
+def test_a_single_text_is_repeated_for_a_list(processor):
     both = processor(question=[QUESTION, "How?"], passage=PASSAGE, answerable=[1, 0])
     assert len(both["input_ids"]) == 2
     assert both["input_ids"][1] == processor(question="How?", passage=PASSAGE)["input_ids"]
@@ -157,8 +157,8 @@ def test_padding_side(processor, side):
     ],
 )
 def test_labels_of_every_kind_become_0_1_or_minus_100(processor, label, expected):
-    found = to_label(label)
-    assert found == expected and type(found) is int
+    result = to_label(label)
+    assert result == expected and type(result) is int
     assert processor(question="", passage="b", answerable=[label])["answerable"] == [expected]
     if label is not None:
         assert processor(question="", passage="b", answerable=label)["answerable"] == expected
@@ -176,7 +176,7 @@ def test_other_labels_are_refused_with_their_position(processor, label):
 
 
 @pytest.mark.parametrize("labels", [torch.tensor([1, 0]), np.array([1, 0])])
-def test_answerable_as_an_array(processor, labels):
+def test_labels_may_be_an_array(processor, labels):
     assert processor(question="", passage=["b", "c"], answerable=labels)["answerable"] == [1, 0]
 
 
@@ -201,27 +201,27 @@ def test_answerable_as_an_array(processor, labels):
         ({"passage": "a", "padding": "max_length"}, ValueError, "`padding` has to be .* got 'max_length'"),
     ],
 )
-def test_wrong_arguments(processor, arguments, error, message):
+def test_wrong_arguments_are_refused(processor, arguments, error, message):
     with pytest.raises(error, match=message):
         processor(**arguments)
 
 
-def test_prompt_without_a_question(tokenizer):
+def test_a_prompt_without_a_question_is_refused(tokenizer):
     with pytest.raises(ValueError, match="`prompt` has to contain {question}, got 'summarize:'"):
         CrossTaskProcessor(tokenizer, prompt="summarize:")
 
 
-def test_pad_equals_padding_in_the_call(double):
+def test_pad_is_the_same_as_padding_in_the_call(two_tokenizers):
     arguments = {
         "question": [QUESTION, ""],
         "passage": [PASSAGE, "Rain."],
         "summary": ["a", "b c"],
         "answerable": [1, None],
     }
-    at_once = double(**arguments, return_tensors="pt", pad_to_multiple_of=8)
-    encoded = double(**arguments)
+    at_once = two_tokenizers(**arguments, return_tensors="pt", pad_to_multiple_of=8)
+    encoded = two_tokenizers(**arguments)
     rows = [{name: values[index] for name, values in encoded.items()} for index in range(2)]
-    later = double.pad(rows, pad_to_multiple_of=8)
+    later = two_tokenizers.pad(rows, pad_to_multiple_of=8)
     assert list(at_once) == list(later)
     for name, values in at_once.items():
         assert torch.equal(values, later[name]), name
@@ -229,7 +229,7 @@ def test_pad_equals_padding_in_the_call(double):
     assert later["answerable"].tolist() == [1, -100]
 
 
-def test_kinds_of_tensors(processor):
+def test_tensors_arrays_and_lists(processor):
     arguments = {"question": ["a", "b c"], "passage": "b", "summary": "x", "answerable": [1, 0]}
     arrays = processor(**arguments, return_tensors="np")
     tensors = processor(**arguments, return_tensors="pt")
@@ -246,7 +246,7 @@ def test_kinds_of_tensors(processor):
     assert processor(passage="b", padding=False, return_tensors="pt")["input_ids"].ndim == 2
 
 
-def test_pad_refuses_what_is_no_batch(processor):
+def test_pad_refuses_rows_that_are_no_batch(processor):
     labelled = processor(question="a", passage="b", answerable=1)
     plain = processor(question="a", passage="b")
     with pytest.raises(ValueError, match="no rows to pad"):
@@ -256,7 +256,7 @@ def test_pad_refuses_what_is_no_batch(processor):
             processor.pad(rows)
 
 
-def same(first, second):
+def have_same_output(first, second):
     arguments = {
         "question": [QUESTION, "Où ?"],
         "passage": PASSAGE,
@@ -266,9 +266,9 @@ def same(first, second):
     return dict(first(**arguments)) == dict(second(**arguments))
 
 
-@pytest.mark.parametrize("kind", ["processor", "double"])
+@pytest.mark.parametrize("kind", ["processor", "two_tokenizers"])
 @pytest.mark.parametrize("loader", [CrossTaskProcessor, AutoProcessor])
-def test_save_and_load(request, kind, loader, tmp_path):
+def test_saving_and_loading(request, kind, loader, tmp_path):
     processor = request.getfixturevalue(kind)
     processor.prompt = "Q: {question} P:"
     processor.save_pretrained(tmp_path)
@@ -276,54 +276,54 @@ def test_save_and_load(request, kind, loader, tmp_path):
     assert type(loaded) is CrossTaskProcessor
     assert (loaded.prompt, loaded.max_source_length) == ("Q: {question} P:", 64)
     assert (loaded.question_tokenizer is None) == (kind == "processor")
-    assert same(loaded, processor)
+    assert have_same_output(loaded, processor)
     assert (tmp_path / "processing_crosstask.py").exists()
-    # Once more, for what loading may have added.
+    # Once more, because loading may have added something.
     loaded.save_pretrained(tmp_path / "again")
-    assert same(loader.from_pretrained(tmp_path / "again"), processor)
-    # The summarizer's tokenizer is an ordinary one for whoever does not know the processor.
+    assert have_same_output(loader.from_pretrained(tmp_path / "again"), processor)
+    # The summarizer's tokenizer can be loaded without the processor.
     assert (
         AutoTokenizer.from_pretrained(tmp_path)("rain")["input_ids"]
         == processor.tokenizer("rain")["input_ids"]
     )
 
 
-def test_load_from_a_subfolder_and_with_other_settings(double, tmp_path):
-    double.save_pretrained(tmp_path / "deep" / "down")
+def test_loading_from_a_subfolder_and_with_other_settings(two_tokenizers, tmp_path):
+    two_tokenizers.save_pretrained(tmp_path / "deep" / "down")
     loaded = CrossTaskProcessor.from_pretrained(tmp_path, subfolder=os.path.join("deep", "down"))
-    assert same(loaded, double)
+    assert have_same_output(loaded, two_tokenizers)
     loaded = CrossTaskProcessor.from_pretrained(tmp_path / "deep" / "down", max_source_length=50)
     assert loaded.max_source_length == 50 and loaded.question_tokenizer is not None
 
 
-def test_saving_over_one_with_a_question_tokenizer(processor, double, tmp_path):
-    double.save_pretrained(tmp_path)
+def test_saving_over_a_processor_with_a_question_tokenizer(processor, two_tokenizers, tmp_path):
+    two_tokenizers.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert CrossTaskProcessor.from_pretrained(tmp_path).question_tokenizer is None
 
 
-def test_saving_and_pushing(double, tmp_path, monkeypatch):
+def test_saving_and_pushing(two_tokenizers, tmp_path, monkeypatch):
     pushed = []
     monkeypatch.setattr(
         CrossTaskProcessor, "push_to_hub", lambda self, *args, **kwargs: pushed.append((args, kwargs))
     )
-    double.save_pretrained(tmp_path / "name", push_to_hub=True, private=True)
-    double.save_pretrained(tmp_path / "name", push_to_hub=True, repo_id="user/other")
+    two_tokenizers.save_pretrained(tmp_path / "name", push_to_hub=True, private=True)
+    two_tokenizers.save_pretrained(tmp_path / "name", push_to_hub=True, repo_id="user/other")
     assert pushed == [(("name",), {"private": True}), (("user/other",), {})]
-    assert same(CrossTaskProcessor.from_pretrained(tmp_path / "name"), double)
+    assert have_same_output(CrossTaskProcessor.from_pretrained(tmp_path / "name"), two_tokenizers)
 
 
-def test_saved_tokenizers_are_readable_by_both_transformers(double, tmp_path):
-    double.save_pretrained(tmp_path)
+def test_saved_tokenizers_can_be_read_by_transformers_4_and_5(two_tokenizers, tmp_path):
+    two_tokenizers.save_pretrained(tmp_path)
     for folder in (tmp_path, tmp_path / "question_tokenizer"):
         settings = (folder / "tokenizer_config.json").read_text()
         assert "TokenizersBackend" not in settings and '"PreTrainedTokenizerFast"' in settings
 
 
-def test_copies(double):
-    assert same(copy.deepcopy(double), double)
-    assert same(pickle.loads(pickle.dumps(double)), double)
-    assert "CrossTaskProcessor" in repr(double)
+def test_copying_and_pickling(two_tokenizers):
+    assert have_same_output(copy.deepcopy(two_tokenizers), two_tokenizers)
+    assert have_same_output(pickle.loads(pickle.dumps(two_tokenizers)), two_tokenizers)
+    assert "CrossTaskProcessor" in repr(two_tokenizers)
 
 
 def test_decoding(processor):
@@ -333,7 +333,7 @@ def test_decoding(processor):
     assert processor.decode(batch["input_ids"][1], skip_special_tokens=True) == texts[1]
 
 
-def test_wordpiece_question_tokenizer(tokenizer, minilm):
+def test_a_wordpiece_question_tokenizer(tokenizer, minilm):
     processor = CrossTaskProcessor(copy.deepcopy(tokenizer), AutoTokenizer.from_pretrained(minilm))
     batch = processor(question=["", QUESTION], passage=["a", "rain " * 900], return_tensors="pt")
     assert batch["question_input_ids"].shape == (2, 512)
@@ -345,11 +345,11 @@ def test_wordpiece_question_tokenizer(tokenizer, minilm):
     assert "question_token_type_ids" not in batch
 
 
-@pytest.mark.parametrize("kind", ["processor", "double"])
-def test_passage_offsets_are_where_the_tokens_stand(request, kind):
+@pytest.mark.parametrize("kind", ["processor", "two_tokenizers"])
+def test_passage_offsets_locate_the_tokens(request, kind):
     processor = request.getfixturevalue(kind)
     passage = "The mayor opened the old bridge on May 3."
-    offsets = processor.passage_offsets("Who opened it?", passage)
+    offsets = processor.get_passage_offsets("Who opened it?", passage)
     name = "input_ids" if processor.question_tokenizer is None else "question_input_ids"
     encoded = processor(question="Who opened it?", passage=passage)
     assert len(offsets) == len(encoded[name])
@@ -362,7 +362,7 @@ def test_passage_offsets_are_where_the_tokens_stand(request, kind):
             assert text.lower() in passage[slice(*span)].lower()
 
 
-def test_passage_offsets_of_a_long_passage_end_where_it_is_cut(processor):
-    offsets = processor.passage_offsets("Who?", "The old bridge. " * 500)
+def test_passage_offsets_end_where_the_passage_is_truncated(processor):
+    offsets = processor.get_passage_offsets("Who?", "The old bridge. " * 500)
     assert len(offsets) == processor.max_source_length
     assert offsets[-2][1] < 500 * 15

@@ -1,4 +1,4 @@
-"""Which sentences a summary rests on, and what several summaries say once. (Cutting: eval/test_scores.py.)"""
+"""Evidence of summaries, and merging of summaries. (Splitting is tested in eval/scoring/test_rows.py.)"""
 
 import random
 
@@ -16,7 +16,7 @@ PASSAGE = [
 
 
 @pytest.mark.parametrize(
-    "summary, places",
+    "summary, indices",
     [
         ("The bridge cost $4,500.", [2]),
         ("It rained for two days.", [1]),
@@ -27,27 +27,28 @@ PASSAGE = [
         ("", []),
     ],
 )
-def test_evidence(summary, places):
-    assert find_evidence(summary, PASSAGE) == places
+def test_evidence_by_shared_words(summary, indices):
+    assert find_evidence(summary, PASSAGE) == indices
 
 
-def test_evidence_without_a_passage():
+def test_evidence_of_an_empty_passage_and_of_text_without_white_space():
     assert find_evidence("Rain fell.", []) == []
     assert find_evidence("雨が降った。", ["雨が降った。", "橋が開いた。"]) == [0]
 
 
-def test_evidence_has_the_answer_and_little_else():
+def test_evidence_contains_the_answer_and_few_other_sentences():
     rows = [row for row in generate("fuse", "test", 60) if row["answerable"] == 1 and row["answer"]]
-    found = cited = 0
+    num_answers = num_sentences = 0
     for row in rows:
         sentences = split_sentences(row["passage"])
-        places = find_evidence(row["summary"], sentences)
-        found += any(row["answer"] in sentences[place] for place in places)
-        cited += len(places)
-    assert len(rows) > 100 and found / len(rows) >= 0.95 and cited / len(rows) < 2.5
+        indices = find_evidence(row["summary"], sentences)
+        num_answers += any(row["answer"] in sentences[index] for index in indices)
+        num_sentences += len(indices)
+    assert len(rows) > 100
+    assert num_answers / len(rows) >= 0.95 and num_sentences / len(rows) < 2.5
 
 
-def test_merged_is_in_the_passages_order_and_says_nothing_twice():
+def test_merging_keeps_the_order_of_the_passage_and_drops_repetition():
     summaries = [
         "It carries 200 cars a day.",
         "The mayor opened the bridge, and rain fell for two days.",
@@ -55,16 +56,16 @@ def test_merged_is_in_the_passages_order_and_says_nothing_twice():
         "The bridge cost $4,500.",
         "The mayor opened the bridge on May 3.",
     ]
-    whole = "The mayor opened the bridge on May 3. Rain fell for two days."
-    whole += " The bridge cost $4,500. It carries 200 cars a day."
-    assert merge_summaries(summaries, PASSAGE) == whole
+    merged = "The mayor opened the bridge on May 3. Rain fell for two days."
+    merged += " The bridge cost $4,500. It carries 200 cars a day."
+    assert merge_summaries(summaries, PASSAGE) == merged
     for _ in range(5):
         random.Random(0).shuffle(summaries)
-        assert sorted(split_sentences(merge_summaries(summaries, PASSAGE))) == sorted(split_sentences(whole))
+        assert sorted(split_sentences(merge_summaries(summaries, PASSAGE))) == sorted(split_sentences(merged))
 
 
 @pytest.mark.parametrize(
-    "summaries, text",
+    "summaries, merged",
     [
         ([], ""),
         ([""], ""),
@@ -75,15 +76,15 @@ def test_merged_is_in_the_passages_order_and_says_nothing_twice():
             "Rain never fell. Rain fell before noon.",
         ),
         (["The bridge is not open.", "The bridge is shut."], "The bridge is not open. The bridge is shut."),
-        # What follows is no clause of its own.
+        # The second half is a single word, which is not a sentence.
         (["They sold apples, and pears.", "They sold apples."], "They sold apples, and pears."),
     ],
 )
-def test_merged(summaries, text):
-    assert merge_summaries(summaries, PASSAGE) == text
+def test_merging_of_special_cases(summaries, merged):
+    assert merge_summaries(summaries, PASSAGE) == merged
 
 
-def test_attention_decides_where_words_do_not():
+def test_attention_decides_if_words_do_not():
     passage = ["The bridge is old.", "The bridge is long.", "Rain fell."]
     assert find_evidence("A bridge.", passage) == [0]
     assert find_evidence("A bridge.", passage, [0.1, 0.4, 0.5]) == [1]
