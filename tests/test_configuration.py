@@ -1,4 +1,4 @@
-"""The configuration: defaults, checks, round trips, and parts of its own."""
+"""Test the configuration: defaults, checks, parts, saving and loading."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ from transformers import AutoConfig, T5Config
 from crosstask import CrossTaskConfig
 
 
-def test_defaults_are_those_of_the_contract():
+def test_defaults():
     config = CrossTaskConfig()
     assert (config.summarizer, config.question_encoder, config.fusion) == (None, None, "classifier")
     assert (config.fusion_num_heads, config.fusion_dim, config.fusion_ffn_dim) == (8, None, None)
@@ -20,7 +20,7 @@ def test_defaults_are_those_of_the_contract():
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "num_attention_heads", "num_hidden_layers"])
-def test_without_parts_there_are_no_sizes(name):
+def test_sizes_need_a_summarizer(name):
     assert not hasattr(CrossTaskConfig(), name)
 
 
@@ -38,7 +38,7 @@ def test_fusion_width_defaults_to_the_question_encoders(make_part, question_enco
     assert (config.fusion_dim, config.fusion_ffn_dim) == (width, 4 * width)
 
 
-def test_fusion_sizes_given(make_part):
+def test_fusion_sizes_can_be_set(make_part):
     config = CrossTaskConfig(make_part("t5"), make_part("bert"), fusion_dim=16, fusion_ffn_dim=5)
     assert (config.fusion_dim, config.fusion_ffn_dim) == (16, 5)
 
@@ -51,18 +51,18 @@ def test_token_ids_are_the_summarizers(make_part, family):
         assert getattr(config, name, None) == getattr(summarizer, name, None)
 
 
-def test_t5gemma_starts_with_bos(make_part):
+def test_decoder_start_token_of_t5gemma_is_bos(make_part):
     assert (
         CrossTaskConfig(make_part("t5gemma"), make_part("t5"), fusion_num_heads=4).decoder_start_token_id == 2
     )
 
 
-def test_token_ids_given_win(make_part):
+def test_token_ids_can_be_set(make_part):
     config = CrossTaskConfig(make_part("t5"), make_part("t5"), fusion_num_heads=4, decoder_start_token_id=5)
     assert config.decoder_start_token_id == 5
 
 
-def test_parts_are_copied_and_never_changed(make_part):
+def test_parts_are_copied(make_part):
     shared = make_part("t5")
     before = shared.to_dict()
     config = CrossTaskConfig(shared, shared, fusion_num_heads=4)
@@ -70,9 +70,9 @@ def test_parts_are_copied_and_never_changed(make_part):
     assert config.question_encoder.d_model == shared.d_model == 32
     assert shared.to_dict() == before
     nested = {"model_type": "t5", "d_model": 16, "task_specific_params": {"x": [1]}}
-    given = copy.deepcopy(nested)
+    expected = copy.deepcopy(nested)
     CrossTaskConfig(nested, nested)
-    assert nested == given
+    assert nested == expected
 
 
 def test_parts_as_dicts(make_part):
@@ -81,7 +81,7 @@ def test_parts_as_dicts(make_part):
 
 
 @pytest.mark.parametrize("family", ["t5", "bart", "t5gemma", "led"])
-def test_round_trips(make_part, family, tmp_path):
+def test_configuration_is_saved_and_loaded(make_part, family, tmp_path):
     config = CrossTaskConfig(
         make_part(family),
         make_part("bert"),
@@ -93,7 +93,7 @@ def test_round_trips(make_part, family, tmp_path):
         max_source_length=77,
     )
     config.save_pretrained(tmp_path)
-    others = (
+    copies = (
         CrossTaskConfig.from_pretrained(tmp_path),
         AutoConfig.from_pretrained(tmp_path),
         CrossTaskConfig.from_dict(config.to_dict()),
@@ -102,14 +102,14 @@ def test_round_trips(make_part, family, tmp_path):
         pickle.loads(pickle.dumps(config)),
     )
 
-    def settings(config):  # without the notes on where it was loaded from
+    def get_settings(config):  # without the path that it was loaded from
         values = json.loads(config.to_json_string(use_diff=False))
         return {k: v for k, v in values.items() if k not in ("_name_or_path", "transformers_version")}
 
-    for other in others:
+    for other in copies:
         assert type(other) is CrossTaskConfig
-        assert settings(other) == settings(config)
-    # What is written says only what differs from the defaults, and still every part.
+        assert get_settings(other) == get_settings(config)
+    # The file has the differences from the defaults only, and complete parts.
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["summarizer"]["model_type"] == config.summarizer.model_type
 
@@ -144,12 +144,12 @@ def test_round_trips(make_part, family, tmp_path):
         ({"prompt": None}, "`prompt` has to contain {question}, got None"),
     ],
 )
-def test_values_out_of_range(make_part, settings, message):
+def test_values_out_of_range_are_rejected(make_part, settings, message):
     with pytest.raises(ValueError, match=message):
         CrossTaskConfig(make_part("t5"), make_part("t5"), **settings)
 
 
-def test_parts_of_a_wrong_kind(make_part):
+def test_parts_of_a_wrong_type_are_rejected(make_part):
     with pytest.raises(ValueError, match="`summarizer` has to be a sequence-to-sequence model .* 'bert'"):
         CrossTaskConfig(make_part("bert"), make_part("t5"))
     with pytest.raises(TypeError, match="`question_encoder` has to be a configuration or a dict, got str"):
@@ -158,7 +158,7 @@ def test_parts_of_a_wrong_kind(make_part):
         CrossTaskConfig({"d_model": 32}, make_part("t5"))
 
 
-def test_shared_vocabulary(make_part):
+def test_vocabularies_of_one_size_are_shared(make_part):
     assert CrossTaskConfig(make_part("t5"), make_part("bert"), fusion_num_heads=4).shares_vocabulary
     config = CrossTaskConfig(make_part("t5"), make_part("bert", vocab_size=50), fusion_num_heads=4)
     assert not config.shares_vocabulary
@@ -179,3 +179,14 @@ def test_checkpoints_of_a_newer_format_are_refused(tmp_path):
 def test_the_format_version_is_an_integer(version):
     with pytest.raises(ValueError, match="`format_version` has to be an integer from 1, got"):
         CrossTaskConfig(format_version=version)
+
+
+@pytest.mark.parametrize("summarizer", ["t5", "bart", "t5gemma"])
+def test_setting_the_vocabulary_size_sets_it_in_the_parts_that_share_it(make_part, summarizer):
+    config = CrossTaskConfig(make_part(summarizer), make_part("t5gemma"), fusion_num_heads=4)
+    config.vocab_size = 12
+    assert config.vocab_size == config.get_text_config().vocab_size == config.summarizer.vocab_size == 12
+    assert config.question_encoder.vocab_size == config.question_encoder.encoder.vocab_size == 12
+    config = CrossTaskConfig(make_part(summarizer), make_part("bert", vocab_size=50), fusion_num_heads=4)
+    config.vocab_size = 12
+    assert config.vocab_size == 12 and config.question_encoder.vocab_size == 50

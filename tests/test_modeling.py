@@ -1,15 +1,16 @@
-"""The model: composition, the contract of answerability, losses, generation."""
+"""Test the model: families of parts, answerability, losses, and inputs of the forward pass."""
 
 import copy
-import threading
 
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import BertConfig, BlenderbotConfig, GenerationConfig, M2M100Config
+from transformers import AutoModelForSeq2SeqLM, BertConfig, BlenderbotConfig, M2M100Config
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration
+from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.generation_crosstask import CACHE_ARGUMENT
+from crosstask.modeling_crosstask import check_answerable, shift_tokens_right
 
 SUMMARIZERS = ("t5", "mt5", "umt5", "bart", "pegasus", "led", "t5gemma")
 QUESTION_ENCODERS = ("t5", "bart", "t5gemma", "bert", "roberta")
@@ -17,29 +18,25 @@ PAIRS = [(s, "bert") for s in SUMMARIZERS] + [("t5", q) for q in QUESTION_ENCODE
 ANSWERABLE = torch.tensor([1, 0])
 
 
-def probability(output):
+def get_probability(output):
     return output.answerability_logits.softmax(-1)[:, 1]
 
 
-def as_labels(sequences, pad):
-    """Summaries as `generate` returns them, as labels."""
+def to_labels(sequences, pad):
+    """Convert summaries from the form that `generate` returns to labels."""
     labels = sequences[:, 1:].clone()
     labels[labels == pad] = -100
     return labels
 
 
-def count_calls(module, calls, name):
-    return module.register_forward_hook(lambda _, args, output: calls.append((name, len(output[0]))))
-
-
 @pytest.mark.parametrize(("summarizer", "question_encoder"), PAIRS)
-def test_families(make_model, make_inputs, summarizer, question_encoder, tmp_path):
+def test_model_of_every_family(make_model, make_inputs, summarizer, question_encoder, tmp_path):
     model = make_model(summarizer, question_encoder)
     inputs = make_inputs(model)
     output = model.train()(**inputs, answerable=ANSWERABLE)
     output.loss.backward()
     unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    # LED has weights that only its global attention reads.
+    # LED has weights that only its global attention uses.
     assert not [name for name in unused if "_global." not in name]
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     model.eval().zero_grad()
@@ -47,17 +44,17 @@ def test_families(make_model, make_inputs, summarizer, question_encoder, tmp_pat
     with torch.no_grad():
         output = model(**inputs, answerable=ANSWERABLE)
         sources = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-        plain = model.generate(**sources, max_new_tokens=6)
-        assert torch.equal(plain, model.summarizer.generate(**sources, max_new_tokens=6))
+        sequences = model.generate(**sources, max_new_tokens=6)
+        assert torch.equal(sequences, model.summarizer.generate(**sources, max_new_tokens=6))
         beams = {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 2}
         generated = model.generate(**sources, **beams, return_dict_in_generate=True)
         assert torch.equal(generated.sequences, model.summarizer.generate(**sources, **beams))
         scored = model.score_answerability(**sources, summary_ids=generated.sequences)
         double = {name: value.repeat_interleave(2, 0) for name, value in sources.items()}
-        read = model(**double, labels=as_labels(generated.sequences, model.config.pad_token_id))
+        doubled = model(**double, labels=to_labels(generated.sequences, model.config.pad_token_id))
     assert generated.answerability.shape == (4,)
     assert torch.allclose(generated.answerability, scored, atol=1e-5)
-    assert torch.allclose(generated.answerability, probability(read), atol=1e-5)
+    assert torch.allclose(generated.answerability, get_probability(doubled), atol=1e-5)
 
     model.save_pretrained(tmp_path)
     loaded, info = CrossTaskForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
@@ -69,7 +66,7 @@ def test_families(make_model, make_inputs, summarizer, question_encoder, tmp_pat
 
 
 @pytest.mark.parametrize("config_class", [BlenderbotConfig, M2M100Config])
-def test_families_that_do_not_shift_labels(make_part, make_model, make_inputs, config_class):
+def test_families_without_a_method_that_shifts_labels(make_part, make_model, make_inputs, config_class):
     settings = make_part("bart").to_diff_dict()
     names = ("d_model", "encoder_layers", "decoder_layers", "vocab_size", "max_position_embeddings")
     settings = {name: settings[name] for name in names} | {"encoder_ffn_dim": 37, "decoder_ffn_dim": 37}
@@ -81,13 +78,13 @@ def test_families_that_do_not_shift_labels(make_part, make_model, make_inputs, c
         assert torch.allclose(output.summary_loss, model.summarizer(**inputs).loss, atol=1e-5)
         inputs.pop("labels")
         written = model.generate(**inputs, max_new_tokens=6, return_dict_in_generate=True)
-        read = model(**inputs, labels=as_labels(written.sequences, model.config.pad_token_id))
-    assert torch.allclose(probability(read), written.answerability, atol=1e-5)
+        output = model(**inputs, labels=to_labels(written.sequences, model.config.pad_token_id))
+    assert torch.allclose(get_probability(output), written.answerability, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def shared_model(make_model):
-    """Read only."""
+    """Return a model that tests must not change."""
     return make_model("t5", "t5")
 
 
@@ -102,13 +99,13 @@ def sources(inputs):
 
 
 @pytest.fixture(scope="module")
-def own(make_model):
-    """A question encoder with a vocabulary and a hidden size of its own."""
+def two_vocabulary_model(make_model):
+    """Return a model whose two parts have different vocabularies and hidden sizes."""
     small = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 20}
     return make_model("t5", BertConfig(vocab_size=50, hidden_size=16, **small))
 
 
-# What answerability promises.
+# Answerability.
 
 
 @pytest.mark.parametrize(
@@ -118,20 +115,20 @@ def own(make_model):
         {"num_beams": 4, "num_return_sequences": 3},
         {"do_sample": True, "num_return_sequences": 3},
         {"do_sample": True, "num_beams": 2},
-        {"min_new_tokens": 8},  # none ends
+        {"min_new_tokens": 8},  # no summary has an end
     ],
 )
-def test_three_ways_to_one_probability(shared_model, sources, settings):
+def test_generate_score_and_forward_give_the_same_probability(shared_model, sources, settings):
     model = copy.deepcopy(shared_model)
-    model.summarizer.lm_head.weight.data[1] *= 3  # summaries end early, and at unequal lengths
+    model.summarizer.lm_head.weight.data[1] *= 3  # makes summaries end early and with unequal lengths
     torch.manual_seed(0)
     generated = model.generate(**sources, **settings, max_new_tokens=8, return_dict_in_generate=True)
     count = len(generated.sequences) // 2
     scored = model.score_answerability(**sources, summary_ids=generated.sequences)
     repeated = {name: value.repeat_interleave(count, 0) for name, value in sources.items()}
-    read = probability(model(**repeated, labels=as_labels(generated.sequences, 0)))
+    output = get_probability(model(**repeated, labels=to_labels(generated.sequences, 0)))
     assert torch.allclose(generated.answerability, scored, atol=1e-6)
-    assert torch.allclose(scored, read, atol=1e-6)
+    assert torch.allclose(scored, output, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -143,14 +140,14 @@ def test_three_ways_to_one_probability(shared_model, sources, settings):
         [[0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]],  # empty
     ],
 )
-def test_forward_of_labels_equals_score(shared_model, sources, summaries):
+def test_forward_with_labels_equals_score_answerability(shared_model, sources, summaries):
     summaries = torch.tensor(summaries)
     scored = shared_model.score_answerability(**sources, summary_ids=summaries)
-    for labels in (summaries[:, 1:], as_labels(summaries, 0)):
-        assert torch.allclose(probability(shared_model(**sources, labels=labels)), scored, atol=1e-6)
+    for labels in (summaries[:, 1:], to_labels(summaries, 0)):
+        assert torch.allclose(get_probability(shared_model(**sources, labels=labels)), scored, atol=1e-6)
 
 
-def test_forward_of_decoder_inputs_equals_labels(shared_model, inputs):
+def test_forward_with_decoder_inputs_equals_forward_with_labels(shared_model, inputs):
     expected = shared_model(**inputs)
     labels = inputs.pop("labels")
     decoder_ids = shared_model.prepare_decoder_input_ids_from_labels(labels)
@@ -176,7 +173,7 @@ def test_a_batch_equals_its_rows(shared_model, make_inputs):
         assert torch.allclose(alone.answerability_logits[0], batch.answerability_logits[row], atol=1e-5)
 
 
-def test_padding_side_of_the_source_changes_nothing(shared_model, inputs, sources):
+def test_padding_side_of_the_source_does_not_change_the_outputs(shared_model, inputs, sources):
     right = shared_model(**inputs)
     shift = 10 - int(inputs["attention_mask"][1].sum())
     left = {name: value.clone() for name, value in sources.items()}
@@ -193,7 +190,7 @@ def test_padding_side_of_the_source_changes_nothing(shared_model, inputs, source
     assert torch.allclose(first.answerability, second.answerability, atol=1e-6)
 
 
-def test_padding_of_labels_changes_nothing(shared_model, inputs):
+def test_padding_of_labels_does_not_change_the_outputs(shared_model, inputs):
     expected = shared_model(**inputs, answerable=ANSWERABLE)
     inputs["labels"] = F.pad(inputs["labels"], (0, 5), value=-100)
     output = shared_model(**inputs, answerable=ANSWERABLE)
@@ -201,7 +198,7 @@ def test_padding_of_labels_changes_nothing(shared_model, inputs):
     assert torch.allclose(output.answerability_logits, expected.answerability_logits, atol=1e-6)
 
 
-def test_what_follows_the_end_changes_nothing(shared_model, sources):
+def test_tokens_after_the_end_do_not_change_the_answerability(shared_model, sources):
     ended = torch.tensor([[0, 5, 6, 1, 0, 0], [0, 7, 8, 9, 1, 0]])
     longer = torch.tensor([[0, 5, 6, 1, 40, 41], [0, 7, 8, 9, 1, 42]])
     first, second = (shared_model.score_answerability(**sources, summary_ids=ids) for ids in (ended, longer))
@@ -212,68 +209,74 @@ def test_what_follows_the_end_changes_nothing(shared_model, sources):
     )
 
 
-def test_question_and_summary_both_matter(own, make_inputs):
-    inputs = make_inputs(own)
+def test_answerability_depends_on_question_and_summary(two_vocabulary_model, make_inputs):
+    inputs = make_inputs(two_vocabulary_model)
     questions = torch.tensor([[5, 6, 7], [8, 9, 10]])
-    first = own(**inputs, question_input_ids=questions)
-    second = own(**inputs, question_input_ids=questions + 20)
+    first = two_vocabulary_model(**inputs, question_input_ids=questions)
+    second = two_vocabulary_model(**inputs, question_input_ids=questions + 20)
     assert torch.equal(first.logits, second.logits)
-    assert (probability(first) - probability(second)).abs().min() > 1e-4
+    assert (get_probability(first) - get_probability(second)).abs().min() > 1e-4
     inputs["labels"] = inputs["labels"].where(inputs["labels"] < 3, inputs["labels"] - 1)
-    third = own(**inputs, question_input_ids=questions)
-    assert (probability(first) - probability(third)).abs().min() > 1e-5
+    third = two_vocabulary_model(**inputs, question_input_ids=questions)
+    assert (get_probability(first) - get_probability(third)).abs().min() > 1e-5
 
 
-def test_question_mask(own, make_inputs):
-    inputs = make_inputs(own)
+def test_question_mask(two_vocabulary_model, make_inputs):
+    inputs = make_inputs(two_vocabulary_model)
     questions = torch.tensor([[5, 6, 7, 8], [8, 9, 0, 0]])
     mask = (questions != 0).long()
-    output = own(**inputs, question_input_ids=questions, question_attention_mask=mask)
-    alone = own(
+    output = two_vocabulary_model(**inputs, question_input_ids=questions, question_attention_mask=mask)
+    alone = two_vocabulary_model(
         **{name: value[1:] for name, value in inputs.items()}, question_input_ids=torch.tensor([[8, 9]])
     )
     assert torch.allclose(output.answerability_logits[1], alone.answerability_logits[0], atol=1e-5)
 
 
-def test_question_path_of_generation(own, make_inputs):
-    inputs = make_inputs(own)
+def test_generation_with_a_question_in_another_vocabulary(two_vocabulary_model, make_inputs):
+    inputs = make_inputs(two_vocabulary_model)
     labels = inputs.pop("labels")
     questions = {
         "question_input_ids": torch.tensor([[5, 6, 7], [8, 9, 0]]),
         "question_attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
     }
     settings = {"max_new_tokens": 5, "num_beams": 2, "num_return_sequences": 2}
-    output = own.generate(**inputs, **questions, **settings, return_dict_in_generate=True)
-    scored = own.score_answerability(**inputs, **questions, summary_ids=output.sequences)
+    output = two_vocabulary_model.generate(**inputs, **questions, **settings, return_dict_in_generate=True)
+    scored = two_vocabulary_model.score_answerability(**inputs, **questions, summary_ids=output.sequences)
     assert torch.allclose(output.answerability, scored, atol=1e-6)
-    encoded = own.question_encoder(
+    encoded = two_vocabulary_model.question_encoder(
         input_ids=questions["question_input_ids"], attention_mask=questions["question_attention_mask"]
     )
-    given = {
+    encoder_outputs = {
         "question_encoder_outputs": encoded,
         "question_attention_mask": questions["question_attention_mask"],
     }
-    again = own.generate(**inputs, **given, **settings, return_dict_in_generate=True)
+    again = two_vocabulary_model.generate(
+        **inputs, **encoder_outputs, **settings, return_dict_in_generate=True
+    )
     assert torch.allclose(again.answerability, scored, atol=1e-6)
-    # Whole batches of a trainer, labels included; and without the question where nobody asks for it.
-    plain = own.generate(**inputs, **questions, labels=labels, answerable=ANSWERABLE, **settings)
-    assert torch.equal(plain, output.sequences) and torch.equal(own.generate(**inputs, **settings), plain)
+    # `Trainer` passes labels, too. Without `return_dict_in_generate` no question is needed.
+    sequences = two_vocabulary_model.generate(
+        **inputs, **questions, labels=labels, answerable=ANSWERABLE, **settings
+    )
+    assert torch.equal(sequences, output.sequences) and torch.equal(
+        two_vocabulary_model.generate(**inputs, **settings), sequences
+    )
 
 
-def test_question_encoder_outputs_of_any_kind(own, make_inputs):
-    inputs = make_inputs(own)
+def test_question_encoder_outputs_of_every_type(two_vocabulary_model, make_inputs):
+    inputs = make_inputs(two_vocabulary_model)
     questions = torch.tensor([[5, 6, 7], [8, 9, 10]])
-    expected = own(**inputs, question_input_ids=questions).answerability_logits
-    encoded = own.question_encoder(input_ids=questions)
-    for given in (encoded, tuple(encoded.values())[:1], [encoded[0]]):
-        output = own(**inputs, question_encoder_outputs=given)
+    expected = two_vocabulary_model(**inputs, question_input_ids=questions).answerability_logits
+    encoded = two_vocabulary_model.question_encoder(input_ids=questions)
+    for outputs in (encoded, tuple(encoded.values())[:1], [encoded[0]]):
+        output = two_vocabulary_model(**inputs, question_encoder_outputs=outputs)
         assert torch.allclose(output.answerability_logits, expected, atol=1e-6)
 
 
 # Losses.
 
 
-def test_joint_loss_by_hand(make_model, make_inputs):
+def test_joint_loss_equals_its_formula(make_model, make_inputs):
     model = make_model("bart", "bert", answerability_weight=0.25)
     inputs = make_inputs(model)
     output = model(**inputs, answerable=ANSWERABLE)
@@ -282,15 +285,15 @@ def test_joint_loss_by_hand(make_model, make_inputs):
         for position, label in zip(row, labels, strict=True):
             if label != -100:
                 total, count = total - position[label], count + 1
-    judged = output.answerability_logits.log_softmax(-1)
+    log_probs = output.answerability_logits.log_softmax(-1)
     assert torch.allclose(output.summary_loss, total / count, atol=1e-5)
-    assert torch.allclose(output.answerability_loss, -(judged[0, 1] + judged[1, 0]) / 2, atol=1e-6)
+    assert torch.allclose(output.answerability_loss, -(log_probs[0, 1] + log_probs[1, 0]) / 2, atol=1e-6)
     assert torch.allclose(output.loss, output.summary_loss + 0.25 * output.answerability_loss)
-    # The summarizer's own loss is the same.
+    # The summarizer computes the same loss.
     assert torch.allclose(model.summarizer(**inputs).loss, output.summary_loss, atol=1e-6)
 
 
-def test_rows_without_a_label_add_nothing(shared_model, inputs):
+def test_rows_without_a_label_do_not_count(shared_model, inputs):
     both = shared_model(**inputs, answerable=torch.tensor([1, -100]))
     first = shared_model(**{k: v[:1] for k, v in inputs.items()}, answerable=torch.tensor([1]))
     assert torch.allclose(both.answerability_loss, first.answerability_loss, atol=1e-6)
@@ -300,7 +303,7 @@ def test_rows_without_a_label_add_nothing(shared_model, inputs):
     assert nothing.summary_loss == 0 and nothing.answerability_loss.isfinite()
 
 
-def test_losses_that_are_not_asked_for(shared_model, inputs):
+def test_losses_without_labels_are_none(shared_model, inputs):
     output = shared_model(**inputs)
     assert output.answerability_loss is None and torch.equal(output.loss, output.summary_loss)
     labels = inputs.pop("labels")
@@ -333,7 +336,7 @@ def test_answerability_weight_of_zero(make_model, make_inputs):
 
 def test_fusion_attentions(make_model, make_inputs):
     model = make_model("t5", "bert")
-    model.set_attn_implementation("eager") if hasattr(model, "set_attn_implementation") else None
+    model.set_attn_implementation("eager")
     inputs = make_inputs(model, length=10, summary_length=7)
     attentions = model(**inputs, output_attentions=True).fusion_attentions
     assert attentions.shape == (2, 4, 10, 7)
@@ -343,127 +346,66 @@ def test_fusion_attentions(make_model, make_inputs):
     assert model(**inputs).fusion_attentions is None
 
 
-# Generation.
+@pytest.mark.parametrize("labels", [[0, 1, IGNORE_INDEX], [1, 1, 1], [True, False, True]])
+def test_check_answerable_accepts_labels(labels):
+    check_answerable(torch.tensor(labels), 3)
 
 
-def test_plain_generation_does_not_run_the_question_encoder(shared_model, sources):
-    calls = []
-    handle = count_calls(shared_model.question_encoder, calls, "question")
-    for settings in ({}, {"num_beams": 2}, {"use_cache": False}, {"cache_implementation": "static"}):
-        shared_model.generate(**sources, max_new_tokens=4, **settings)
-    handle.remove()
-    assert calls == []
+@pytest.mark.parametrize("labels", [[0, 1, 2], [-1, 0, 0], [0.0, 1.0, 1.0], [1, 0], [[1], [0], [1]], 1])
+def test_check_answerable_rejects_other_values(labels):
+    with pytest.raises(ValueError, match="`answerable` has to be 1, 0 or -100 for each of the 3 rows"):
+        check_answerable(torch.tensor(labels), 3)
 
 
-def test_every_encoder_runs_once_and_scoring_is_one_pass(shared_model, sources):
-    calls = []
-    parts = {
-        "question": shared_model.question_encoder,
-        "encoder": shared_model.get_encoder(),
-        "decoder": shared_model.get_decoder(),
-    }
-    handles = [count_calls(module, calls, name) for name, module in parts.items()]
-    settings = {"max_new_tokens": 5, "min_new_tokens": 5, "num_beams": 3, "num_return_sequences": 3}
-    shared_model.generate(**sources, **settings, return_dict_in_generate=True)
-    for handle in handles:
-        handle.remove()
-    assert [call for call in calls if call[0] != "decoder"] == [("encoder", 2), ("question", 2)]
-    assert calls.count(("decoder", 6)) == 5 + 1
+# Encoder inputs and outputs.
 
 
-def test_the_inputs_of_generation(shared_model, sources):
-    ids, mask = sources["input_ids"], sources["attention_mask"]
-    settings = {"max_new_tokens": 5, "return_dict_in_generate": True}
-    expected = shared_model.generate(input_ids=ids, attention_mask=mask, **settings)
-    encoded = shared_model.get_encoder()(input_ids=ids, attention_mask=mask)
-    config = copy.deepcopy(shared_model.generation_config)
-    config.max_new_tokens, config.return_dict_in_generate = 5, True
-    outputs = [
-        shared_model.generate(ids, **settings),  # the mask derived from the padding
-        shared_model.generate(ids, config),
-        shared_model.generate(ids, generation_config=config, attention_mask=mask),
-        shared_model.generate(**sources, encoder_outputs=encoded, **settings),
-    ]
-    for output in outputs:
-        assert torch.equal(output.sequences, expected.sequences)
-        assert torch.allclose(output.answerability, expected.answerability, atol=1e-6)
-
-
-def test_dict_outputs_by_the_models_own_generation_config(make_model, make_inputs):
-    model = make_model()
-    ids = make_inputs(model)["input_ids"]
-    model.generation_config.return_dict_in_generate = True
-    assert model.generate(ids, max_new_tokens=3).answerability.shape == (2,)
-    settings = GenerationConfig(max_new_tokens=3, decoder_start_token_id=0)
-    output = model.generate(ids, settings)
-    assert torch.is_tensor(output) or output.answerability.shape == (2,)
-    assert torch.is_tensor(model.generate(ids, max_new_tokens=3, return_dict_in_generate=False))
-
-
-def test_outputs_of_generation(make_model, make_inputs):
-    model = make_model("bart", "t5", seed=1)
-    model.summarizer.set_attn_implementation("eager")
-    sources = make_inputs(model)
-    sources.pop("labels")
-    wanted = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
-    settings = {"max_new_tokens": 4, "return_dict_in_generate": True} | dict.fromkeys(wanted, True)
-    output = model.generate(**sources, **settings)
-    expected = model.summarizer.generate(**sources, **settings)
-    assert set(output) == {*expected, "answerability"}
-    assert len(output.encoder_attentions) == 2 and len(output.encoder_hidden_states) == 3
-    assert torch.equal(torch.stack(output.scores), torch.stack(expected.scores))
-    assert torch.equal(output.encoder_hidden_states[-1], expected.encoder_hidden_states[-1])
-
-
-def test_arguments_that_only_the_summarizer_knows(make_model, make_inputs):
-    model = make_model("led", "t5")
-    sources = make_inputs(model)
-    labels = sources.pop("labels")
-    everywhere = {"global_attention_mask": sources["attention_mask"]}
-    settings = {"max_new_tokens": 4, "return_dict_in_generate": True, "output_logits": True}
-    expected = model.summarizer.generate(**sources, **everywhere, **settings)
-    output = model.generate(**sources, **everywhere, **settings)
-    assert torch.equal(torch.stack(output.logits), torch.stack(expected.logits))
-    local = model.generate(**sources, **settings)
-    assert not torch.allclose(torch.stack(local.logits), torch.stack(expected.logits), atol=1e-5)
-    assert model(**sources, **everywhere, labels=labels).logits.isfinite().all()
-    with pytest.raises(ValueError, match="max_new_token"):  # a typo
-        model.generate(**sources, max_new_token=4)
-
-
-@pytest.mark.parametrize("fusion", ["classifier", "gated"])
-def test_passages_beyond_a_sliding_window(make_model, make_inputs, fusion):
-    model = make_model("t5gemma", "bert", fusion=fusion)
-    sources = make_inputs(model, length=40)
-    sources.pop("labels")
-    static = {"cache_implementation": "static", "disable_compile": True}
-    for settings in ({}, {"num_beams": 3}, {"use_cache": False}, static):
-        output = model.generate(**sources, max_new_tokens=20, **settings, return_dict_in_generate=True)
-        expected = model.summarizer.generate(**sources, max_new_tokens=20, **settings)
-        assert torch.equal(output.sequences, expected)
-        scored = model.score_answerability(**sources, summary_ids=expected)
-        assert torch.allclose(output.answerability, scored, atol=1e-5)
-
-
-@pytest.mark.parametrize("summarizer", ["t5", "bart", "t5gemma"])
-def test_static_cache_equals_dynamic(make_model, make_inputs, summarizer):
+@pytest.mark.parametrize("summarizer", ["t5", "bart", "led", "t5gemma"])
+def test_encoder_outputs(make_model, make_inputs, summarizer):
     model = make_model(summarizer, "bert")
-    sources = make_inputs(model)
-    sources.pop("labels")
-    settings = {"max_new_tokens": 6, "return_dict_in_generate": True}
-    dynamic = model.generate(**sources, **settings)
-    static = model.generate(**sources, **settings, cache_implementation="static")
-    assert torch.equal(dynamic.sequences, static.sequences)
-    assert torch.allclose(dynamic.answerability, static.answerability, atol=1e-6)
+    inputs = make_inputs(model)
+    expected = model(**inputs)
+    encoded = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    for outputs in (encoded, (encoded[0],), [encoded[0]]):
+        output = model(**inputs, encoder_outputs=outputs)
+        assert torch.allclose(output.logits, expected.logits, atol=1e-6)
+        assert torch.allclose(output.answerability_logits, expected.answerability_logits, atol=1e-6)
+    summaries = torch.tensor([[2, 5, 6, 7], [2, 8, 9, 10]])
+    scores = [
+        model.score_answerability(
+            inputs["input_ids"], inputs["attention_mask"], summaries, encoder_outputs=outputs
+        )
+        for outputs in (None, encoded, (encoded[0],))
+    ]
+    assert torch.allclose(scores[0], scores[1]) and torch.allclose(scores[0], scores[2])
+
+
+def test_inputs_embeds(shared_model, inputs):
+    expected = shared_model(**inputs)
+    embeds = shared_model.get_input_embeddings()(inputs["input_ids"])
+    ids = inputs.pop("input_ids")
+    output = shared_model(inputs_embeds=embeds, **inputs)
+    assert torch.allclose(output.logits, expected.logits, atol=1e-6)
+    assert output.answerability_logits is None  # the question encoder has no input
+    output = shared_model(
+        inputs_embeds=embeds,
+        question_input_ids=ids,
+        question_attention_mask=inputs["attention_mask"],
+        **inputs,
+    )
+    assert torch.allclose(output.answerability_logits, expected.answerability_logits, atol=1e-6)
+    inputs.pop("labels")
+    generated = shared_model.generate(inputs_embeds=embeds, **inputs, max_new_tokens=3)
+    assert torch.equal(generated, shared_model.generate(ids, **inputs, max_new_tokens=3))
 
 
 @pytest.mark.parametrize("name", ["past_key_values", "cache"])
 @pytest.mark.parametrize("summarizer", ["t5", "bart", "t5gemma"])
-def test_step_by_step_equals_the_whole(make_model, make_inputs, summarizer, name):
+def test_forward_step_by_step_equals_one_pass(make_model, make_inputs, summarizer, name):
     model = make_model(summarizer, "bert")
     inputs = make_inputs(model)
     decoder_ids = model.prepare_decoder_input_ids_from_labels(inputs.pop("labels"))
-    whole = model(**inputs, decoder_input_ids=decoder_ids)
+    expected = model(**inputs, decoder_input_ids=decoder_ids)
     past, steps = None, []
     for step in range(decoder_ids.shape[1]):
         output = model(
@@ -471,45 +413,11 @@ def test_step_by_step_equals_the_whole(make_model, make_inputs, summarizer, name
         )
         past = output[CACHE_ARGUMENT]
         steps.append(output.logits)
-        # The fusion reads whole summaries, so there is nothing to say from the second step on.
+        # The fusion reads the complete summary: there is no answerability from the second step on.
         assert (output.answerability_logits is None) == (step > 0)
-    assert torch.allclose(torch.cat(steps, 1), whole.logits, atol=1e-5)
+    assert torch.allclose(torch.cat(steps, 1), expected.logits, atol=1e-5)
     with pytest.raises(ValueError, match="^`cache` and `past_key_values` are two names of one argument"):
         model(**inputs, decoder_input_ids=decoder_ids, cache=past, past_key_values=past)
-
-
-def test_generation_under_inference_mode(shared_model, sources):
-    settings = {"max_new_tokens": 3, "return_dict_in_generate": True}
-    expected = shared_model.generate(**sources, **settings)
-    for context in (torch.no_grad, torch.inference_mode):
-        with context():
-            output = shared_model.generate(**sources, **settings)
-        assert torch.equal(output.answerability, expected.answerability)
-    assert not expected.answerability.requires_grad
-
-
-def test_calls_from_several_threads_do_not_mix(shared_model, sources):
-    expected = shared_model.generate(**sources, max_new_tokens=8, return_dict_in_generate=True)
-    failures = []
-
-    def work(scores):
-        try:
-            for _ in range(8):
-                if scores:
-                    result = shared_model.score_answerability(**sources, summary_ids=expected.sequences)
-                    assert torch.allclose(result, expected.answerability, atol=1e-6)
-                else:
-                    result = shared_model.generate(**sources, max_new_tokens=8)
-                    assert torch.equal(result, expected.sequences)
-        except Exception as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(index % 2,)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
 
 
 def test_batch_of_one(shared_model, inputs):
@@ -522,55 +430,37 @@ def test_batch_of_one(shared_model, inputs):
     assert short.answerability_logits.isfinite().all()
 
 
-# Encoder inputs and outputs.
-
-
-@pytest.mark.parametrize("summarizer", ["t5", "bart", "led", "t5gemma"])
-def test_encoder_outputs(make_model, make_inputs, summarizer):
-    model = make_model(summarizer, "bert")
-    inputs = make_inputs(model)
-    expected = model(**inputs)
-    encoded = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-    for given in (encoded, (encoded[0],), [encoded[0]]):
-        output = model(**inputs, encoder_outputs=given)
-        assert torch.allclose(output.logits, expected.logits, atol=1e-6)
-        assert torch.allclose(output.answerability_logits, expected.answerability_logits, atol=1e-6)
-    summaries = torch.tensor([[2, 5, 6, 7], [2, 8, 9, 10]])
-    scores = [
-        model.score_answerability(
-            inputs["input_ids"], inputs["attention_mask"], summaries, encoder_outputs=given
-        )
-        for given in (None, encoded, (encoded[0],))
-    ]
-    assert torch.allclose(scores[0], scores[1]) and torch.allclose(scores[0], scores[2])
-
-
-def test_inputs_embeds(own, shared_model, inputs):
-    expected = shared_model(**inputs)
-    embeds = shared_model.get_input_embeddings()(inputs["input_ids"])
-    ids = inputs.pop("input_ids")
-    output = shared_model(inputs_embeds=embeds, **inputs)
-    assert torch.allclose(output.logits, expected.logits, atol=1e-6)
-    assert output.answerability_logits is None  # nothing that the question encoder could read
-    output = shared_model(
-        inputs_embeds=embeds,
-        question_input_ids=ids,
-        question_attention_mask=inputs["attention_mask"],
-        **inputs,
+def test_labels_are_shifted_as_in_transformers(make_config, make_part):
+    labels = torch.tensor([[5, 6, 1, IGNORE_INDEX], [7, 1, 0, 0]])
+    expected = AutoModelForSeq2SeqLM.from_config(make_part("t5")).prepare_decoder_input_ids_from_labels(
+        labels
     )
-    assert torch.allclose(output.answerability_logits, expected.answerability_logits, atol=1e-6)
-    labels = inputs.pop("labels")
-    generated = shared_model.generate(inputs_embeds=embeds, **inputs, max_new_tokens=3)
-    assert torch.equal(generated, shared_model.generate(ids, **inputs, max_new_tokens=3))
-    assert labels.shape == (2, 7)
+    assert torch.equal(shift_tokens_right(labels, make_config()), expected)
+    with pytest.raises(ValueError, match="`labels` need `decoder_start_token_id` and `pad_token_id`"):
+        shift_tokens_right(labels, make_config(pad_token_id=None))
+
+
+@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+def test_fusion_parameters_are_all_but_those_of_the_parts(make_model, fusion):
+    model = make_model("t5", "bert", fusion=fusion)
+    names = {name for name, _ in model.named_parameters() if name.split(".")[0] in model.fusion_modules}
+    parts = {
+        name for name, _ in model.named_parameters() if name.startswith(("summarizer", "question_encoder"))
+    }
+    assert names | parts == {name for name, _ in model.named_parameters()} and not names & parts
+    assert [id(p) for p in model.fusion_parameters()] == [
+        id(p) for name, p in model.named_parameters() if name in names
+    ]
 
 
 # Errors.
 
 
-def test_errors_of_forward(own, shared_model, inputs, make_inputs):
-    with pytest.raises(ValueError, match="another vocabulary than the summarizer: `question_input_ids` are needed"):
-        own(**make_inputs(own))
+def test_forward_rejects_wrong_inputs(two_vocabulary_model, shared_model, inputs, make_inputs):
+    with pytest.raises(
+        ValueError, match="another vocabulary than the summarizer: `question_input_ids` are needed"
+    ):
+        two_vocabulary_model(**make_inputs(two_vocabulary_model))
     for labels in ([2, 0], [-1, 0], [0.5, 1.0], [1]):
         with pytest.raises(ValueError, match="`answerable` has to be 1, 0 or -100 for each of the 2 rows"):
             shared_model(**inputs, answerable=torch.tensor(labels))
@@ -579,17 +469,7 @@ def test_errors_of_forward(own, shared_model, inputs, make_inputs):
         shared_model(inputs_embeds=embeds, **inputs, answerable=ANSWERABLE)
 
 
-def test_errors_of_scoring(shared_model, sources):
-    with pytest.raises(ValueError, match="`summary_ids`: 3 rows are no multiple of 2 inputs"):
-        shared_model.score_answerability(**sources, summary_ids=torch.ones(3, 4, dtype=torch.long))
-    for summaries in (None, torch.tensor([0, 5, 1]), torch.tensor([[0], [0]])):
-        with pytest.raises(ValueError, match="`summary_ids` are needed as `generate` returns them"):
-            shared_model.score_answerability(**sources, summary_ids=summaries)
-    with pytest.raises(ValueError, match="`input_ids`, `question_input_ids` or `question_encoder_outputs` are needed"):
-        shared_model.score_answerability(None, summary_ids=torch.tensor([[0, 5]]))
-
-
-def test_configuration_without_parts(make_part):
+def test_model_needs_both_parts(make_part):
     for config in (CrossTaskConfig(), CrossTaskConfig(make_part("t5"))):
         with pytest.raises(ValueError, match="needs both `summarizer` and `question_encoder`"):
             CrossTaskForConditionalGeneration(config)

@@ -1,9 +1,10 @@
-"""What transformers asks of every model: outputs, weights on disk, dtypes, devices, training."""
+"""Test what transformers tests for every model: outputs, checkpoints, dtypes, devices, training."""
 
 import copy
 import json
 import logging
 import pickle
+import re
 
 import pytest
 import torch
@@ -12,13 +13,16 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from transformers import CompileConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskOutput
-from crosstask.generation_crosstask import CACHE_ARGUMENT
 
 ANSWERABLE = torch.tensor([1, 0])
+MODELS = [("t5", "t5", {}), ("bart", "bert", {"fusion": "gated"}), ("t5gemma", "roberta", {})]
+MODELS += [
+    ("t5", "t5", {"share_base": True, "question_encoder_updates": {"block.0.layer.0.SelfAttention.q": 2}})
+]
 
 
 def load(folder, **kwargs):
@@ -56,7 +60,7 @@ def test_hidden_states_attentions_and_tuples(make_model, make_inputs, summarizer
         for first, second in zip(as_tuple, as_dict.to_tuple(), strict=True):
             if torch.is_tensor(first):
                 assert torch.equal(first, second)
-    # From the configuration, too.
+    # The configuration can request them, too.
     model.config.output_hidden_states = True
     assert len(model(**inputs).question_encoder_hidden_states) == 3
 
@@ -64,7 +68,7 @@ def test_hidden_states_attentions_and_tuples(make_model, make_inputs, summarizer
 def test_gradients_of_hidden_states_and_attentions(make_model, make_inputs):
     model = make_model("bart", "bert", attn_implementation="eager")
     output = model(**make_inputs(model), output_attentions=True, output_hidden_states=True)
-    kept = [
+    tensors = [
         output.encoder_hidden_states[0],
         output.decoder_hidden_states[0],
         output.question_encoder_hidden_states[0],
@@ -72,13 +76,13 @@ def test_gradients_of_hidden_states_and_attentions(make_model, make_inputs):
         output.question_encoder_attentions[0],
         output.fusion_attentions,
     ]
-    for tensor in kept:
+    for tensor in tensors:
         tensor.retain_grad()
     output.answerability_logits[:, 1].sum().backward()
-    assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in kept)
+    assert all(tensor.grad is not None and tensor.grad.abs().sum() > 0 for tensor in tensors)
 
 
-def test_determinism(make_model, make_inputs):
+def test_outputs_are_deterministic_in_evaluation_mode(make_model, make_inputs):
     model = make_model("bart", "bert", fusion_dropout=0.5)
     inputs = make_inputs(model) | {"answerable": ANSWERABLE}
     assert_same(model(**inputs), model(**inputs))
@@ -101,7 +105,7 @@ def test_common_attributes(make_model):
     assert model.generation_config.decoder_start_token_id == 2
 
 
-# On disk.
+# Checkpoints.
 
 
 @pytest.mark.parametrize("summarizer", ["t5", "bart"])
@@ -110,8 +114,8 @@ def test_sharded_checkpoint_with_tied_weights(make_model, make_inputs, summarize
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 3
-    tied = {p.data_ptr() for p in model.parameters()}
-    assert len(index["weight_map"]) == len(tied) + len(
+    pointers = {p.data_ptr() for p in model.parameters()}
+    assert len(index["weight_map"]) == len(pointers) + len(
         dict(model.named_buffers(remove_duplicate=True)).keys() & set(index["weight_map"])
     )
     loaded = load(tmp_path)
@@ -124,7 +128,8 @@ def test_sharded_checkpoint_with_tied_weights(make_model, make_inputs, summarize
 
 
 @pytest.mark.parametrize(
-    ("summarizer", "question_encoder"), [("t5", "t5"), ("bart", "bert"), ("t5", "t5gemma"), ("led", "bart")]
+    ("summarizer", "question_encoder"),
+    [("t5", "t5"), ("bart", "bert"), ("t5gemma", "t5gemma"), ("led", "bart")],
 )
 @pytest.mark.parametrize("size", [80, 120])
 def test_resized_embeddings(make_model, make_inputs, summarizer, question_encoder, size, tmp_path):
@@ -147,7 +152,61 @@ def test_resized_embeddings(make_model, make_inputs, summarizer, question_encode
     assert generated.answerability.shape == (2,) and labels.shape == (2, 7)
 
 
-def test_resizing_leaves_another_vocabulary_alone(make_model, make_part):
+@pytest.mark.parametrize(("summarizer", "question_encoder", "settings"), MODELS)
+def test_loading_reports_every_parameter_of_an_empty_checkpoint(
+    make_config, summarizer, question_encoder, settings, tmp_path
+):
+    """Do what `test_model_weights_reload_no_missing_tied_weights` of transformers does."""
+    model = CrossTaskForConditionalGeneration(make_config(summarizer, question_encoder, **settings))
+    model.save_pretrained(tmp_path)
+    load(tmp_path)  # the file has one of several tied weights, and none is missing
+    save_file({"tensor": torch.tensor([1, 2])}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded, info = CrossTaskForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    state = loaded.state_dict()
+    names = {name for name, _ in loaded.named_parameters()} | {name for name, _ in loaded.named_buffers()}
+    pointers = [tensor.data_ptr() for tensor in state.values()]
+    tied_names = {name for name, tensor in state.items() if pointers.count(tensor.data_ptr()) > 1}
+    # Models can declare weights that a checkpoint may lack, such as BART's `final_logits_bias`.
+    patterns = loaded._keys_to_ignore_on_load_missing or ()
+    required = {n for n in names & state.keys() if not any(re.search(p, n) for p in patterns)}
+    assert required <= set(info["missing_keys"]) <= names | tied_names
+    with pytest.raises(ValueError, match="weights are missing"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("summarizer", "question_encoder", "settings"), MODELS)
+def test_embeddings_are_resized(make_config, make_inputs, summarizer, question_encoder, settings):
+    """Do what `test_resize_tokens_embeddings` of transformers does."""
+    config = make_config(summarizer, question_encoder, **settings)
+    model = CrossTaskForConditionalGeneration(copy.deepcopy(config)).eval()
+    inputs = make_inputs(model)
+    before = model.resize_token_embeddings(99).weight.clone()
+    for size in (109, 84):
+        embeddings = model.resize_token_embeddings(size)
+        assert type(embeddings) is type(model.get_input_embeddings()) and len(embeddings.weight) == size
+        assert (
+            model.vocab_size == model.config.vocab_size == model.config.get_text_config().vocab_size == size
+        )
+        if size > 99:  # new embeddings are drawn around the mean of the old ones
+            mean, new_mean = embeddings.weight[:99].mean(0), embeddings.weight[99:].mean(0)
+            assert torch.allclose(mean, new_mean, rtol=1e-3, atol=1e-3)
+        inputs["input_ids"][:, -2] = size - 1
+        inputs = {name: value.clamp(max=size - 1) for name, value in inputs.items()}
+        assert model(**inputs).logits.shape[-1] == size
+    assert torch.equal(before[:84], embeddings.weight)
+    for size, multiple, expected in ((99, 64, 128), (112, 64, 128), (128, 64, 128), (109, 1, 109)):
+        embeddings = model.resize_token_embeddings(size, pad_to_multiple_of=multiple)
+        assert len(embeddings.weight) == model.vocab_size == expected
+    with pytest.raises(ValueError, match="`1.3`, which is not and integer"):
+        model.resize_token_embeddings(99, pad_to_multiple_of=1.3)
+    # The vocabulary can be smaller than the hidden size.
+    config.vocab_size, config.pad_token_id = 4, 3
+    model = CrossTaskForConditionalGeneration(config)
+    assert len(model.get_input_embeddings().weight) == 4
+    assert len(model.resize_token_embeddings(14).weight) == model.config.get_text_config().vocab_size == 14
+
+
+def test_resizing_does_not_change_another_vocabulary(make_model, make_part):
     model = make_model("t5", make_part("bert", vocab_size=50))
     model.resize_token_embeddings(120)
     assert model.question_encoder.get_input_embeddings().num_embeddings == 50
@@ -161,11 +220,11 @@ def test_initialization_of_the_fusion(make_config):
             assert (parameter == (1.0 if name.endswith("weight") else 0.0)).all(), name
         elif name.endswith("bias"):
             assert (parameter == 0).all(), name
-        else:  # of a variance that keeps the width from mattering
+        else:  # with variance 1 / fan-in
             assert 0.8 < parameter.std() * parameter.shape[1] ** 0.5 < 1.2 or parameter.shape[0] == 2, name
 
 
-def test_weights_missing_or_left_over_in_a_checkpoint(make_model, make_inputs, tmp_path, caplog):
+def test_missing_and_unexpected_weights_are_reported(make_model, make_inputs, tmp_path, caplog):
     model = make_model("t5", "bert")
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
@@ -175,9 +234,9 @@ def test_weights_missing_or_left_over_in_a_checkpoint(make_model, make_inputs, t
         "answerability_head.layer_norm.weight",
         "answerability_head.fc1.weight",
     }
-    kept = {name: value for name, value in weights.items() if name not in missing}
+    remaining = {name: value for name, value in weights.items() if name not in missing}
     save_file(
-        kept | {"answerability_head.other": torch.ones(2)},
+        remaining | {"answerability_head.other": torch.ones(2)},
         tmp_path / "model.safetensors",
         metadata={"format": "pt"},
     )
@@ -198,7 +257,7 @@ def test_weights_missing_or_left_over_in_a_checkpoint(make_model, make_inputs, t
         and "answerability_head.other" in caplog.text
     )
     state = loaded.state_dict()
-    assert all(torch.equal(state[name], value) for name, value in kept.items())
+    assert all(torch.equal(state[name], value) for name, value in remaining.items())
     assert (state["answerability_head.layer_norm.weight"] == 1).all() and (
         state["answerability_head.q_proj.bias"] == 0
     ).all()
@@ -207,7 +266,7 @@ def test_weights_missing_or_left_over_in_a_checkpoint(make_model, make_inputs, t
     assert loaded(**make_inputs(model), answerable=ANSWERABLE).loss.isfinite()
 
 
-def test_copies(make_model, make_inputs):
+def test_model_is_copied_and_pickled(make_model, make_inputs):
     model = make_model("t5", "bert")
     inputs = make_inputs(model)
     expected = model(**inputs)
@@ -221,13 +280,13 @@ def test_copies(make_model, make_inputs):
 
 
 @pytest.mark.parametrize("question_encoder", ["t5", "bert", "roberta"])
-def test_float16_keeps_what_overflows_in_float32(make_model, make_inputs, question_encoder, tmp_path):
+def test_float16_keeps_modules_that_overflow_in_float32(make_model, make_inputs, question_encoder, tmp_path):
     make_model("t5", question_encoder).save_pretrained(tmp_path)
     model = load(tmp_path, dtype=torch.float16)
     for name, parameter in model.named_parameters():
         assert parameter.dtype == (torch.float32 if ".wo." in name else torch.float16), name
     assert model(**make_inputs(model), answerable=ANSWERABLE).loss.isfinite()
-    # Saved in float16, it comes back so.
+    # A checkpoint in float16 is loaded in float16.
     model.save_pretrained(tmp_path / "half")
     again = load(tmp_path / "half", dtype="auto")
     assert {n: p.dtype for n, p in again.named_parameters()} == {
@@ -267,13 +326,13 @@ def test_device_map(make_model, make_inputs, device_map, tmp_path):
 
 
 @pytest.mark.parametrize("fusion", ["classifier", "gated"])
-@pytest.mark.parametrize("by", ["device_map", "accelerate"])
-def test_offloading(make_model, make_inputs, fusion, by, tmp_path):
+@pytest.mark.parametrize("method", ["device_map", "accelerate"])
+def test_offloading(make_model, make_inputs, fusion, method, tmp_path):
     model = make_model("t5", "bert", fusion=fusion)
     if fusion == "gated":
         model.gated_cross_attention.gates.data.fill_(1.0)
     model.save_pretrained(tmp_path)
-    if by == "device_map":
+    if method == "device_map":
         devices = {"summarizer": "cpu", "question_encoder": "cpu", "answerability_head": "disk"}
         devices |= {"gated_cross_attention": "disk"} if fusion == "gated" else {}
         loaded = load(tmp_path, device_map=devices, offload_folder=tmp_path / "offload")
@@ -285,9 +344,9 @@ def test_offloading(make_model, make_inputs, fusion, by, tmp_path):
     assert_same(loaded(**inputs, answerable=ANSWERABLE), model(**inputs, answerable=ANSWERABLE))
     inputs.pop("labels")
     settings = {"max_new_tokens": 4, "return_dict_in_generate": True}
-    found, expected = loaded.generate(**inputs, **settings), model.generate(**inputs, **settings)
-    assert torch.equal(found.sequences, expected.sequences)
-    assert torch.equal(found.answerability, expected.answerability)
+    output, expected = loaded.generate(**inputs, **settings), model.generate(**inputs, **settings)
+    assert torch.equal(output.sequences, expected.sequences)
+    assert torch.equal(output.answerability, expected.answerability)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +367,7 @@ def test_setting_the_attention_implementation(make_model, make_inputs):
     model = make_model("bart", "bart")
     inputs = make_inputs(model)
     expected = model(**inputs)
-    for setting, of_each in (
+    for setting, expected_implementations in (
         ("eager", ("eager", "eager")),
         ("sdpa", ("sdpa", "sdpa")),
         ({"summarizer": "eager", "question_encoder": "sdpa"}, ("eager", "sdpa")),
@@ -316,7 +375,7 @@ def test_setting_the_attention_implementation(make_model, make_inputs):
     ):
         model.set_attn_implementation(setting)
         parts = (model.summarizer, model.question_encoder)
-        assert tuple(part.config._attn_implementation for part in parts) == of_each
+        assert tuple(part.config._attn_implementation for part in parts) == expected_implementations
         assert_same(model(**inputs), expected, atol=1e-4)
 
 
@@ -329,20 +388,20 @@ def test_compiled_forward(make_model, make_part, make_inputs):
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.no_grad():
         assert_same(compiled(**inputs), model(**inputs), atol=1e-5)
-        model.resize_token_embeddings(104, mean_resizing=False)  # another LM head
+        model.resize_token_embeddings(104, mean_resizing=False)  # replaces the LM head
         assert_same(compiled(**inputs), model(**inputs), atol=1e-5)
 
 
 @pytest.fixture
 def mesh(tmp_path):
-    """Of one process, on the CPU."""
+    """Return a device mesh of one process on the CPU."""
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     yield init_device_mesh("cpu", (1,))
     distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("fusion", ["classifier", "gated"])
-def test_fully_sharded_parts(make_model, make_inputs, mesh, fusion):
+def test_fully_sharded_modules(make_model, make_inputs, mesh, fusion):
     model = make_model("t5", "bert", fusion=fusion)
     if fusion == "gated":
         model.gated_cross_attention.gates.data.fill_(1.0)
@@ -387,11 +446,11 @@ def test_gradient_checkpointing(make_model, make_inputs, summarizer, question_en
 
 
 @pytest.mark.parametrize("generate", [False, True])
-def test_plain_trainer(make_model, make_inputs, generate, tmp_path):
+def test_seq2seq_trainer(make_model, make_inputs, generate, tmp_path):
     model = make_model("t5", "bert")
     inputs = make_inputs(model, batch_size=4, length=12) | {"answerable": torch.tensor([1, 0, -100, 1])}
     rows = [{name: values[row] for name, values in inputs.items()} for row in range(4)]
-    seen = []
+    evaluations = []
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(tmp_path),
         max_steps=2,
@@ -411,67 +470,13 @@ def test_plain_trainer(make_model, make_inputs, generate, tmp_path):
         args=arguments,
         train_dataset=rows,
         eval_dataset=rows,
-        compute_metrics=lambda prediction: seen.append(prediction) or {},
+        compute_metrics=lambda prediction: evaluations.append(prediction) or {},
     )
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < before
-    predictions = seen[-1].predictions
+    predictions = evaluations[-1].predictions
     if generate:
         assert predictions.ndim == 2 and len(predictions) == 4
-    else:  # the two kinds of logits, and nothing that grows with the model
+    else:  # the two kinds of logits, without hidden states and caches
         assert [array.shape for array in predictions] == [(4, 7, 99), (4, 2)]
-
-
-def test_a_decoding_step_compiles_into_one_graph(make_model, make_inputs):
-    model = make_model("t5", "bert")
-    inputs = make_inputs(model)
-    encoded = model.get_encoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-    given = {"attention_mask": inputs["attention_mask"], "encoder_outputs": encoded, "use_cache": True}
-    first, second = torch.tensor([[0], [0]]), torch.tensor([[5], [6]])
-
-    def step(function):
-        past = model(**given, decoder_input_ids=first)[CACHE_ARGUMENT]
-        return function(**given, decoder_input_ids=second, cache=past).logits
-
-    torch._dynamo.reset()
-    with torch.no_grad():
-        compiled = step(torch.compile(model, backend="eager", fullgraph=True))
-        assert torch.allclose(compiled, step(model), atol=1e-5)
-
-
-@pytest.mark.parametrize("fusion", ["classifier", "gated"])
-def test_generation_compiles_its_steps_once(make_model, make_inputs, fusion):
-    model = make_model("t5", "t5", fusion=fusion)
-    if fusion == "gated":
-        model.gated_cross_attention.gates.data.fill_(1.0)
-    inputs = make_inputs(model)
-    inputs.pop("labels")
-    settings = {"max_new_tokens": 6, "return_dict_in_generate": True}
-    config = CompileConfig(backend="eager", mode=None, fullgraph=True)
-    config._compile_all_devices = True
-    torch._dynamo.reset()
-    counters = torch._dynamo.utils.counters
-    counters.clear()
-    for seed in range(3):
-        inputs["input_ids"] = make_inputs(model, seed=seed)["input_ids"]
-        expected = model.generate(**inputs, **settings)
-        found = model.generate(**inputs, **settings, cache_implementation="static", compile_config=config)
-        assert torch.equal(found.sequences, expected.sequences)
-        assert torch.allclose(found.answerability, expected.answerability, atol=1e-5)
-    assert counters["stats"]["unique_graphs"] == 1
-
-
-def test_generation_with_compiled_parts(make_model, make_inputs):
-    model = make_model("t5", "t5", fusion="gated")
-    model.gated_cross_attention.gates.data.fill_(1.0)
-    inputs = make_inputs(model)
-    inputs.pop("labels")
-    settings = {"max_new_tokens": 6, "return_dict_in_generate": True}
-    expected = model.generate(**inputs, **settings)
-    torch._dynamo.reset()
-    for part in (model.get_encoder(), model.get_output_embeddings()):
-        part.compile(backend="eager")
-    found = model.generate(**inputs, **settings)
-    assert torch.equal(found.sequences, expected.sequences)
-    assert torch.allclose(found.answerability, expected.answerability, atol=1e-5)
