@@ -353,7 +353,7 @@ def _read_file(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
 
 def _group_flags(flags: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the values of flags by stage; those without a stage under ""."""
-    values = {"": {}, **{stage: {} for stage in STAGES}}
+    values: dict[str, dict] = {stage: {} for stage in ("", *STAGES)}
     for key, value in read_flags(flags, RUN_TYPES | STAGE_TYPES):
         stage, _, name = key.rpartition(".")
         if stage not in values:

@@ -45,7 +45,7 @@ def claim_folder(folder: Path, values: Mapping[str, Mapping[str, Any]], free_key
         ConfigError: If another key differs from the recorded recipe, or the record cannot be read.
     """
     path = folder / "recipe.yaml"
-    values = json.loads(json.dumps(values, default=str))
+    new = json.loads(json.dumps(values, default=str))
     if path.exists():
         try:
             recorded = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -53,16 +53,16 @@ def claim_folder(folder: Path, values: Mapping[str, Mapping[str, Any]], free_key
             raise ConfigError(
                 f"output_dir: {path} is not the record of a recipe; delete it to continue"
             ) from error
-        for stage in values | recorded:
-            _compare(folder, stage, values.get(stage) or {}, recorded.get(stage) or {}, free_keys)
-    write_text(path, yaml.safe_dump(values, sort_keys=False))
+        for stage in new | recorded:
+            _compare(folder, stage, new.get(stage) or {}, recorded.get(stage) or {}, free_keys)
+    write_text(path, yaml.safe_dump(new, sort_keys=False))
 
 
-def _compare(folder: Path, stage: str, values: dict, recorded: dict, free_keys: Set[str]) -> None:
-    for key in sorted((values | recorded).keys() - free_keys - {"output_dir"}):
-        if values.get(key) != recorded.get(key):
+def _compare(folder: Path, stage: str, new: dict, recorded: dict, free_keys: Set[str]) -> None:
+    for key in sorted((new | recorded).keys() - free_keys - {"output_dir"}):
+        if new.get(key) != recorded.get(key):
             name = f"{stage}.{key}" if stage else key
             raise ConfigError(
                 f"output_dir: {folder} holds a run of another recipe ({name} is {recorded.get(key)!r} there "
-                f"and {values.get(key)!r} here); choose another output_dir, or delete that folder"
+                f"and {new.get(key)!r} here); choose another output_dir, or delete that folder"
             )

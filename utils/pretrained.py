@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 def load_checkpoint(
     auto_class: type,
-    model: str | tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    checkpoint: str | os.PathLike | tuple[PreTrainedModel, PreTrainedTokenizerBase],
     dtype: str,
     device: str | torch.device | None,
     role: str,
@@ -47,8 +48,8 @@ def load_checkpoint(
 
     Args:
         auto_class (`type`): `AutoModelForSeq2SeqLM` or another of transformers' Auto classes for models.
-        model (`str`, `os.PathLike` or `tuple`): A Hub id, a folder, or a loaded model with its tokenizer,
-            which keeps its device and dtype.
+        checkpoint (`str`, `os.PathLike` or `tuple`): A Hub id, a folder, or a loaded model with its
+            tokenizer, which keeps its device and dtype.
         dtype (`str`): One of `DTYPES`; "auto" is the dtype of the checkpoint.
         device (`str` or `torch.device`, *optional*): Defaults to the accelerator of this process, or the CPU.
         role (`str`): What error messages call the model, e.g. "teacher".
@@ -57,24 +58,25 @@ def load_checkpoint(
         DataError: If the checkpoint does not exist, is not of a class that `auto_class` loads, has missing
             weights or none in safetensors, or has no usable tokenizer; or if the device is not available.
     """
-    if isinstance(model, tuple):
-        model, tokenizer = model
+    if isinstance(checkpoint, tuple):
+        model, tokenizer = checkpoint
         check_architecture(auto_class, model.config, role)
-        _check_tokenizer(tokenizer, model.config.name_or_path, role)
+        _check_tokenizer(tokenizer, model.config.name_or_path or type(model).__name__, role)
         return model.eval(), tokenizer
     if dtype not in DTYPES:
         raise DataError(f"{role}: dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    name = str(model)
+    name = str(checkpoint)
     model, tokenizer = _load(auto_class, name, dtype, role)
     if auto_class is AutoModelForCausalLM and tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # few causal models have one; any works, as it is masked
     _check_tokenizer(tokenizer, name, role)
     try:
-        return model.to(PartialState().device if device is None else device).eval(), tokenizer
+        model.to(PartialState().device if device is None else device)  # type: ignore[arg-type]
     except (AssertionError, RuntimeError) as error:  # torch was built without it, or it is absent or full
         raise DataError(
             f"{role}: {name} cannot be moved to device {device!r}: {first_line(error)}"
         ) from error
+    return model.eval(), tokenizer
 
 
 def _load(
@@ -121,7 +123,7 @@ def check_architecture(auto_class: Any, config: PretrainedConfig, role: str) -> 
     architecture = (config.architectures or [type(config).__name__])[0]
     fits = type(config) in auto_class._model_mapping.keys()
     # Endings of the names of classes that share a configuration with those that `auto_class` loads.
-    other_heads = ("Generation", "Model", "LM")
+    other_heads: tuple[str, ...] = ("Generation", "Model", "LM")
     if auto_class is AutoModelForSeq2SeqLM:
         fits = fits and config.is_encoder_decoder
         other_heads = ("Classification", "QuestionAnswering", "EncoderModel")

@@ -20,7 +20,7 @@ from crosstask.utils.errors import ConfigError, suggest
 
 TOKEN_KEYS = ("hub_token", "push_to_hub_token")  # refused, because a recipe is copied into the output folder
 COMMAND_LINE = "command line"  # where errors say that a flag is wrong
-TYPE_NAMES = {
+TYPE_NAMES: dict[Any, str] = {
     bool: "true or false",
     int: "an integer",
     float: "a number",
@@ -86,7 +86,7 @@ def make_arguments(arguments_class: type[T], values: Mapping[str, Any], where: s
             with `where`.
     """
     values = {key: value for key, value in values.items() if value is not None}
-    for field in fields(arguments_class):
+    for field in fields(arguments_class):  # type: ignore[arg-type]
         if field.default is MISSING and field.default_factory is MISSING and field.name not in values:
             raise ConfigError(f"{where}: {field.name}: expected a value, as this key has no default")
     try:
@@ -264,7 +264,7 @@ def _describe_type(type_: Any) -> str:
     if get_args(type_) == (str,):
         return "a list of strings"
     origin = get_origin(type_) or type_
-    return TYPE_NAMES.get(origin) or getattr(origin, "__name__", str(origin))
+    return TYPE_NAMES.get(origin, getattr(origin, "__name__", str(origin)))
 
 
 def check_minimum(minimum: float, arguments: object, *names: str) -> None:
