@@ -1,11 +1,11 @@
-"""An evaluation as a data set of the Hub: its rows, for others to try their models on, and its systems."""
+"""Write the rows of an evaluation, and the summaries and scores of its systems, as a data set for the Hub."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,216 +13,234 @@ import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from crosstask.data.builder.card import size_category
+from crosstask.data.builder.card import get_size_category
 from crosstask.data.schema import FEATURES
-from crosstask.eval.report.results import format_name, number
-from crosstask.eval.run import references_of
-from crosstask.utils.errors import DataError
+from crosstask.eval.report.tables import format_name, format_number
+from crosstask.eval.run import collect_references
+from crosstask.utils.errors import DataError, first_line
 from crosstask.utils.files import write_text
 
-ROWS = "rows"  # the configuration that has them
+ROWS_CONFIG = "rows"
 _ROW_COLUMNS = ("id", "passage", "question", "answer", "summary", "answerable")
-_OF_SYSTEM = ("id", "summary", "probability", "own_probability")
+_SYSTEM_COLUMNS = ("id", "summary", "reference_probability", "summary_probability")
+_TEXT_COLUMNS = ("id", "summary")
 _INTRODUCTION = """# {title}
 
-Test rows with all references, and what {count} systems wrote for them, row by row: for trying another model
-on the very same rows, and for checking the figures below.
+Test rows with all their references, and the summaries of {count} systems for each row. Use them to evaluate
+another model on the same rows, or to verify the results below.
 
 ```python
 from datasets import load_dataset
 
 rows = load_dataset({repo_id!r}, {rows!r}, split="test")
-theirs = load_dataset({repo_id!r}, {first!r}, split="test")
+outputs = load_dataset({repo_id!r}, {first!r}, split="test")
 ```
 
-`{rows}` has for each row `id`, `passage`, `question`, `answer` (empty where the passage gives none),
-`summary` (its own reference), `answerable` (whether that carries the answer; null where unknown) and
-`references`: all summaries that ROUGE and BERTScore compare with, of which the best counts. A row labelled
-"no" has none, since its summary leaves the answer out. Every other configuration is a system's: `id`,
-`summary`, the score of each metric (null where undefined) and, of systems that judge, the probability that
-the answer is carried by the row's own reference (`probability`) and by the system's summary
-(`own_probability`).
+The configuration `{rows}` has these columns: `id`, `passage`, `question`, `answer` (empty if the passage
+does not answer the question), `summary` (the row's reference), `answerable` (whether the reference contains
+the answer; null if unknown) and `references` (all references of the row: ROUGE and BERTScore compare a
+summary with each and take the best). `references` is empty for a row labeled "no", because its reference
+leaves the answer out.
 
-## Score a model
+Every other configuration belongs to a system. Its columns are `id`, `summary`, the scores of the metrics
+(null if undefined), and for systems that estimate probabilities `reference_probability` and
+`summary_probability`: the probability that the answer is contained in the row's reference and in the
+system's summary.
 
-With `crosstask` installed, here for a system of this data set:
+## Evaluate a model
+
+This code needs `crosstask`. It scores a system of this data set:
 
 ```python
 from crosstask.eval.systems.base import Outputs
 from crosstask.data.answers import mean
-from crosstask.eval.run import score
+from crosstask.eval.run import list_rows, score
 
-summaries = theirs["summary"][:]  # or your model's, one a row
-results, _ = score(rows.to_list(), {{"mine": Outputs(summaries)}})
+summaries = outputs["summary"][:]  # replace them by those of your model, one per row
+results, _ = score(list_rows(rows), {{"mine": Outputs(summaries)}})
 means = {{metric: mean(values) for metric, values in results["mine"].scores.items()}}
 print(means)
 ```
 
-`score` also takes an encoder for BERTScore and a judge for entailment. Or name this data set in a recipe of
-`crosstask-eval`: `data: {repo_id}` with `data_config_name: {rows}` and `split: all`.
+`score` also accepts an encoder for BERTScore and a judge for the entailment of answers. Alternatively, name
+this data set in a recipe of `crosstask-eval`, with `data: {repo_id}`, `data_config_name: {rows}` and
+`split: all`.
 """
+_LIMITATIONS = """
+## Limitations
+
+- Metrics that compare words miss paraphrases, and no metric sees every error.
+- The rows are for testing: results of a model that was trained on them mean nothing.
+{notes}
+To name this data set in a model's card, run `crosstask-publish model RUN_DIR --repo user/name --evaluation \
+{repo_id}`."""
 
 
 def write_evaluation_dataset(
-    report_dir: str | os.PathLike[str], folder: str | os.PathLike[str], *, repo_id: str, license: str
+    report_dir: str | os.PathLike, folder: str | os.PathLike, *, repo_id: str, license: str
 ) -> None:
-    """Write the folder of a data set from what an evaluation found.
+    """
+    Write the rows and the systems of an evaluation as a data set with a card.
 
     Args:
-        report_dir: Of a report of `crosstask-eval`, or of a training run, which ends with an evaluation:
-            with `results.json` and `rows.parquet`.
-        folder: Where to; made if it is not there.
-        repo_id: Where it will be published, "user/name".
-        license: The Hub's name of the rows' licence.
+        report_dir (`str` or `os.PathLike`): Folder of a report of `crosstask-eval` or of a training run, with
+            `results.json` and `rows.parquet`.
+        folder (`str` or `os.PathLike`): Folder of the data set; created if it does not exist.
+        repo_id (`str`): The repository where it will be published, `"user/name"`.
+        license (`str`): The Hub's name of the license of the rows.
 
     Raises:
-        DataError: If the report is not whole.
+        DataError: If `results.json` or `rows.parquet` is missing, invalid or from another evaluation.
     """
     report_dir, folder = Path(report_dir), Path(folder)
-    results, lines = _read(report_dir)
-    names = _configurations(results["order"])
-    by_system = {name: [line for line in lines if line["system"] == name] for name in names}
-    first = by_system[results["order"][0]]
-    rows = [{**line, "summary": line["reference"]} for line in first]
-    rows = [{name: row[name] for name in _ROW_COLUMNS} for row in rows]
-    for row, references in zip(rows, references_of(rows), strict=True):
-        row["references"] = references
-    features = Features(
-        {name: FEATURES[name] for name in _ROW_COLUMNS} | {"references": List(Value("string"))}
+    results, lines = _read_report(report_dir)
+    configs = _name_configs(results["order"])
+    _write_rows(
+        [line for line in lines if line["system"] == results["order"][0]], folder / "data" / ROWS_CONFIG
     )
-    _write(rows, Features(features), folder / "data" / ROWS)
-    for system, name in names.items():
-        _write(*_system(by_system[system], results["systems"][system]), folder / "data" / name)
+    for system, config in configs.items():
+        system_lines = [line for line in lines if line["system"] == system]
+        _write_system(system_lines, results["systems"][system]["metrics"], folder / "data" / config)
     write_text(folder / "results.json", (report_dir / "results.json").read_text(encoding="utf-8"))
-    data = DatasetCardData(
-        pretty_name=results["title"],
-        license=license,
-        task_categories=["summarization", "question-answering"],
-        size_categories=[size_category(len(rows))],
-        tags=["crosstask", "question-prompted-summarization", "evaluation"],
-        configs=[
-            {
-                "config_name": name,
-                "data_files": [{"split": "test", "path": f"data/{name}/*.parquet"}],
-                **({"default": True} if name == ROWS else {}),
-            }
-            for name in (ROWS, *names.values())
-        ],
-    )
-    told = {"title": results["title"], "count": len(names), "repo_id": repo_id, "rows": ROWS}
-    text = "\n".join(
-        [
-            _INTRODUCTION.format(**told, first=next(iter(names.values()))),
-            *_figures(results, names),
-            *_settings(results, names),
-            *_notes(results, repo_id),
-        ]
-    )
-    card = f"---\n{data.to_yaml()}\n---\n\n{text}\n"
-    DatasetCard(card)  # fails on metadata that the Hub would not read
-    write_text(folder / "README.md", card)
+    write_text(folder / "README.md", _make_card(results, configs, repo_id, license))
 
 
-def _read(folder: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
+def _read_report(folder: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
     try:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         lines = pq.read_table(folder / "rows.parquet").to_pylist()
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder}: expected the folder of an evaluation, with results.json and rows.parquet "
-            f"({str(error).splitlines()[0]})"
+            f"({first_line(error)})"
         ) from error
     if not lines or {line["system"] for line in lines} != set(results["order"]):
-        raise DataError(f"{folder}: results.json and rows.parquet are not of one evaluation")
+        raise DataError(f"{folder}: expected results.json and rows.parquet of one evaluation, got two")
     return results, lines
 
 
-def _configurations(systems: Sequence[str]) -> dict[str, str]:
-    """A configuration's name for each system: letters, digits, "-", "_" and ".", each once."""
-    names: dict[str, str] = {}
+def _name_configs(systems: Sequence[str]) -> dict[str, str]:
+    """Return a unique name of a configuration for each system; it has letters, digits, "-", "_" and "."."""
+    configs: dict[str, str] = {}
     for system in systems:
         stem = re.sub(r"[^\w.-]+", "-", system, flags=re.ASCII).strip("-.") or "system"
-        name, number = stem, 2
-        while name in (ROWS, *names.values()):
-            name, number = f"{stem}-{number}", number + 1
-        names[system] = name
-    return names
+        config, number = stem, 2
+        while config in (ROWS_CONFIG, *configs.values()):
+            config, number = f"{stem}-{number}", number + 1
+        configs[system] = config
+    return configs
 
 
-def _system(lines: Sequence[Mapping[str, Any]], found: Mapping[str, Any]):
-    """The rows of a system's configuration, and their types; without columns that it has no values for."""
-    columns = [*_OF_SYSTEM, *found["metrics"]]
+def _write_rows(lines: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    rows = [{name: {**line, "summary": line["reference"]}[name] for name in _ROW_COLUMNS} for line in lines]
+    for row, references in zip(rows, collect_references(rows), strict=True):
+        row["references"] = references
+    features = {name: FEATURES[name] for name in _ROW_COLUMNS} | {"references": List(Value("string"))}
+    _write_parquet(rows, features, folder)
+
+
+def _write_system(lines: Sequence[Mapping[str, Any]], metrics: Iterable[str], folder: Path) -> None:
+    """Write a system's summaries and scores, without columns in which it has no values."""
     columns = [
-        name for name in columns if name in _OF_SYSTEM[:2] or any(line[name] is not None for line in lines)
+        name
+        for name in (*_SYSTEM_COLUMNS, *metrics)
+        if name in _TEXT_COLUMNS or any(line[name] is not None for line in lines)
     ]
-    kinds = {name: Value("string" if name in _OF_SYSTEM[:2] else "float64") for name in columns}
-    return [{name: line[name] for name in columns} for line in lines], Features(kinds)
+    features = {name: Value("string" if name in _TEXT_COLUMNS else "float64") for name in columns}
+    _write_parquet([{name: line[name] for name in columns} for line in lines], features, folder)
 
 
-def _write(rows: Sequence[Mapping[str, Any]], features: Features, folder: Path) -> None:
+def _write_parquet(rows: list[dict[str, Any]], features: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    Dataset.from_list(list(rows), features=features).to_parquet(folder / "test-00000-of-00001.parquet")
+    dataset = Dataset.from_list(rows, features=Features(features))
+    dataset.to_parquet(folder / "test-00000-of-00001.parquet")
 
 
-def _figures(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+def _make_card(results: Mapping[str, Any], configs: Mapping[str, str], repo_id: str, license: str) -> str:
+    names = (ROWS_CONFIG, *configs.values())
+    metadata = DatasetCardData(
+        pretty_name=results["title"],
+        license=license,
+        task_categories=["summarization", "question-answering"],
+        size_categories=[get_size_category(results["rows"])],
+        tags=["crosstask", "question-prompted-summarization", "evaluation"],
+        configs=[
+            {
+                "config_name": name,
+                "data_files": [{"split": "test", "path": f"data/{name}/*.parquet"}],
+                **({"default": True} if name == ROWS_CONFIG else {}),
+            }
+            for name in names
+        ],
+    )
+    introduction = _INTRODUCTION.format(
+        title=results["title"], count=len(configs), repo_id=repo_id, rows=ROWS_CONFIG, first=names[1]
+    )
+    notes = "".join(f"- {note}\n" for note in results["notes"])
+    limitations = _LIMITATIONS.format(notes=notes, repo_id=repo_id)
+    lines = [introduction, *_write_results(results, configs), *_write_settings(results, configs), limitations]
+    card = "\n".join([f"---\n{metadata.to_yaml()}\n---\n", *lines]) + "\n"
+    DatasetCard(card)  # raises an error if the Hub could not read the metadata
+    return card
+
+
+def _write_results(results: Mapping[str, Any], configs: Mapping[str, str]) -> list[str]:
+    """Return the lines of the section with the mean scores, and with the metrics of the probabilities."""
     systems, bootstrap = results["systems"], results["bootstrap"]
-    metrics = list(dict.fromkeys(metric for system in names for metric in systems[system]["metrics"]))
-    figures = list(dict.fromkeys(figure for system in names for figure in systems[system]["figures"]))
-    means = [
-        [name, *(_mean(systems[system], metric) for metric in metrics)] for system, name in names.items()
-    ]
+    metrics = list(dict.fromkeys(metric for system in configs for metric in systems[system]["metrics"]))
+    figures = list(dict.fromkeys(figure for system in configs for figure in systems[system]["figures"]))
     lines = [
-        "## Figures",
+        "## Results",
         "",
         f"Means over {results['rows']:,} rows on {results['passages']:,} passages, with "
         f"{100 * bootstrap['level']:g}% intervals ({bootstrap['resamples']:,} bootstrap resamples of the "
-        f"passages, seed {bootstrap['seed']}); `results.json` has every digit.",
+        f"passages, seed {bootstrap['seed']}). `results.json` has them with all digits.",
         "",
-        *_table(["system", *map(format_name, metrics)], means),
+        *_write_table(
+            ["system", *map(format_name, metrics)],
+            [
+                [config, *(_format_mean(systems[system]["metrics"].get(metric)) for metric in metrics)]
+                for system, config in configs.items()
+            ],
+        ),
     ]
     if figures:
-        values = [
-            [name, *(number(systems[system]["figures"].get(figure)) for figure in figures)]
-            for system, name in names.items()
-            if systems[system]["figures"]
+        lines += [
+            "",
+            "Probabilities that the row's reference contains the answer, compared with the labels:",
+            "",
         ]
-        lines += ["", "Does it know whether the row's own reference carries the answer?", ""]
-        lines += _table(["system", *map(format_name, figures)], values)
+        lines += _write_table(
+            ["system", *map(format_name, figures)],
+            [
+                [config, *(format_number(systems[system]["figures"].get(figure)) for figure in figures)]
+                for system, config in configs.items()
+                if systems[system]["figures"]
+            ],
+        )
     return lines
 
 
-def _mean(system: Mapping[str, Any], metric: str) -> str:
-    found = system["metrics"].get(metric)
-    if found is None or found["mean"] is None:
+def _format_mean(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None or estimate["mean"] is None:
         return "-"
-    interval = "" if found["low"] is None else f" ({number(found['low'])} to {number(found['high'])})"
-    return number(found["mean"]) + interval
+    if estimate["low"] is None:
+        return format_number(estimate["mean"])
+    mean, low, high = (format_number(estimate[name]) for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _write_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
 
 
-def _settings(results: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
-    made = results["made"]
-    lines = ["", "## How the summaries were made", ""]
-    for system, name in names.items():
-        settings = made.get("systems", {}).get(system, {})
-        said = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
-        lines.append(f"- `{name}`: {said}")
-    versions = ", ".join(f"{name} {value}" for name, value in made.get("versions", {}).items())
-    return [*lines, "", f"Rows of {made.get('data', '?')}, {made.get('split', '?')}. {versions}".rstrip()]
-
-
-def _notes(results: Mapping[str, Any], repo_id: str) -> list[str]:
-    return [
-        "",
-        "## Limits",
-        "",
-        "- Metrics of words do not see paraphrases, and none of them sees every error.",
-        "- The rows are for testing: a model that was trained on them has no figures here.",
-        *(f"- {note}" for note in results["notes"]),
-        "",
-        "A model's card can name this data set: "
-        f"`crosstask-publish model RUN_DIR --repo user/name --evaluation {repo_id}`.",
-    ]
+def _write_settings(results: Mapping[str, Any], configs: Mapping[str, str]) -> list[str]:
+    """Return the lines of the section with the settings of each system, the data and the versions."""
+    record = results["settings"]
+    lines = ["", "## How the summaries were generated", ""]
+    for system, config in configs.items():
+        settings = record.get("systems", {}).get(system, {})
+        settings = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+        lines.append(f"- `{config}`: {settings}")
+    versions = ", ".join(f"{name} {value}" for name, value in record.get("versions", {}).items())
+    return [*lines, "", f"Rows of {record.get('data', '?')}, {record.get('split', '?')}. {versions}".rstrip()]

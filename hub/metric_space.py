@@ -1,104 +1,111 @@
-"""A metric as a Space of the Hub, which `evaluate.load("user/name")` reads where this library is absent."""
+"""Write a metric as a Space of the Hub, so that `evaluate.load("user/name")` works without this library."""
 
 from __future__ import annotations
 
 import ast
-import difflib
 import os
 import sys
 from pathlib import Path
 
-from crosstask.utils.errors import ConfigError
+from crosstask.utils.errors import ConfigError, suggest
 from crosstask.utils.files import write_text
 
-METRICS = Path(__file__).parents[1] / "eval" / "metrics"
+METRICS_FOLDER = Path(__file__).parents[1] / "eval" / "metrics"
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGE = "crosstask"
-# What they import only once they compute, and `evaluate` is to ask for when it loads them.
-_LATE = {"rouge": {"joblib", "rouge_score"}, "bertscore": {"bert_score"}}
+# Packages that these metrics import inside functions; `evaluate` has to check for them when it loads a
+# metric.
+_LAZY_IMPORTS = {"rouge": {"joblib", "rouge_score"}, "bertscore": {"bert_score"}}
 
 
-def write_metric_space(name: str, folder: str | os.PathLike[str], *, repo_id: str) -> None:
-    """Write the folder of a metric's Space.
+def write_metric_space(name: str, folder: str | os.PathLike, *, repo_id: str) -> None:
+    """
+    Write the files of a metric's Space.
 
-    `evaluate` takes the script that is named like the repository, and the files beside it that this script
-    itself imports. So every module of this library that the metric needs becomes such a file, and the
-    script imports them all.
+    `evaluate` downloads the script that is named like the repository and those files beside it that the
+    script itself imports. So each module of this library that the metric needs, directly or not, becomes a
+    file beside the script, and the script imports all of them.
 
     Args:
-        name: A metric: the name of a folder in `eval/metrics`.
-        folder: Where to; made if it is not there.
-        repo_id: Where it will be published, "user/name".
+        name (`str`): Name of a metric, which is the name of a folder in `eval/metrics`.
+        folder (`str` or `os.PathLike`): Folder for the files; created if it does not exist.
+        repo_id (`str`): The repository where it will be published, `"user/name"`.
 
     Raises:
         ConfigError: If there is no such metric.
     """
-    names = sorted(path.name for path in METRICS.iterdir() if (path / f"{path.name}.py").exists())
+    names = sorted(path.name for path in METRICS_FOLDER.iterdir() if (path / f"{path.name}.py").exists())
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"unknown metric {name!r}, expected one of {', '.join(names)}{hint}")
-    folder, script = Path(folder), METRICS / name / f"{name}.py"
+        raise ConfigError(
+            f"unknown metric {name!r}, expected one of {', '.join(names)}{suggest(name, names)}"
+        )
+    folder, script = Path(folder), METRICS_FOLDER / name / f"{name}.py"
     folder.mkdir(parents=True, exist_ok=True)
-    files, waiting = {}, [script]
-    while waiting:
-        file = waiting.pop()
-        files[file], modules = _flattened(file)
-        waiting += [module for module in modules if module not in files]
-    needed = {package for text in files.values() for package in _packages(text)} | _LATE.get(name, set())
-    siblings = sorted(_flat_name(file) for file in files if file != script)
-    # `evaluate` reads lines: each has one import, and nothing behind it.
-    lines = [f"import {package}" for package in sorted(needed)]
-    lines += [f"from .{sibling} import __doc__ as _" for sibling in siblings]
-    main = ast.parse(files[script])
-    first = main.body[1].lineno - 1  # behind the docstring
-    text = files[script].splitlines()
-    text[first:first] = lines
-    write_text(folder / f"{repo_id.split('/')[-1]}.py", "\n".join(text) + "\n")
-    for file, content in files.items():
-        if file != script:
-            write_text(folder / f"{_flat_name(file)}.py", content)
-    requirements = sorted(package.replace("_", "-") for package in needed | {"evaluate"})
+    sources = _collect_sources(script)
+    packages = _LAZY_IMPORTS.get(name, set()).union(*map(_list_packages, sources.values()))
+    script_lines = sources.pop(script).splitlines()
+    # `evaluate` finds imports with a regular expression that needs one import per line, with nothing after
+    # it.
+    imports = [f"import {package}" for package in sorted(packages)]
+    imports += [f"from .{module} import __doc__ as _" for module in sorted(map(_flatten_name, sources))]
+    after_docstring = ast.parse("\n".join(script_lines)).body[1].lineno - 1
+    script_lines[after_docstring:after_docstring] = imports
+    write_text(folder / f"{repo_id.split('/')[-1]}.py", "\n".join(script_lines) + "\n")
+    for module, source in sources.items():
+        write_text(folder / f"{_flatten_name(module)}.py", source)
+    requirements = sorted(package.replace("_", "-") for package in packages | {"evaluate"})
     write_text(folder / "requirements.txt", "\n".join(requirements) + "\n")
-    card = (METRICS / name / "README.md").read_text(encoding="utf-8")
+    card = (METRICS_FOLDER / name / "README.md").read_text(encoding="utf-8")
     write_text(folder / "README.md", card.replace(f"eval/metrics/{name}", repo_id))
 
 
-def _flattened(file: Path) -> tuple[str, list[Path]]:
-    """A module's text with imports of this library made imports of files beside it, and those modules."""
-    text = file.read_text(encoding="utf-8")
-    lines, modules = text.splitlines(), []
-    for node in ast.walk(ast.parse(text)):
+def _collect_sources(script: Path) -> dict[Path, str]:
+    """Return the adapted source of a script and of all modules of this library that it needs, by path."""
+    sources, pending = {}, [script]
+    while pending:
+        file = pending.pop()
+        if file not in sources:
+            sources[file], modules = _flatten_imports(file)
+            pending += modules
+    return sources
+
+
+def _flatten_imports(file: Path) -> tuple[str, list[Path]]:
+    """Turn imports from this library into imports of files beside it; return the source and the modules."""
+    source = file.read_text(encoding="utf-8")
+    lines, modules = source.splitlines(), []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == _PACKAGE for alias in node.names):
             raise ValueError(f"{file}, line {node.lineno}: expected from {_PACKAGE}... import, got import")
         if not isinstance(node, ast.ImportFrom):
             continue
-        if node.level:  # beside it, in the library's root
+        if node.level:  # a relative import in the root of the library
             module = file.with_name(f"{node.module}.py")
         elif node.module.split(".")[0] == _PACKAGE:
             module = _ROOT.joinpath(*node.module.split(".")[1:]).with_suffix(".py")
         else:
             continue
         if not module.exists():
-            raise ValueError(f"{file}, line {node.lineno}: {module} is no module of its own")
-        said = "." * node.level + node.module
+            raise ValueError(f"{file}, line {node.lineno}: expected an import from a module, got a package")
+        name = "." * node.level + node.module
         lines[node.lineno - 1] = lines[node.lineno - 1].replace(
-            f"from {said} import", f"from .{_flat_name(module)} import"
+            f"from {name} import", f"from .{_flatten_name(module)} import"
         )
         modules.append(module)
     return "\n".join(lines) + "\n", modules
 
 
-def _flat_name(module: Path) -> str:
+def _flatten_name(module: Path) -> str:
+    """Return the name of a module's file in a Space, e.g. "crosstask_data_answers" for `data/answers.py`."""
     return "_".join([_PACKAGE, *module.relative_to(_ROOT).with_suffix("").parts])
 
 
-def _packages(text: str) -> set[str]:
-    """Packages beside the standard library that a module imports when it is imported."""
-    found = set()
-    for node in ast.parse(text).body:
+def _list_packages(source: str) -> set[str]:
+    """Return the packages outside the standard library that a module imports at its top level."""
+    packages = set()
+    for node in ast.parse(source).body:
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            packages |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - {"__future__"}
+            packages.add(node.module.split(".")[0])
+    return packages - sys.stdlib_module_names - {"__future__"}

@@ -1,4 +1,4 @@
-"""What a Hub keeps: repositories with commits, branches, tags and pull requests, and the objects of LFS."""
+"""Store the contents of a Hub: repositories with commits, branches, tags, pull requests and LFS objects."""
 
 import base64
 import hashlib
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
 LFS_PATTERNS = ("*.safetensors", "*.parquet", "*.bin", "*.pt", "*.arrow", "*.png", "*.jpg", "*.zip", "*.gz")
-LFS_SIZE = 10 * 2**20  # larger files are LFS whatever their name
+LFS_SIZE = 10 * 2**20  # bytes; larger files are LFS objects regardless of their name
 
 
-class Refused(Exception):
-    """An answer other than 2xx: status, the Hub's error code if it has one, and a message."""
+class HttpError(Exception):
+    """An answer with an error status, a message and, for some errors, a code of the Hub."""
 
     def __init__(self, status, message, code=None):
         super().__init__(message)
@@ -30,7 +30,7 @@ class File:
 
     @property
     def oid(self):
-        """As git names a blob."""
+        """The id of the file's blob in git."""
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
 
     @property
@@ -64,10 +64,10 @@ class PullRequest:
 
 
 class Repo:
-    """One repository. Names of branches are as in `resolve`: "main", "refs/pr/1"."""
+    """A repository. Branches have the names of `resolve`, e.g. "main" or "refs/pr/1"."""
 
-    def __init__(self, kind, repo_id, private, author):
-        self.kind, self.repo_id, self.private = kind, repo_id, private
+    def __init__(self, repo_type, repo_id, private, author):
+        self.repo_type, self.repo_id, self.private = repo_type, repo_id, private
         first = Commit(
             None, {".gitattributes": File(b"*.safetensors filter=lfs\n", False)}, "initial commit", "", author
         )
@@ -77,15 +77,17 @@ class Repo:
     def namespace(self):
         return self.repo_id.split("/")[0]
 
-    def commit_of(self, revision):
-        found = self.branches.get(revision) or self.tags.get(revision)
-        found = found or next((c for c in self.history() if c.oid == revision), None)
-        if found is None:
-            raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return found
+    def get_commit(self, revision):
+        """Return the commit of a branch, a tag or a commit id."""
+        commit = self.branches.get(revision) or self.tags.get(revision)
+        commit = commit or next((commit for commit in self.history() if commit.oid == revision), None)
+        if commit is None:
+            raise HttpError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return commit
 
     def history(self, revision=None):
-        heads = [self.commit_of(revision)] if revision else list(self.branches.values())
+        """Yield the commits of a revision, newest first, or those of all branches."""
+        heads = [self.get_commit(revision)] if revision else list(self.branches.values())
         for commit in heads:
             while commit is not None:
                 yield commit
@@ -96,67 +98,67 @@ class Repo:
 
 
 class Store:
-    """All repositories and LFS objects. One lock: a commit is seen whole or not at all."""
+    """All repositories and LFS objects. Its lock makes commits atomic."""
 
     def __init__(self):
         self.lock = threading.RLock()
         self.repos, self.objects = {}, {}
 
-    def create(self, kind, repo_id, private, author):
-        if (kind, repo_id) in self.repos:
-            raise Refused(409, "You already created this repo")
-        self.repos[kind, repo_id] = Repo(kind, repo_id, private, author)
-        return self.repos[kind, repo_id]
+    def create(self, repo_type, repo_id, private, author):
+        if (repo_type, repo_id) in self.repos:
+            raise HttpError(409, "You already created this repo")
+        self.repos[repo_type, repo_id] = Repo(repo_type, repo_id, private, author)
+        return self.repos[repo_type, repo_id]
 
-    def repo(self, kind, repo_id):
-        if (kind, repo_id) not in self.repos:
-            raise Refused(404, "Repository not found", "RepoNotFound")
-        return self.repos[kind, repo_id]
+    def repo(self, repo_type, repo_id):
+        if (repo_type, repo_id) not in self.repos:
+            raise HttpError(404, "Repository not found", "RepoNotFound")
+        return self.repos[repo_type, repo_id]
 
     def put_object(self, oid, content):
         if hashlib.sha256(content).hexdigest() != oid:
-            raise Refused(400, "The content is not that of the object")
+            raise HttpError(400, "The content does not match the object's id")
         self.objects[oid] = content
 
     def commit(self, repo, revision, lines, author, create_pr):
-        """Carry out the lines of a commit's payload; returns the commit and the pull request, if any."""
+        """Execute the lines of a commit's payload; return the commit and the pull request, if any."""
         header, *changes = lines
         header = header["value"]
         with self.lock:
             head = repo.branches.get(revision)
             if head is None:
-                raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+                raise HttpError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
             if header.get("parentCommit") not in (None, head.oid):
-                raise Refused(412, "A commit has happened since. Please refresh and try again.")
+                raise HttpError(412, "A commit has happened since. Please refresh and try again.")
             files = dict(head.files)
             for change in changes:
-                self._change(files, change["key"], change["value"])
-            made = Commit(head, files, header["summary"], header.get("description", ""), author)
+                self._apply_change(files, change["key"], change["value"])
+            commit = Commit(head, files, header["summary"], header.get("description", ""), author)
             if not create_pr:
-                repo.branches[revision] = made
-                return made, None
-            pull = PullRequest(len(repo.pulls) + 1, made.title, made.message, author)
+                repo.branches[revision] = commit
+                return commit, None
+            pull = PullRequest(len(repo.pulls) + 1, commit.title, commit.message, author)
             repo.pulls.append(pull)
-            repo.branches[f"refs/pr/{pull.num}"] = made
-            return made, pull
+            repo.branches[f"refs/pr/{pull.num}"] = commit
+            return commit, pull
 
-    def _change(self, files, key, value):
+    def _apply_change(self, files, key, value):
         path = value["path"]
         if key == "file":
             files[path] = File(base64.b64decode(value["content"]), False)
         elif key == "lfsFile":
             if value["oid"] not in self.objects:
-                raise Refused(400, f"LFS object of {path} was not uploaded")
+                raise HttpError(400, f"LFS object of {path} was not uploaded")
             files[path] = File(self.objects[value["oid"]], True)
         elif key == "deletedFile":
             if path not in files:
-                raise Refused(404, "A file with this name doesn't exist", "EntryNotFound")
+                raise HttpError(404, "A file with this name doesn't exist", "EntryNotFound")
             del files[path]
         elif key == "deletedFolder":
             for name in [name for name in files if name.startswith(f"{path.rstrip('/')}/")]:
                 del files[name]
         else:
-            raise Refused(400, f"unknown change {key}")
+            raise HttpError(400, f"unknown change {key}")
 
 
 def now():

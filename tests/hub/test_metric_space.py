@@ -1,4 +1,4 @@
-"""Each metric as others load it: from a folder or the Hub, where the library is not."""
+"""The metrics can be loaded from a folder or the Hub without this library."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import evaluate
 import pytest
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
-from crosstask.hub.metric_space import METRICS, write_metric_space
+from crosstask.hub.metric_space import METRICS_FOLDER, write_metric_space
 from crosstask.hub.publish import publish
 from crosstask.utils.errors import ConfigError
 
@@ -20,23 +20,24 @@ TEXTS = {"predictions": SUMMARIES, "references": REFERENCES}
 
 @pytest.fixture(scope="module")
 def inputs(tokenizer, tmp_path_factory):
-    """Of each metric: what to compute."""
+    """The arguments of `compute` for each metric."""
     folder = tmp_path_factory.mktemp("models")
-    shape = {
+    config = {
         "vocab_size": len(tokenizer),
         "hidden_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "max_position_embeddings": 64,
+        "pad_token_id": tokenizer.pad_token_id,
     }
-    shape |= {"pad_token_id": tokenizer.pad_token_id}
-    shape |= {"intermediate_size": 16, "max_position_embeddings": 64}
     labels = {
         "id2label": {0: "contradiction", 1: "entailment"},
         "label2id": {"contradiction": 0, "entailment": 1},
     }
     for name, model in (
-        ("encoder", BertModel(BertConfig(**shape))),
-        ("judge", BertForSequenceClassification(BertConfig(**shape, **labels))),
+        ("encoder", BertModel(BertConfig(**config))),
+        ("judge", BertForSequenceClassification(BertConfig(**config, **labels))),
     ):
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -56,16 +57,16 @@ def inputs(tokenizer, tmp_path_factory):
     }
 
 
-def elsewhere(folder, calls):
-    """The figures in a process that cannot import this library."""
+def compute_without_library(folder, calls):
+    """Load and compute metrics in a process that cannot import this library."""
     code = """
 import json, sys
 sys.modules["crosstask"] = None
 import evaluate
 calls = json.load(sys.stdin)
-print("FOUND", json.dumps([evaluate.load(name).compute(**inputs) for name, inputs in calls]))
+print("RESULTS", json.dumps([evaluate.load(name).compute(**inputs) for name, inputs in calls]))
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code],
         input=json.dumps(calls),
         cwd=folder,
@@ -73,28 +74,28 @@ print("FOUND", json.dumps([evaluate.load(name).compute(**inputs) for name, input
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.split("FOUND ")[1])
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.split("RESULTS ")[1])
 
 
-def test_every_metric_gives_the_same_figures_without_the_library(hub, alice, inputs, tmp_path):
-    names = sorted(path.name for path in METRICS.iterdir() if path.is_dir())
+def test_every_metric_gives_the_same_results_without_the_library(hub, alice, inputs, tmp_path):
+    names = sorted(path.name for path in METRICS_FOLDER.iterdir() if path.is_dir())
     assert names == sorted(inputs)
     calls, expected = [], []
     for name in names:
         write_metric_space(name, tmp_path / name, repo_id=f"alice/{name}")
         calls.append([str(tmp_path / name), inputs[name]])
-        expected.append(evaluate.load(str(METRICS / name)).compute(**inputs[name]))
-    # Under a name of one's own as well, from the Hub.
+        expected.append(evaluate.load(str(METRICS_FOLDER / name)).compute(**inputs[name]))
+    # From the Hub, and under another name.
     publish("metric", "answer_recall", "alice/my-recall")
     calls.append(["alice/my-recall", inputs["answer_recall"]])
     expected.append(expected[names.index("answer_recall")])
-    assert elsewhere(tmp_path, calls) == json.loads(json.dumps(expected))
+    assert compute_without_library(tmp_path, calls) == json.loads(json.dumps(expected))
 
 
-def test_what_a_space_holds(hub, alice):
+def test_the_files_of_a_space(hub, alice):
     publish("metric", "answer_recall", "alice/recall")
-    files = {path: content.decode() for path, content in hub.files("alice/recall", kind="space").items()}
+    files = {path: content.decode() for path, content in hub.files("alice/recall", repo_type="space").items()}
     assert {".gitattributes", "README.md", "recall.py", "requirements.txt"} < set(files)
     assert "crosstask_data_answers.py" in files and "sdk: static" in files["README.md"]
     assert 'evaluate.load("alice/recall")' in files["README.md"] and "eval/metrics" not in files["README.md"]
@@ -104,7 +105,7 @@ def test_what_a_space_holds(hub, alice):
     )
 
 
-def test_what_is_not_installed_is_asked_for(tmp_path):
+def test_a_missing_package_is_reported(tmp_path):
     write_metric_space("rouge", tmp_path / "rouge", repo_id="alice/rouge")
     code = f"""
 import sys
@@ -115,8 +116,8 @@ try:
 except ImportError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install rouge_score" in done.stdout, done.stdout + done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install rouge_score" in process.stdout, process.stdout + process.stderr
 
 
 def test_an_unknown_metric_is_refused(tmp_path):
