@@ -1,0 +1,92 @@
+"""Load checkpoints and create configurations for training, with errors that name the key of the recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
+
+from crosstask.utils.errors import ConfigError, first_line, suggest
+
+
+def load_pretrained(auto_class: Any, name: str | os.PathLike, key: str, **kwargs: Any) -> Any:
+    """
+    Call `auto_class.from_pretrained`.
+
+    Args:
+        auto_class (`type`): The class to load, such as `AutoModelForSeq2SeqLM`.
+        name (`str` or `os.PathLike`): Hub id or folder.
+        key (`str`): The recipe's key that names it.
+        kwargs: Arguments of `from_pretrained`.
+
+    Raises:
+        ConfigError: If it cannot be loaded.
+    """
+    try:
+        return auto_class.from_pretrained(name, **kwargs)
+    # RuntimeError: the shapes of the weights differ from those in the configuration.
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
+        raise ConfigError(f"{key}: {name}: {first_line(error)}") from error
+
+
+def load_tokenizer(name: str | os.PathLike, key: str) -> PreTrainedTokenizerBase:
+    """
+    Load the tokenizer of a checkpoint; see [`load_pretrained`].
+
+    Raises:
+        ConfigError: If it cannot be loaded, or the checkpoint has no tokenizer.
+    """
+    tokenizer = load_pretrained(AutoTokenizer, name, key)
+    # Without files, transformers 5 creates a tokenizer with no tokens but special ones (T5's also has "▁").
+    if len(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)) < 2:
+        raise ConfigError(f"{key}: {name}: expected a tokenizer beside the model, found none")
+    return tokenizer
+
+
+def make_config(
+    settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, key: str
+) -> PretrainedConfig:
+    """
+    Create the configuration of a sequence-to-sequence model that is trained from scratch.
+
+    Args:
+        settings (`dict`): Keys of the configuration, with `model_type`. Sizes and ids of the vocabulary
+            default to those of the tokenizer.
+        tokenizer (`PreTrainedTokenizerBase`): The tokenizer of the model.
+        key (`str`): The recipe's key that holds the settings.
+
+    Raises:
+        ConfigError: If a key or value is wrong, or the model is no sequence-to-sequence model.
+    """
+    if "model_type" not in settings:
+        raise ConfigError(f"{key}: expected model_type among its keys, got {', '.join(settings)}")
+    model_type = settings["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        hint = suggest(model_type, CONFIG_MAPPING) or ", expected t5 or bart"
+        raise ConfigError(f"{key}: unknown model_type {model_type!r}{hint}")
+    vocabulary = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+    }
+    try:
+        config = AutoConfig.for_model(**(vocabulary | settings))
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+    known = CONFIG_MAPPING[model_type]().to_dict().keys() | config.attribute_map.keys()
+    for name in settings.keys() - known:
+        raise ConfigError(f"{key}: unknown key {name!r} for a {model_type}{suggest(name, known)}")
+    if not config.is_encoder_decoder:
+        raise ConfigError(f"{key}: {model_type} is no sequence-to-sequence model, expected t5 or bart")
+    return config
