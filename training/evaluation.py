@@ -1,72 +1,72 @@
-"""The evaluation that a training run ends with: three systems, one table, three examples, one page."""
+"""Evaluate a finished training run: three systems, one table, a few examples and a report."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import torch
 import transformers
 from tqdm.auto import tqdm
+from transformers import PretrainedConfig
 
 from crosstask.data.readers import read_rows
-from crosstask.eval.report.learning_curve import learning_curve
+from crosstask.eval.report.learning_curve import draw_learning_curve
 from crosstask.eval.report.page import write_html
-from crosstask.eval.report.results import Evaluation, means, measured, write_results
-from crosstask.eval.report.results import show as show_table
-from crosstask.eval.run import score
-from crosstask.eval.systems.base import config_of
+from crosstask.eval.report.results import Evaluation, SystemResult, get_means, list_results, write_results
+from crosstask.eval.report.tables import format_evaluation
+from crosstask.eval.run import list_rows, score
+from crosstask.eval.systems.checkpoints import get_model_config
 from crosstask.eval.systems.crosstask import CrossTask
-from crosstask.eval.systems.extractive import Lead
+from crosstask.eval.systems.lead import Lead
 from crosstask.eval.systems.seq2seq import Seq2Seq
-from crosstask.training.record import list_names
+from crosstask.training.arguments import Recipe, StageArguments
+from crosstask.training.record import list_sources
 from crosstask.utils.errors import DataError
 from crosstask.utils.files import write_text
 from crosstask.utils.hub_names import get_public_name, is_hub_id
 
-EXAMPLES = 3
-SHOWN = 600  # characters of a passage
+EXAMPLE_COUNT = 3
+EXAMPLE_WIDTH = 600  # characters of an example's passage that are printed
 
 
-def evaluate(recipe):
+def evaluate(recipe: Recipe) -> None:
     """
-    Compare lead-3, the summarizer alone and the cross-task model on the test rows of the joint stage, and
-    write `metrics.json`, `results.json`, `rows.parquet`, `report.html`, and
-    `learning_curve.png` into the run's folder.
+    Evaluate a run on the test rows of its joint stage, or the validation rows if it has no test rows.
+
+    The systems are lead-3, a baseline (see [`make_baseline`]) and the run's cross-task model. Writes
+    `metrics.json`, `results.json`, `rows.parquet`, `report.html` and `learning_curve.png` to the run's
+    folder.
 
     Args:
-        recipe ([`Recipe`]): Of a run whose stages are finished.
+        recipe ([`Recipe`]): The recipe of a run with finished stages.
+
+    Raises:
+        DataError: If there are neither test nor validation rows.
     """
-    stage, training = recipe.stages["fuse"].stage, recipe.stages["fuse"].training
-    splits = read_rows(
-        stage.data,
-        "fuse",
-        config_name=stage.data_config_name,
-        columns=stage.data_columns,
-        options=stage.data_options,
-        rejects=[],  # told when the stage read them
-    )
-    held_out = splits.get("test", splits.get("validation"))
-    if held_out is None:
-        raise DataError(f"{stage.data}: expected test or validation rows to evaluate on, found train only")
-    rows = held_out.to_list()
+    split, rows = read_evaluation_rows(recipe.stages["fuse"].stage)
+    training = recipe.stages["fuse"].training
     settings = {
         "max_new_tokens": training.generation_max_length or 128,
         "num_beams": training.generation_num_beams or 1,
+        "device": str(training.device),
+        "batch_size": training.per_device_eval_batch_size,
     }
-    where = {"device": str(training.device), "batch_size": training.per_device_eval_batch_size}
-    baseline = _baseline(recipe, settings | where)
-    model = CrossTask(recipe.output_dir / "crosstask", **settings, **where)
+    baseline = make_baseline(recipe, settings)
+    model = CrossTask(recipe.output_dir / "crosstask", **settings)
     model.name = "cross-task"
-    written = {}
     systems = (Lead(3), baseline, model)
+    outputs = {}
     for system in systems:
         with tqdm(total=len(rows), desc=system.name, unit=" rows", leave=False) as bar:
-            written[system.name] = system.write(rows, bar.update)
+            outputs[system.name] = system.write(rows, bar.update)
+    results, _ = score(rows, outputs)
 
-    history = recipe.output_dir / "history.json"
-    history = json.loads(history.read_text(encoding="utf-8")) if history.exists() else {}
-    logs = {name: entry["log"] for name, entry in history.items()}
-    results, _ = score(rows, written)
-    data, split = get_public_name(str(stage.data)), "test" if "test" in splits else "validation"
+    logs = read_logs(recipe.output_dir)
+    data = get_public_name(str(recipe.stages["fuse"].stage.data))
     evaluation = Evaluation(
         title=f"{recipe.output_dir.resolve().name} on {data}",
         rows=rows,
@@ -74,7 +74,7 @@ def evaluate(recipe):
         baseline=baseline.name,
         notes=["`crosstask-eval` adds BERTScore, entailment, ablations and further systems."],
         history=logs or None,
-        made={
+        settings={
             "data": data,
             "split": split,
             "systems": {system.name: system.settings for system in systems},
@@ -88,25 +88,100 @@ def evaluate(recipe):
         "split": split,
         "rows": len(rows),
         "passages": len({row["passage"] for row in rows}),
-        "systems": means(evaluation),
-        "results": measured(evaluation, "cross-task"),
+        "systems": get_means(evaluation),
+        "results": list_results(evaluation, "cross-task"),
         "level": evaluation.level,
-        "table": show_table(evaluation),
-        "examples": _examples(rows, results["cross-task"]),
-        "local": sorted(name for name in list_names(recipe.values) if not is_hub_id(name)),
+        "table": format_evaluation(evaluation),
+        "examples": select_examples(rows, results["cross-task"]),
+        "local": sorted(name for name in list_sources(recipe.values) if not is_hub_id(name)),
     }
     write_text(recipe.output_dir / "metrics.json", json.dumps(metrics, indent=1))
-
-    curve = recipe.output_dir / "learning_curve.png"
-    learning_curve(logs, curve)
+    draw_learning_curve(logs, recipe.output_dir / "learning_curve.png")
 
 
-def show(recipe):
-    """Print a finished run's table, its examples and the lines that load its model."""
+def read_evaluation_rows(stage: StageArguments) -> tuple[str, list[dict[str, Any]]]:
+    """
+    Return the name of the split that a run is evaluated on, "test" or "validation", and its rows.
+
+    Raises:
+        DataError: If there is neither split.
+    """
+    splits = read_rows(
+        stage.data,
+        "fuse",
+        config_name=stage.data_config_name,
+        columns=stage.data_columns,
+        options=stage.data_options,
+        rejects=[],  # the stage has reported them
+    )
+    split = "test" if "test" in splits else "validation"
+    if split not in splits:
+        raise DataError(f"{stage.data}: expected test or validation rows to evaluate on, found train only")
+    return split, list_rows(splits[split])
+
+
+def make_baseline(recipe: Recipe, settings: Mapping[str, Any]) -> CrossTask | Seq2Seq:
+    """
+    Return the system that a run's model has to beat: the cross-task model that the run started from, or else
+    the summarizer alone.
+
+    Args:
+        recipe ([`Recipe`]): The recipe of the run.
+        settings (`dict`): Arguments of the system.
+    """
+    if recipe.run.model is not None:
+        system = CrossTask(recipe.run.model, **settings)
+        system.name = "before training"
+        return system
+    checkpoint = recipe.output_dir / "summarizer"
+    checkpoint = checkpoint if checkpoint.exists() else recipe.run.summarizer
+    limit = limit_source_length(get_model_config(str(checkpoint)), recipe.run.max_source_length)
+    system = Seq2Seq(checkpoint, prefix="", max_source_length=limit, **settings)
+    system.name = "summarizer alone"
+    return system
+
+
+def limit_source_length(config: PretrainedConfig, max_source_length: int) -> int:
+    """Return `max_source_length`, or the number of positions of a summarizer's encoder if that is smaller."""
+    for name in ("max_encoder_position_embeddings", "max_position_embeddings"):
+        if getattr(config, name, None):
+            return min(max_source_length, getattr(config, name))
+    return max_source_length
+
+
+def read_logs(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the logs of a run's trainers by stage; empty if the run has no `history.json`."""
+    path = run_dir / "history.json"
+    history = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {stage: entry["log"] for stage, entry in history.items()}
+
+
+def select_examples(rows: Sequence[Mapping[str, Any]], result: SystemResult) -> list[dict[str, Any]]:
+    """
+    Return the first rows with an answer, at most one per passage, with the summaries of a system.
+
+    Args:
+        rows (`list[dict]`): Rows of the schema.
+        result ([`SystemResult`]): The summaries of these rows and their probabilities.
+
+    Returns:
+        `list[dict]` with `passage`, `question`, `answer`, `summary` and `answerability`; at most three.
+    """
+    examples: dict[str, dict[str, Any]] = {}
+    for row, summary, probability in zip(rows, result.summaries, result.summary_probabilities, strict=True):
+        if row["answer"] and row["answerable"] != 0:
+            example = {name: row[name] for name in ("passage", "question", "answer")}
+            example |= {"summary": summary, "answerability": probability}
+            examples.setdefault(row["passage"], example)
+    return list(examples.values())[:EXAMPLE_COUNT]
+
+
+def print_results(recipe: Recipe) -> None:
+    """Print the table and the examples of a finished run, and the lines that load its model."""
     metrics = json.loads((recipe.output_dir / "metrics.json").read_text(encoding="utf-8"))
     print(f"\n{metrics['table']}")
     for example in metrics["examples"]:
-        print(f"\npassage:       {shorten(example['passage'], SHOWN, placeholder=' ...')}")
+        print(f"\npassage:       {shorten(example['passage'], EXAMPLE_WIDTH, placeholder=' ...')}")
         print(f"question:      {example['question']}")
         print(f"summary:       {example['summary']}")
         print(f"answerability: {example['answerability']:.3f}")
@@ -114,35 +189,3 @@ def show(recipe):
     print("\nLoad the model with")
     print("    from crosstask import CrossTaskForConditionalGeneration")
     print(f'    model = CrossTaskForConditionalGeneration.from_pretrained("{folder}")')
-
-
-def _baseline(recipe, settings):
-    """What the run's model has to be better than: its summarizer, or the whole model that it started from."""
-    if recipe.run.model is not None:
-        system = CrossTask(recipe.run.model, **settings)
-        system.name = "before training"
-        return system
-    folder = recipe.output_dir / "summarizer"
-    folder = folder if folder.exists() else recipe.run.summarizer
-    limit = _limit(config_of(str(folder)), recipe.run.max_source_length)
-    system = Seq2Seq(folder, prefix="", max_source_length=limit, **settings)
-    system.name = "summarizer alone"
-    return system
-
-
-def _limit(config, wanted):
-    """The recipe's limit of the input, or the summarizer's where it has fewer positions, in tokens."""
-    for name in ("max_encoder_position_embeddings", "max_position_embeddings"):
-        if getattr(config, name, None):
-            return min(wanted, getattr(config, name))
-    return wanted
-
-
-def _examples(rows, result):
-    """The first row with an answer of each of the first passages, with what was written for it."""
-    found = {}
-    for row, summary, own in zip(rows, result.summaries, result.own, strict=True):
-        if row["answer"] and row["answerable"] != 0:
-            example = {name: row[name] for name in ("passage", "question", "answer")}
-            found.setdefault(row["passage"], {**example, "summary": summary, "answerability": own})
-    return list(found.values())[:EXAMPLES]

@@ -1,8 +1,10 @@
-"""Which adapter a passage is for: the domain whose passages are nearest to it."""
+"""Choose an adapter for each passage: the adapter of the domain whose passages are nearest."""
 
-import os
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,20 +13,28 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import cached_file
 
 from crosstask.loading_crosstask import get_text_encoder, select_hub_kwargs
-from crosstask.utils.files import CENTROIDS_NAME
+from crosstask.utils.files import CENTROIDS_NAME, replace_file
 from crosstask.utils.pretrained import get_max_positions
 
-# Of a domain, which has passages of many kinds: fitted on 400 passages of news and 400 of farms, MiniLM told
-# 599 of 600 briefs apart with eight centroids each, and 583 with one.
+# Clusters per domain, as a domain has passages of many kinds. Fitted on 400 passages each of news and farms,
+# MiniLM routed 599 of 600 briefs correctly with eight centroids per domain, and 583 with one.
 _CLUSTERS = 8
-# What every text encoder turns into an embedding of its own, by which centroids of another one are told.
+# The embedding of this text identifies a text encoder: it is saved beside the centroids and compared.
 _PROBE = "A question, a passage, and a summary that carries the answer."
+_MIN_PROBE_SIMILARITY = 0.99  # below 1, as devices and precisions round differently
 
 
 class AdapterRouter:
     """
-    Picks the adapter for a passage by the nearest centroid: each domain is a few clusters of its passages'
-    embeddings, and a passage is for the domain that has the centroid with the highest cosine similarity.
+    Choose the adapter for a passage by the nearest centroid.
+
+    Each domain has the centroids of a few clusters of its passages' embeddings. A passage goes to the domain
+    of the centroid with the highest cosine similarity. The embedding of a text is the mean of the encoder's
+    states over its tokens, scaled to unit length (Reimers & Gurevych, 2019, "Sentence-BERT",
+    https://arxiv.org/abs/1908.10084).
+
+    The embedding is computed here and not by the package sentence-transformers, which takes the decoder's
+    states of BART and LED, and fails on RoBERTa's position limit and on texts without tokens.
 
     ```python
     >>> router = AdapterRouter("sentence-transformers/all-MiniLM-L6-v2")
@@ -37,91 +47,96 @@ class AdapterRouter:
     >>> summarize(question="Who won?", passage="The court ruled ...", adapter="auto")
     ```
 
-    An embedding is the mean of the encoder's states over a text's tokens, of unit length (Reimers & Gurevych,
-    2019, "Sentence-BERT", https://arxiv.org/abs/1908.10084). Texts beyond `max_length` tokens are cut.
-
     Args:
-        text_encoder (`str` or `Path`): Hub id or folder of any text encoder that `AutoModel` loads, with its
-            tokenizer; of a sequence-to-sequence model the encoder is taken.
-        max_length (`int`, defaults to 256): Tokens.
-        kwargs: Arguments of `from_pretrained`, such as `revision`.
+        text_encoder (`str` or `Path`):
+            Hub id or folder of a text encoder with its tokenizer: any model that `AutoModel` loads. Only the
+            encoder of a sequence-to-sequence model is used.
+        max_length (`int`, *optional*, defaults to 256):
+            Number of tokens after which a text is cut.
+        kwargs:
+            Arguments of `from_pretrained`, such as `revision`.
     """
 
-    def __init__(self, text_encoder: str | Path, max_length: int = 256, **kwargs):
+    def __init__(self, text_encoder: str | Path, max_length: int = 256, **kwargs: Any):
         self.name = str(text_encoder)
         self.max_length = max_length
         self.tokenizer = AutoTokenizer.from_pretrained(text_encoder, **select_hub_kwargs(kwargs))
-        # A pickle could run code of whoever made it.
-        kwargs = {"use_safetensors": True, **kwargs}
-        model = AutoModel.from_pretrained(text_encoder, **kwargs)
-        # Of the whole model, for an encoder alone does not say which of two numbers is its own.
-        self._positions = get_max_positions(model, "encoder" if model.config.is_encoder_decoder else None)
+        # A pickle can run arbitrary code when it is loaded.
+        model = AutoModel.from_pretrained(text_encoder, **{"use_safetensors": True, **kwargs})
+        # Read from the complete model, as LED's encoder alone does not tell its positions from the decoder's.
+        self._max_positions = get_max_positions(model, "encoder" if model.config.is_encoder_decoder else None)
         self.text_encoder = get_text_encoder(model).eval()
         self.centroids: dict[str, torch.Tensor] = {}
 
-    def fit(self, name: str, passages: Iterable[str]) -> "AdapterRouter":
+    def fit(self, name: str, passages: Iterable[str]) -> AdapterRouter:
         """
-        Make the centroids of a domain, from a few hundred of its passages: those of eight clusters, as
-        k-means finds them, or of fewer passages each by itself.
+        Compute the centroids of a domain: those of eight k-means clusters, or the embeddings themselves if
+        there are no more than eight different ones.
 
         Args:
-            name (`str`): The adapter's name on the model; `"base"` is the model without an adapter.
-            passages (`Iterable[str]`): Of the domain.
+            name (`str`): Name of the adapter on the model; `"base"` is the model without an adapter.
+            passages (`Iterable[str]`): A few hundred passages of the domain.
 
         Returns:
-            The router itself.
+            The router.
 
         Raises:
-            TypeError: where these are no texts.
-            ValueError: where there is none, or the text encoder has no finite embedding of one.
+            TypeError: If `passages` is not an iterable of texts.
+            ValueError: If all passages are blank, or the text encoder has no finite embedding of one.
         """
-        from sklearn.cluster import KMeans  # takes a second
+        from sklearn.cluster import KMeans  # the import takes a second
 
-        passages = dict.fromkeys(_texts(passages, f"adapter {name}: "))
-        passages = [passage for passage in passages if passage.strip()]
-        if not passages:
-            raise ValueError(f"adapter {name}: expected passages to make its centroids of, got none")
-        embeddings = self.embed(passages)
-        embeddings = embeddings[embeddings.any(1)]  # a text without tokens is of no domain
+        unique = dict.fromkeys(_check_texts(passages, f"adapter {name}: "))
+        texts = [text for text in unique if text.strip()]
+        if not texts:
+            raise ValueError(f"adapter {name}: expected passages to compute its centroids from, got none")
+        embeddings = self.embed(texts)
+        embeddings = embeddings[embeddings.any(1)]  # a text without tokens has no domain
         if not len(embeddings) or not embeddings.isfinite().all():
-            raise ValueError(f"adapter {name}: expected passages, {self.name} makes no embeddings of these")
+            raise ValueError(
+                f"adapter {name}: expected passages that {self.name} can embed, got embeddings that are zero "
+                "or not finite"
+            )
         count = min(_CLUSTERS, len(embeddings.unique(dim=0)))
-        found = KMeans(count, n_init="auto", random_state=0).fit(embeddings.numpy()).cluster_centers_
-        self.centroids[name] = _unit(torch.from_numpy(found))
+        clusters = KMeans(count, n_init="auto", random_state=0).fit(embeddings.numpy())
+        self.centroids[name] = _normalize(torch.from_numpy(clusters.cluster_centers_))
         return self
 
     def save(self, name: str, folder: str | Path) -> None:
         """
-        Write a domain's centroids beside an adapter's weights, in a folder that is made where there is none;
-        see `load`. Raises KeyError for an unknown name.
-        """
-        # Ids say which encoder it was; a folder's name says nothing to others.
-        told = {} if Path(self.name).exists() else {"text_encoder": self.name}
-        tensors = {"centroids": self.centroids[name], "probe": self.embed([_PROBE])[0]}
-        content = save(tensors, {"format": "pt", **told})
-        path = Path(folder, CENTROIDS_NAME)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{CENTROIDS_NAME}.tmp")
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-
-    def load(self, name: str, adapter: str | Path, **kwargs) -> "AdapterRouter":
-        """
-        Take over the centroids that lie beside an adapter.
+        Write the centroids of a domain into a folder, for [`~AdapterRouter.load`].
 
         Args:
-            name (`str`): The adapter's name on the model.
-            adapter (`str` or `Path`): Folder or Hub id.
-            kwargs: `subfolder`, `revision`, `token` and what else says where.
-
-        Returns:
-            The router itself.
+            name (`str`): Name of the adapter on the model.
+            folder (`str` or `Path`): Folder of the adapter's weights; it is created if it is missing.
 
         Raises:
-            OSError: where there are none, or they cannot be read.
-            ValueError: where they were made with another text encoder, or are none.
+            KeyError: If there are no centroids of this name.
         """
-        # None where there is a folder or repository without it; what else is amiss is said.
+        # A Hub id tells others which encoder this is; the path of a folder on this machine does not.
+        metadata = {} if Path(self.name).exists() else {"text_encoder": self.name}
+        tensors = {"centroids": self.centroids[name], "probe": self.embed([_PROBE])[0]}
+        content = save(tensors, {"format": "pt", **metadata})
+        with replace_file(Path(folder, CENTROIDS_NAME)) as temporary:
+            temporary.write_bytes(content)
+
+    def load(self, name: str, adapter: str | Path, **kwargs: Any) -> AdapterRouter:
+        """
+        Load the centroids that were saved beside an adapter.
+
+        Args:
+            name (`str`): Name of the adapter on the model.
+            adapter (`str` or `Path`): Folder or Hub id of the adapter.
+            kwargs: `subfolder`, `revision`, `token` and other arguments of a download from the Hub.
+
+        Returns:
+            The router.
+
+        Raises:
+            OSError: If the file of centroids is missing or cannot be read.
+            ValueError: If the centroids were computed with another text encoder, or are not finite numbers of
+                the right shape.
+        """
         path = cached_file(
             str(adapter),
             CENTROIDS_NAME,
@@ -130,31 +145,32 @@ class AdapterRouter:
         )
         if path is None:
             missing = Path(kwargs.get("subfolder") or "", CENTROIDS_NAME).as_posix()
-            raise OSError(f"adapter {adapter}: has no {missing}; make it with `fit` and `save`")
+            raise OSError(f"adapter {adapter}: has no {missing}; create it with `fit` and `save`")
         try:
             with safe_open(path, "pt") as file:
-                told = (file.metadata() or {}).get("text_encoder", "one that its file does not name")
-                centroids, probe = (file.get_tensor(name).float() for name in ("centroids", "probe"))
+                encoder = (file.metadata() or {}).get("text_encoder", "one that its file does not name")
+                centroids, probe = (file.get_tensor(key).float() for key in ("centroids", "probe"))
         except SafetensorError as error:
             raise OSError(f"adapter {adapter}: its {CENTROIDS_NAME} cannot be read ({error})") from error
-        own = self.embed([_PROBE])[0]
-        # Below 1 by the rounding of other devices and precisions.
-        if probe.shape != own.shape or not probe @ own >= 0.99:
+        expected_probe = self.embed([_PROBE])[0]
+        same_size = probe.shape == expected_probe.shape
+        if not same_size or not probe @ expected_probe >= _MIN_PROBE_SIMILARITY:
             raise ValueError(
-                f"adapter {adapter}: its centroids were made with another text encoder ({told}), "
+                f"adapter {adapter}: its centroids were computed with another text encoder ({encoder}), "
                 f"expected that of this router, {self.name}"
             )
-        shaped = centroids.dim() == 2 and len(centroids) and centroids.shape[1] == len(own)
-        if not shaped or not centroids.isfinite().all():
+        size = len(expected_probe)
+        has_shape = centroids.dim() == 2 and len(centroids) and centroids.shape[1] == size
+        if not has_shape or not centroids.isfinite().all():
             raise ValueError(
                 f"adapter {adapter}: its centroids are a tensor of shape {tuple(centroids.shape)}, expected "
-                f"finite numbers of shape (number of centroids, {len(own)})"
+                f"finite numbers of shape (number of centroids, {size})"
             )
-        self.centroids[name] = _unit(centroids)
+        self.centroids[name] = _normalize(centroids)
         return self
 
     def route(self, passages: Iterable[str]) -> list[str]:
-        """The name of the adapter for each passage."""
+        """Return the name of the adapter for each passage."""
         if not self.centroids:
             raise ValueError("expected centroids of some adapters (`fit` or `load`), the router has none")
         names = [name for name, centroids in self.centroids.items() for _ in centroids]
@@ -163,44 +179,43 @@ class AdapterRouter:
 
     @torch.inference_mode()
     def embed(self, texts: Iterable[str], batch_size: int = 32) -> torch.Tensor:
-        """Embeddings of shape `(number of texts, hidden_size)`, float32, of unit length, on the CPU."""
-        texts = _texts(texts)
-        # Of like length together, so that little is padding.
+        """
+        Embed texts. A text without tokens gets zeros, which are as near to one centroid as to any other.
+
+        Returns:
+            `torch.Tensor` of shape `(number of texts, hidden_size)`: float32, of unit length, on the CPU.
+        """
+        texts = _check_texts(texts)
+        # Texts of similar length share a batch, which saves padding.
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        device = self.text_encoder.device
-        limit = min(self.max_length, self.tokenizer.model_max_length, self._positions)
-        size = self.text_encoder.config.hidden_size
-        found = [torch.empty(0, size)]
+        limit = min(self.max_length, self.tokenizer.model_max_length, self._max_positions)
+        embeddings = torch.zeros(len(texts), self.text_encoder.config.hidden_size)
         for start in range(0, len(order), batch_size):
-            batch = [texts[index] for index in order[start : start + batch_size]]
+            indices = order[start : start + batch_size]
+            batch = [texts[index] for index in indices]
             inputs = self.tokenizer(
                 batch, truncation=True, max_length=limit, padding=True, return_tensors="pt"
-            ).to(device)
+            ).to(self.text_encoder.device)
             ids, mask = inputs["input_ids"], inputs["attention_mask"]
-            if not ids.numel():  # not one token in all the batch, which encoders cannot read
-                found.append(torch.zeros(len(batch), size))
-                continue
-            states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-            mask = mask[..., None]
-            # A text without any token, as a blank one may be, is like none.
-            found.append(((states * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu())
-        embeddings = torch.empty(len(texts), size)
-        embeddings[order] = torch.cat(found)
-        return _unit(embeddings)
+            if ids.numel():  # encoders cannot read a batch without tokens
+                states = self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+                mask = mask[..., None]
+                embeddings[indices] = ((states * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu()
+        return _normalize(embeddings)
 
 
-def _texts(passages, where=""):
-    """A list of them, or one sentence on what is wrong."""
+def _check_texts(passages: Iterable[str], where: str = "") -> list[str]:
+    """Return the passages as a list, or raise a `TypeError` that begins with `where`."""
     if isinstance(passages, str):
         raise TypeError(f"{where}expected a list of passages, got one text")
     if not isinstance(passages, Iterable):
         raise TypeError(f"{where}expected a list of passages, got {type(passages).__name__}")
     texts = list(passages)
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"{where}expected a list of passages, got {type(text).__name__} at place {place}")
+            raise TypeError(f"{where}expected a list of passages, got {type(text).__name__} at index {index}")
     return texts
 
 
-def _unit(vectors):
+def _normalize(vectors: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1)

@@ -1,23 +1,29 @@
-"""The trainer of all three stages: exact joint loss, its two parts in the log, answerability metrics."""
+"""The trainer of all three stages: an exact joint loss, its terms in the log, and answerability metrics."""
+
+from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
+from accelerate import Accelerator
 from huggingface_hub import HfApi
+from torch import nn
 from torch.nn.functional import softplus
 from torch.utils.data import IterableDataset
-from transformers import EvalPrediction, Seq2SeqTrainer, TrainerCallback
+from transformers import EvalPrediction, Seq2SeqTrainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
 from transformers.utils.hub import PushInProgress
 
 from crosstask.configuration_crosstask import IGNORE_INDEX, check_weight
-from crosstask.data.collator import CONTRAST_PREFIX, ROW_INDEX
-from crosstask.eval.scoring.scores import answerability
+from crosstask.data.collator import CONTRAST_MASK, CONTRAST_PREFIX, ROW_INDEX_COLUMN, Contrasts
+from crosstask.eval.scoring.answerability import answerability_figures
 from crosstask.generation_crosstask import sum_log_probs
 from crosstask.utils.files import list_model_files
 
@@ -26,43 +32,59 @@ GATE_NAMES = ("gate_attention", "gate_feed_forward")
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; raised before the weights take the step."""
+    """Raised when the loss becomes NaN or infinite, before the optimizer takes the step."""
 
 
 class CrossTaskTrainer(Seq2SeqTrainer):
     """
-    A `Seq2SeqTrainer` for [`CrossTaskForConditionalGeneration`], which also trains any plain
-    sequence-to-sequence model. Arguments are those of `Seq2SeqTrainer`, and
+    Train a [`CrossTaskForConditionalGeneration`] or any other sequence-to-sequence model.
 
-    - `fusion_learning_rate` (`float`, *optional*): that of the fusion, which is new where its parts have been
-      trained before.
-    - `contrastive_weight` (`float`, defaults to 0): the weight of a loss that wants each summary to be more
-      likely under its own question than under another one, -log sigmoid(log p(summary | question) - log
-      p(summary | other question)), a mean over the rows that a summary loss is taken of and that the
-      collator has another question for. A step takes about twice as long with it. It needs a
-      [`CrossTaskCollator`] with `contrasts`, training rows that have `row`, their place in these, and
-      `remove_unused_columns=False`. Gradient checkpointing is not reentrant then, unless `args` say so, which
-      several processes cannot follow.
+    It differs from `Seq2SeqTrainer` as follows.
 
-    Beyond it:
-
-    - The loss of a step is the same however its rows are spread over processes and accumulated
-      micro-batches: the summary loss is a mean over the step's summary tokens, the answerability loss
-      over its labelled rows.
-    - `summary_loss` and `answerability_loss` of a cross-task model are logged beside `loss` (in nats), and
-      `contrastive_loss` of any model where it has a weight.
-    - With `fusion="gated"` also `gate_attention` and `gate_feed_forward`, how far the gates are open (the
-      `tanh` of each, 0 where closed).
-    - Evaluation reports `eval_answerability_accuracy` and `eval_answerability_auroc` of the rows' own
-      summaries. With `predict_with_generate`, `compute_metrics` gets the generated tokens and the
-      labels (both padded with -100), as from `Seq2SeqTrainer`; without, it is not called.
+    - The loss of a step does not depend on how its rows are spread over processes and accumulated
+      micro-batches: the summary loss is a mean over the summary tokens of the step, the answerability loss a
+      mean over its labeled rows.
+    - The log has `summary_loss` and `answerability_loss` of a cross-task model beside `loss`, in nats, and
+      `contrastive_loss` of any model if `contrastive_weight` is positive.
+    - With `fusion="gated"` the log also has `gate_attention` and `gate_feed_forward`: the `tanh` of each
+      gate, 0 for a closed one.
+    - Evaluation of a cross-task model reports `eval_answerability_accuracy` and `eval_answerability_auroc` on
+      the reference summaries. `compute_metrics` is called only with `predict_with_generate`, and gets the
+      generated tokens and the labels, both padded with -100.
     - A loss that is not finite ends the training with a [`NonFiniteLossError`].
-    - What goes to the Hub is the model with its code, its processor and its card, whatever else the output
-      folder holds and whatever `hub_strategy` says of checkpoints.
+    - A push to the Hub uploads the model with its code, its processor and its card, but no other file of the
+      output folder, whatever `hub_strategy` is.
+
+    Args:
+        args:
+            Positional arguments of `Seq2SeqTrainer`.
+        compute_metrics (`Callable[[EvalPrediction], dict]`, *optional*):
+            Metrics of the generated text.
+        fusion_learning_rate (`float`, *optional*):
+            Learning rate of the fusion, which is new, while the two parts have been trained before. Defaults
+            to the learning rate of the other parameters.
+        contrastive_weight (`float`, *optional*, defaults to 0.0):
+            Weight of a loss that makes each summary more likely under its own question than under another
+            question on the passage: -log sigmoid(log p(summary | question) - log p(summary | other)), a mean
+            over the rows that have a summary loss and for which the collator has another question. It needs
+            a [`CrossTaskCollator`] with `contrasts`, training rows with the column `row_index` (their index
+            in the set), and `remove_unused_columns=False`. A step takes about twice as long. Gradient
+            checkpointing then defaults to the non-reentrant kind, which several processes require.
+        kwargs:
+            Keyword arguments of `Seq2SeqTrainer`.
+
+    Raises:
+        ValueError: If a weight or rate is not a finite number of 0 or more, if `fusion_learning_rate` is
+            combined with an optimizer, or if something that `contrastive_weight` needs is missing.
     """
 
     def __init__(
-        self, *args, compute_metrics=None, fusion_learning_rate=None, contrastive_weight=0.0, **kwargs
+        self,
+        *args: Any,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = None,
+        fusion_learning_rate: float | None = None,
+        contrastive_weight: float = 0.0,
+        **kwargs: Any,
     ):
         check_weight("contrastive_weight", contrastive_weight)
         super().__init__(*args, **kwargs)
@@ -70,56 +92,62 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             check_weight("fusion_learning_rate", fusion_learning_rate)
             if self.optimizer is not None:
                 raise ValueError(
-                    "fusion_learning_rate: expected no optimizer beside it, whose groups have rates of their "
-                    f"own, got {type(self.optimizer).__name__}"
+                    "fusion_learning_rate: expected no optimizer beside it, as an optimizer has its learning "
+                    f"rates already, got {type(self.optimizer).__name__}"
                 )
         self.fusion_learning_rate = fusion_learning_rate
         self.contrastive_weight = contrastive_weight
         if contrastive_weight:
             self._check_contrasts()
             disable_reentrant_checkpointing(self.args)
-            self.add_callback(_Epochs(self.data_collator.contrasts))
-        # The loss below is scaled for gradient accumulation already; `Trainer` must not divide again.
+            self.add_callback(_ContrastEpochCallback(self.data_collator.contrasts))
+        # `compute_loss` scales for gradient accumulation already; `Trainer` must not divide again.
         self.model_accepts_loss_kwargs = True
         self.is_fused = hasattr(self.model.config, "answerability_weight")
-        self._text_metrics = compute_metrics
+        self._compute_text_metrics = compute_metrics
         if self.is_fused or compute_metrics is not None:
             self.compute_metrics = self._compute_metrics
-        self._train_sums = _Sums()
-        self._eval_sums = _Sums()
-        self._summed_from_step = 0
+        self._train_sum = _RunningSum()
+        self._eval_sum = _RunningSum()
+        self._first_summed_step = 0
 
     @staticmethod
-    def get_optimizer_cls_and_kwargs(args, model=None):
-        """As `Trainer`'s, but `optim_args` reach Adafactor too, where `Trainer` fixes `scale_parameter`."""
+    def get_optimizer_cls_and_kwargs(
+        args: TrainingArguments, model: nn.Module | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Do as `Trainer`, but pass `optim_args` to Adafactor too, for which `Trainer` ignores them."""
         optimizer_class, kwargs = Seq2SeqTrainer.get_optimizer_cls_and_kwargs(args, model)
         if args.optim == OptimizerNames.ADAFACTOR and args.optim_args:
             pairs = (pair.split("=") for pair in args.optim_args.replace(" ", "").split(","))
             kwargs |= {name: yaml.safe_load(value) for name, value in pairs}
         return optimizer_class, kwargs
 
-    def create_optimizer(self, *args, **kwargs):
-        made = self.optimizer is None  # and not by an earlier call, as of a second `train`
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Create the optimizer, with parameter groups of their own for the fusion if it has its own rate."""
+        is_new = self.optimizer is None  # a second `train` keeps the optimizer and its groups
         optimizer = super().create_optimizer(*args, **kwargs)
-        if made and self.fusion_learning_rate is not None:
-            own = {
-                id(parameter)
-                for name, parameter in self.model.named_parameters()
-                if set(name.split(".")) & {"answerability_head", "gated_cross_attention"}
-            }
-            for group in list(optimizer.param_groups):
-                fused = [parameter for parameter in group["params"] if id(parameter) in own]
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
-                if fused:
-                    optimizer.add_param_group(group | {"params": fused, "lr": self.fusion_learning_rate})
-            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        if not is_new or self.fusion_learning_rate is None or not self.is_fused:
+            return optimizer
+        fusion_ids = {id(parameter) for parameter in self.model.fusion_parameters()}
+        for group in list(optimizer.param_groups):
+            fusion = [parameter for parameter in group["params"] if id(parameter) in fusion_ids]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in fusion_ids]
+            if fusion:
+                optimizer.add_param_group(group | {"params": fusion, "lr": self.fusion_learning_rate})
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 
+    # How the loss of a step is made exact: before a step `Trainer` calls `_get_num_items_in_batch` with all
+    # micro-batches of this process, and passes the result to `compute_loss` as `num_items_in_batch`
+    # (transformers 4.46 and later). Here the result is three counts, summed over the processes.
+    # `compute_loss` multiplies each mean by the share that its batch has in the count, so that the terms add
+    # up to the mean over the step.
+
     def _get_num_items_in_batch(self, batch_samples, device):
-        """Summary tokens, labelled and contrasted rows of a step, over its micro-batches and processes."""
-        if self.contrastive_weight and not all(map(self._contrasts, batch_samples)):
+        """Count the summary tokens, labeled rows and contrasted rows of a step: (3,), over all processes."""
+        if self.contrastive_weight and not all(map(self._has_contrasts, batch_samples)):
             raise ValueError(
-                f"contrastive_weight: expected training rows with {ROW_INDEX!r}, got a batch without"
+                f"contrastive_weight: expected training rows with {ROW_INDEX_COLUMN!r}, got a batch without"
             )
         counts = sum((self._count(batch) for batch in batch_samples), torch.zeros(3)).to(device)
         if self.args.world_size > 1:
@@ -127,100 +155,112 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return counts
 
     def _count(self, batch):
-        kept = self._summary_labels(batch) != IGNORE_INDEX
-        rows = (batch["answerable"] != IGNORE_INDEX).sum() if "answerable" in batch else kept.sum() * 0
-        contrasted = (
-            (kept.any(1) & batch[f"{CONTRAST_PREFIX}rows"]).sum() if self._contrasts(batch) else rows * 0
-        )
-        return torch.stack([kept.sum(), rows, contrasted]).to("cpu", torch.float)
+        """Count the summary tokens, labeled rows and contrasted rows of a batch: (3,), on the CPU."""
+        has_loss = self._get_summary_labels(batch) != IGNORE_INDEX
+        tokens = has_loss.sum()
+        labeled = (batch["answerable"] != IGNORE_INDEX).sum() if "answerable" in batch else tokens * 0
+        contrasted = tokens * 0
+        if self._has_contrasts(batch):
+            contrasted = (has_loss.any(1) & batch[CONTRAST_MASK]).sum()
+        return torch.stack([tokens, labeled, contrasted]).to("cpu", torch.float)
 
     def _check_contrasts(self):
-        """Refuse what leaves nothing to contrast; rows that may be read once only are checked in batches."""
+        """Raise a `ValueError` unless rows and collator have contrasts; streams are checked per batch."""
         collator, problem = self.data_collator, None
         if getattr(collator, "contrasts", None) is None:
             problem = f"a CrossTaskCollator with `contrasts`, got a {type(collator).__name__} without"
         elif self.args.remove_unused_columns:
-            problem = f"remove_unused_columns=False, as True leaves no {ROW_INDEX!r} in the rows"
+            problem = f"remove_unused_columns=False, as True removes {ROW_INDEX_COLUMN!r} from the rows"
         elif self.train_dataset is not None and not isinstance(self.train_dataset, IterableDataset):
-            first = next(iter(self.train_dataset), {})
-            if ROW_INDEX not in first:
-                problem = f"training rows with {ROW_INDEX!r}, got {', '.join(first) or 'none'}"
+            first_row = next(iter(self.train_dataset), {})
+            if ROW_INDEX_COLUMN not in first_row:
+                problem = f"training rows with {ROW_INDEX_COLUMN!r}, got {', '.join(first_row) or 'none'}"
         if problem:
             raise ValueError(f"contrastive_weight: expected {problem}")
 
-    def _contrasts(self, batch):
-        return self.contrastive_weight > 0 and f"{CONTRAST_PREFIX}rows" in batch
+    def _has_contrasts(self, batch):
+        return self.contrastive_weight > 0 and CONTRAST_MASK in batch
 
-    def _summary_labels(self, batch):
-        """The labels that the model's summary loss takes."""
+    def _get_summary_labels(self, batch):
+        """Return the labels that count in the summary loss of the model; the others are -100."""
         labels = batch["labels"]
         if getattr(self.model.config, "summary_loss_on", "all") == "answerable" and "answerable" in batch:
             labels = labels.masked_fill((batch["answerable"] != 1)[:, None], IGNORE_INDEX)
         return labels
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        own = {name: value for name, value in inputs.items() if not name.startswith(CONTRAST_PREFIX)}
-        outputs = model(**own)
-        means = self._means(own, outputs)
-        contrast = self._contrast(model, inputs, outputs) if self._contrasts(inputs) else means[:1] * 0
-        means = torch.cat([means, contrast.reshape(1)])
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """Return the weighted loss of a batch; in training, its share of the loss of the step."""
+        model_inputs = _drop_contrasts(inputs)
+        outputs = model(**model_inputs)
+        means = self._compute_mean_losses(model_inputs, outputs)
+        contrastive_loss = means[:1] * 0
+        if self._has_contrasts(inputs):
+            contrastive_loss = self._compute_contrastive_loss(model, inputs, outputs)
+        means = torch.cat([means, contrastive_loss.reshape(1)])
         counts = self._count(inputs).to(means.device)
         if model.training and num_items_in_batch is not None:
-            # Processes average their gradients, so each gives its share of the sum times their number.
-            share = counts / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
-            means = means * share
-            if not self._train_sums:
-                self._summed_from_step = self.state.global_step
-            self._train_sums.add(means.detach() / self.accelerator.num_processes)
+            # The gradients are averaged over the processes, hence the factor.
+            means = means * (counts / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes)
+            if self._train_sum.total is None:
+                self._first_summed_step = self.state.global_step
+            self._train_sum.add(means.detach() / self.accelerator.num_processes)
         else:
-            self._eval_sums.add(torch.stack([means.detach() * counts, counts]))
-        loss = means @ self._weights(means.device)
+            self._eval_sum.add(torch.stack([means.detach() * counts, counts]))
+        loss = means @ self._get_loss_weights(means.device)
         return (loss, outputs) if return_outputs else loss
 
-    def _means(self, inputs, outputs):
-        """This batch's mean summary loss and mean answerability loss: (2,)."""
+    def _compute_mean_losses(self, inputs, outputs):
+        """Return the mean summary loss and the mean answerability loss of a batch: (2,)."""
         summary_loss = outputs["summary_loss"] if self.is_fused else outputs["loss"]
         if self.label_smoother is not None:
-            summary_loss = self.label_smoother(outputs, self._summary_labels(inputs))
+            summary_loss = self.label_smoother(outputs, self._get_summary_labels(inputs))
         answerability_loss = outputs.get("answerability_loss") if self.is_fused else None
         if answerability_loss is None:
             answerability_loss = torch.zeros_like(summary_loss)
-        # `mean` joins the replicas of `DataParallel`.
+        # `DataParallel` returns one loss per replica.
         return torch.stack([summary_loss.mean(), answerability_loss.mean()]).float()
 
-    def _contrast(self, model, inputs, outputs):
-        """The mean contrastive loss of this batch."""
-        others = {
+    def _compute_contrastive_loss(self, model, inputs, outputs):
+        """Return the mean contrastive loss of a batch, as the class defines it."""
+        contrast_inputs = {
             name.removeprefix(CONTRAST_PREFIX): value
             for name, value in inputs.items()
-            if name.startswith(CONTRAST_PREFIX) and name != f"{CONTRAST_PREFIX}rows"
+            if name.startswith(CONTRAST_PREFIX) and name != CONTRAST_MASK
         }
         if self.is_fused and self.model.gated_cross_attention is None:
-            # Only the fusion, which nobody asks here, reads the question encoder's output: that of the own
-            # questions will do. It is given as it is, since DDP takes for unused what has no part in the
-            # last forward pass before the backward pass, and then fails at the gradients of the first.
-            others["question_encoder_outputs"] = (outputs["question_encoder_last_hidden_state"],)
-            others["question_attention_mask"] = inputs.get(
+            # Only the answerability head reads the question encoder here, and the contrastive loss does not
+            # use it, so the states of the first pass save a second one. They stay in the graph: DDP looks for
+            # unused parameters in the last forward pass only, and fails if others get gradients.
+            contrast_inputs["question_encoder_outputs"] = (outputs["question_encoder_last_hidden_state"],)
+            contrast_inputs["question_attention_mask"] = inputs.get(
                 "question_attention_mask", inputs["attention_mask"]
             )
-        labels = self._summary_labels(inputs)
-        logits = outputs["logits"], model(**others, **self._decoded(inputs["labels"]))["logits"]
-        own, other = (sum_log_probs(each, labels) for each in logits)
-        kept = (labels != IGNORE_INDEX).any(1) & inputs[f"{CONTRAST_PREFIX}rows"]
-        return (softplus(other - own) * kept).sum() / kept.sum().clamp(min=1)
+        labels = self._get_summary_labels(inputs)
+        contrast_outputs = model(**contrast_inputs, **self._get_decoder_inputs(inputs["labels"]))
+        log_prob = sum_log_probs(outputs["logits"], labels)
+        contrast_log_prob = sum_log_probs(contrast_outputs["logits"], labels)
+        counted = (labels != IGNORE_INDEX).any(1) & inputs[CONTRAST_MASK]
+        return (softplus(contrast_log_prob - log_prob) * counted).sum() / counted.sum().clamp(min=1)
 
-    def _decoded(self, labels):
-        """What the decoder reads for these labels, without a loss of them where the model tells it apart."""
-        shifted = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
-        if shifted is None:  # M2M100, NLLB and Blenderbot shift within their forward pass
+    def _get_decoder_inputs(self, labels):
+        """Return the arguments that make the decoder read `labels`, if possible without computing a loss."""
+        shift = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+        if shift is None:  # M2M100, NLLB and Blenderbot shift the labels in their forward pass
             return {"labels": labels}
-        return {"decoder_input_ids": shifted(labels=labels), "use_cache": False}
+        return {"decoder_input_ids": shift(labels=labels), "use_cache": False}
 
-    def _weights(self, device):
+    def _get_loss_weights(self, device):
         weight = getattr(self.model.config, "answerability_weight", 0.0)
         return torch.tensor([1.0, weight, self.contrastive_weight], device=device)
 
-    def training_step(self, *args, **kwargs):
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Do as `Trainer`, but raise a [`NonFiniteLossError`] if the loss is not finite."""
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
@@ -230,8 +270,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             )
         return loss
 
-    def check_weights(self):
-        """A finite loss may have gradients that are not; what they have ruined is not to be saved."""
+    def check_weights(self) -> None:
+        """Raise a [`NonFiniteLossError`] if a weight is not finite, as infinite gradients can make it."""
         finite = [p.detach().isfinite().all() for p in self.model.parameters() if p.requires_grad]
         if not all(finite):
             raise NonFiniteLossError(
@@ -245,24 +285,31 @@ class CrossTaskTrainer(Seq2SeqTrainer):
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
-        # A pickle that names this machine's folders, and that nothing reads.
+        # A pickle with paths of this machine, which nothing reads.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def push_to_hub(
         self,
-        commit_message="End of training",
-        blocking=True,
-        token=None,
-        revision=None,
-        private=None,
-        **kwargs,
-    ):
-        """As `Trainer.push_to_hub`, but of the output folder only what a user of the model has need of."""
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Push the model, its code, its processor and its card to the Hub, and no other file.
+
+        Args:
+            private (`bool`, *optional*): Whether a new repository is private.
+
+        The other arguments are those of `Trainer.push_to_hub`.
+        """
         if private is not None:
             self.args.hub_private_repo = private
         if self.hub_model_id is None:
             self.init_hf_repo(token=token or self.args.hub_token)
-        self._finish_current_push()  # before what it reads is written anew
+        self._finish_current_push()  # it reads the files that `save_model` replaces
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
@@ -271,10 +318,10 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return self._upload(commit_message, token, revision, run_as_future=not blocking)
 
     def _push_from_checkpoint(self, checkpoint_folder):
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END or busy:
+        is_busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END or is_busy:
             return
-        # The checkpoint may be deleted while it is on its way.
+        # Copies, as `save_total_limit` may delete the checkpoint during the upload.
         for path, file in list_model_files(Path(checkpoint_folder)).items():
             target = Path(self.args.output_dir, path)
             target.parent.mkdir(exist_ok=True)
@@ -289,88 +336,106 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             folder_path=folder,
             commit_message=message,
             allow_patterns=["README.md", *list_model_files(folder)],
-            # Of other shards than these, say.
+            # An earlier push may have split the weights into other files.
             delete_patterns=["model*.safetensors", "model.safetensors.index*.json"],
             revision=revision or self.args.hub_revision,
             **kwargs,
         )
 
-    def log(self, logs, *args, **kwargs):
-        names = (LOSS_NAMES[:2] if self.is_fused else ()) + (
-            LOSS_NAMES[2:] if self.contrastive_weight else ()
-        )
-        if "loss" in logs and self._train_sums and names:
-            steps = max(self.state.global_step - self._summed_from_step, 1)
-            sums = self._train_sums.over_processes(self.accelerator) / steps
-            logs.update(
-                {name: value for name, value in zip(LOSS_NAMES, sums.tolist(), strict=True) if name in names}
-            )
-        if "loss" in logs and (gate := getattr(self.model, "gated_cross_attention", None)) is not None:
-            logs.update(zip(GATE_NAMES, gate.gates.detach().tanh().tolist(), strict=True))
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Do as `Trainer`, with the terms of the loss and the gates beside the training loss."""
         if "loss" in logs:
-            self._train_sums.clear()
+            logs.update(self._average_loss_terms())
+            if (gate := getattr(self.model, "gated_cross_attention", None)) is not None:
+                logs.update(zip(GATE_NAMES, gate.gates.detach().tanh().tolist(), strict=True))
+            self._train_sum.clear()
         super().log(logs, *args, **kwargs)
 
-    def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
-        self._eval_sums.clear()
+    def _average_loss_terms(self):
+        """Return the means of the loss terms of this model over the steps since the last log."""
+        names = LOSS_NAMES[:2] if self.is_fused else ()
+        names += LOSS_NAMES[2:] if self.contrastive_weight else ()
+        if not names or self._train_sum.total is None:
+            return {}
+        steps = max(self.state.global_step - self._first_summed_step, 1)
+        means = self._train_sum.sum_over_processes(self.accelerator) / steps
+        return {name: mean for name, mean in zip(LOSS_NAMES, means.tolist(), strict=True) if name in names}
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """
+        Do as `Seq2SeqTrainer`, with losses that are means over the set, not over batches of unequal weight.
+        With several processes, the rows that fill up the last batch count twice.
+        """
+        self._eval_sum.clear()
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self._eval_sums:
-            # A mean over the whole set, where `Trainer` averages batches of unequal weight. (Only the rows
-            # that fill up the last batch of several processes count twice.)
-            sums, counts = self._eval_sums.over_processes(self.accelerator)
+        if self._eval_sum.total is not None:
+            sums, counts = self._eval_sum.sum_over_processes(self.accelerator)
             means = sums / counts.clamp(min=1)
-            if self.is_fused:
-                named = zip(
-                    LOSS_NAMES[:2], means.tolist(), strict=False
-                )  # only training's rows are contrasted
-                output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in named})
-            output.metrics[f"{metric_key_prefix}_loss"] = (means @ self._weights(means.device)).item()
+            if self.is_fused:  # evaluation has no contrastive loss
+                for name, mean in zip(LOSS_NAMES[:2], means.tolist()[:2], strict=True):
+                    output.metrics[f"{metric_key_prefix}_{name}"] = mean
+            output.metrics[f"{metric_key_prefix}_loss"] = (
+                means @ self._get_loss_weights(means.device)
+            ).item()
         return output
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None, **gen_kwargs):
-        inputs = {name: value for name, value in inputs.items() if not name.startswith(CONTRAST_PREFIX)}
-        inputs = self._prepare_inputs(inputs)
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+        **gen_kwargs: Any,
+    ) -> tuple[torch.Tensor, tuple | None, tuple | None]:
+        """
+        Return the loss of a batch, its predictions and its references.
+
+        Predictions are the answerability logits, if the rows are labeled, and the generated tokens, with
+        `predict_with_generate`; references are the labels of each.
+        """
+        inputs = self._prepare_inputs(_drop_contrasts(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        judged = self.is_fused and "answerable" in inputs
-        if prediction_loss_only or not (judged or self.args.predict_with_generate):
+        is_labeled = self.is_fused and "answerable" in inputs
+        if prediction_loss_only or not (is_labeled or self.args.predict_with_generate):
             return loss, None, None
         predictions, references = [], []
-        if judged:
+        if is_labeled:
             predictions.append(outputs["answerability_logits"])
             references.append(inputs["answerable"])
         if self.args.predict_with_generate:
             sources = {k: v for k, v in inputs.items() if k not in ("labels", "answerable")}
             gen_kwargs = gen_kwargs or getattr(self, "_gen_kwargs", {})
             gen_kwargs = {k: v for k, v in gen_kwargs.items() if v is not None}
-            tokens = self.model.generate(**sources, **gen_kwargs)
-            predictions.append(tokens)
+            predictions.append(self.model.generate(**sources, **gen_kwargs))
             references.append(inputs["labels"])
         return loss, tuple(predictions), tuple(references)
 
     def _compute_metrics(self, prediction):
+        """Return `answerability_accuracy`, `answerability_auroc` and the metrics of the generated text."""
         metrics = {}
         predictions, references = list(prediction.predictions), list(prediction.label_ids)
         if self.is_fused and len(predictions) > self.args.predict_with_generate:
             logits = torch.from_numpy(predictions.pop(0)).float()
             labels = references.pop(0)
-            scores = answerability(logits.softmax(-1)[:, 1].tolist(), labels.tolist())
-            metrics |= {
-                f"answerability_{name}": math.nan if value is None else value
-                for name, value in scores.items()
-            }
-        if predictions and self._text_metrics is not None:
-            metrics |= self._text_metrics(EvalPrediction(predictions[0], references[0]))
+            figures = answerability_figures(logits.softmax(-1)[:, 1].tolist(), labels.tolist())
+            for name in ("accuracy", "auroc"):
+                value = figures[name]
+                metrics[f"answerability_{name}"] = math.nan if value is None else value
+        if predictions and self._compute_text_metrics is not None:
+            metrics |= self._compute_text_metrics(EvalPrediction(predictions[0], references[0]))
         return metrics
 
 
-def disable_reentrant_checkpointing(args):
+def disable_reentrant_checkpointing(args: TrainingArguments) -> None:
     """
-    Set gradient checkpointing, where it is on, to what two forward passes before a backward pass need in
-    several processes: the reentrant kind, which transformers 4 has by default, reports each gradient twice.
+    Make gradient checkpointing, if it is on, non-reentrant unless `args` ask for the reentrant kind.
+
+    The contrastive loss runs two forward passes before the backward pass. With several processes the
+    reentrant kind, the default of transformers 4, then reports each gradient twice to DDP, which fails.
 
     Raises:
-        ValueError: where there are several and the reentrant kind is asked for.
+        ValueError: If there are several processes and `args` ask for the reentrant kind.
     """
     if not args.gradient_checkpointing:
         return
@@ -380,19 +445,24 @@ def disable_reentrant_checkpointing(args):
             "gradient_checkpointing_kwargs: expected use_reentrant to be False beside contrastive_weight, as "
             f"there are {args.world_size} processes, got {settings['use_reentrant']}"
         )
-    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):  # the later name
+    # transformers 5 renames the first to the second.
+    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
         if hasattr(args, name):
             setattr(args, name, settings)
 
 
-class _Epochs(TrainerCallback):
-    """Tells the contrasts which epoch they are drawn for; it begins before its batches are made."""
+def _drop_contrasts(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if not name.startswith(CONTRAST_PREFIX)}
 
-    def __init__(self, contrasts):
+
+class _ContrastEpochCallback(TrainerCallback):
+    """Set the epoch of the contrasts before the first batch of each epoch is drawn."""
+
+    def __init__(self, contrasts: Contrasts):
         self.contrasts = contrasts
 
     def on_train_begin(self, args, state, control, **kwargs):
-        # Counted from there: of data without a length, the state's epochs are shares of all steps.
+        # The state's epoch is right only here: without a length of the data, it is a share of all steps.
         self.epoch = int(state.epoch or 0)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
@@ -400,20 +470,17 @@ class _Epochs(TrainerCallback):
         self.epoch += 1
 
 
-class _Sums:
-    """A running sum of one tensor, kept on its device until it is read."""
+class _RunningSum:
+    """A running sum of tensors of one shape, on their device; `total` is `None` before the first one."""
 
     def __init__(self):
-        self.total = None
+        self.total: torch.Tensor | None = None
 
-    def __bool__(self):
-        return self.total is not None
-
-    def add(self, values):
+    def add(self, values: torch.Tensor) -> None:
         self.total = values if self.total is None else self.total + values
 
-    def clear(self):
+    def clear(self) -> None:
         self.total = None
 
-    def over_processes(self, accelerator):
+    def sum_over_processes(self, accelerator: Accelerator) -> torch.Tensor:
         return accelerator.gather(self.total[None]).sum(0)

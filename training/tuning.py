@@ -1,63 +1,68 @@
-"""What of a model a stage trains: all of it, an adapter of peft's on top of it, or its last layers."""
+"""Choose what a stage trains: all weights, a PEFT adapter, or the last decoder layers."""
+
+from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from peft import get_peft_config, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_config, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.utils import ModulesToSaveWrapper
 from torch import nn
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from crosstask.adapters_crosstask import NO_LAYER
-from crosstask.utils.errors import ConfigError
+from crosstask.adapters_crosstask import NO_TARGET_LAYER
+from crosstask.utils.errors import ConfigError, first_line
+
+if TYPE_CHECKING:
+    from crosstask.training.arguments import StageArguments
 
 QUANTIZATIONS = ("int8", "nf4")
-FUSION = (
-    "answerability_head",
-    "gated_cross_attention",
-)  # the modules of a cross-task model that neither of its parts has
-_TASK = "SEQ_2_SEQ_LM"
 
 
-def make_adapter_config(stage):
+def make_adapter_config(stage: StageArguments) -> PeftConfig | None:
     """
-    The adapter that a stage trains, as a `peft.PeftConfig`; None where it trains none.
+    Return the configuration of the adapter that a stage trains, or `None` if it trains none.
 
     Args:
-        stage ([`StageArguments`]): Its `peft` has peft's own keys, and its `lora_...` the usual ones of LoRA.
+        stage ([`StageArguments`]): `peft` has the keys of a `PeftConfig`, `lora_...` are those of LoRA.
+
+    Raises:
+        ConfigError: If the method is unknown, a key or value is wrong, or `target_modules` is missing.
     """
     settings = dict(stage.peft or {})
-    kind = str(settings.get("peft_type", "LORA")).upper()
-    if stage.lora_r and kind != "LORA":
-        raise ConfigError(f"lora_r: expected 0 beside peft, whose peft_type is {kind}")
+    peft_type = str(settings.get("peft_type", "LORA")).upper()
+    if stage.lora_r and peft_type != "LORA":
+        raise ConfigError(f"lora_r: expected 0 beside peft, whose peft_type is {peft_type}")
     if stage.lora_r:
-        settings = {
-            "r": stage.lora_r,
-            "lora_alpha": stage.lora_alpha,
-            "lora_dropout": stage.lora_dropout,
-        } | settings
+        lora = {"r": stage.lora_r, "lora_alpha": stage.lora_alpha, "lora_dropout": stage.lora_dropout}
+        settings = lora | settings
     elif not settings:
         return None
-    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+    if peft_type not in PEFT_TYPE_TO_CONFIG_MAPPING:
         known = ", ".join(sorted(PEFT_TYPE_TO_CONFIG_MAPPING))
-        raise ConfigError(f"peft: unknown peft_type {kind!r}, expected one of {known}")
-    if kind == "LORA":
+        raise ConfigError(f"peft: unknown peft_type {peft_type!r}, expected one of {known}")
+    if peft_type == "LORA":
         settings.setdefault("target_modules", stage.lora_target_modules)
     try:
-        config = get_peft_config(settings | {"peft_type": kind, "task_type": _TASK})
+        config = get_peft_config(settings | {"peft_type": peft_type, "task_type": "SEQ_2_SEQ_LM"})
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"peft: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"peft: {first_line(error)}") from error
     if not getattr(config, "target_modules", None):
-        raise ConfigError(f"peft: target_modules: expected the names of the layers that {kind} adapts")
+        raise ConfigError(f"peft: target_modules: expected the names of the layers that {peft_type} adapts")
     return config
 
 
-def make_quantization_config(stage):
+def make_quantization_config(stage: StageArguments) -> BitsAndBytesConfig | None:
     """
-    How a stage quantizes the weights under its adapter, for `from_pretrained`; None where it does not. int8
-    is that of LLM.int8() (Dettmers et al., 2022, https://arxiv.org/abs/2208.07339), nf4 the four bits of
-    QLoRA (Dettmers et al., 2023, https://arxiv.org/abs/2305.14314).
+    Return the `quantization_config` of the weights under an adapter, or `None` for full precision.
+
+    "int8" is LLM.int8() (Dettmers et al., 2022, https://arxiv.org/abs/2208.07339), "nf4" the 4-bit
+    NormalFloat of QLoRA (Dettmers et al., 2023, https://arxiv.org/abs/2305.14314).
+
+    Raises:
+        ConfigError: If the name is unknown or bitsandbytes is not installed.
     """
     if stage.quantization is None:
         return None
@@ -71,87 +76,92 @@ def make_quantization_config(stage):
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
 
 
-def add_adapter(model, config, new_fusion):
+def add_adapter(model: PreTrainedModel, config: PeftConfig, new_fusion: bool) -> PeftModel:
     """
-    A model with an adapter to train, everything else frozen.
+    Add an adapter to a model and freeze everything else.
+
+    All weights of a new fusion are trained. A trained fusion gets LoRA on all its linear layers; with other
+    methods all its weights are trained further. With a shared base, all low-rank updates of the question
+    encoder are trained too. If `target_modules` is a pattern, only a new fusion is trained beside it.
 
     Args:
-        model (`PreTrainedModel`): Of the summarizer, the question answerer, or both.
-        config (`peft.PeftConfig`): As of [`adapter_config`].
-        new_fusion (`bool`): Whether its fusion has not been trained: it is then, whole. One that has been
-            gets LoRA on all its linear layers; with other methods it is trained further, whole. Of a shared
-            base, the question encoder's own updates, small as they are, are always trained whole.
+        model (`PreTrainedModel`): A cross-task model, or a summarizer or question answerer.
+        config (`PeftConfig`): The result of [`make_adapter_config`]; it is changed.
+        new_fusion (`bool`): Whether the fusion has not been trained.
 
     Raises:
-        ConfigError: where the adapter cannot be made for this model.
+        ConfigError: If the model has no layer that `target_modules` names, or peft refuses a setting.
     """
-    fusion = [name for name in FUSION if getattr(model, name, None) is not None]
+    fusion = get_fusion_modules(model)
     shared = ["question_encoder"] if getattr(model.config, "share_base", False) else []
-    named = isinstance(config.target_modules, str)  # a pattern, which says all that it wants
-    whole = []
-    if fusion and not named and not new_fusion and config.peft_type == "LORA":
-        layers = [
+    is_pattern = isinstance(config.target_modules, str)
+    fully_trained = []
+    if fusion and not is_pattern and not new_fusion and config.peft_type == "LORA":
+        linear_layers = [
             name
             for name, module in model.named_modules()
             if name.split(".")[0] in fusion and isinstance(module, nn.Linear)
         ]
-        config.target_modules = {*config.target_modules, *layers}
-        whole = shared
-    elif fusion and (new_fusion or not named):
-        whole = [*fusion, *shared]
-        if hasattr(config, "exclude_modules"):  # BART's layers have the names of the fusion's
-            config.exclude_modules = _excluded(whole, config.exclude_modules)
-    there = {part for name, _ in model.named_modules() for part in (name, name.split(".")[-1])}
-    if unknown := {*(config.modules_to_save or ())} - there:
-        raise ConfigError(f"peft: modules_to_save: {min(unknown)!r} is no module of the model")
-    config.modules_to_save = [*(config.modules_to_save or ()), *whole] or None
-    targets = config.target_modules if named else sorted(config.target_modules)
+        config.target_modules = {*config.target_modules, *linear_layers}
+        fully_trained = shared
+    elif fusion and (new_fusion or not is_pattern):
+        fully_trained = [*fusion, *shared]
+        if hasattr(config, "exclude_modules"):  # layers of BART and of the fusion have the same names
+            config.exclude_modules = _make_exclusion_pattern(fully_trained, config.exclude_modules)
+    _check_modules_to_save(model, config)
+    config.modules_to_save = [*(config.modules_to_save or ()), *fully_trained] or None
+    targets = config.target_modules if is_pattern else sorted(config.target_modules)
     try:
         return get_peft_model(model, config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # as one setting or another has it
-        if NO_LAYER.search(str(error)):
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # each setting fails in its own way
+        if NO_TARGET_LAYER.search(str(error)):
             raise ConfigError(
                 f"lora_target_modules, or peft: target_modules: none of {targets} is a layer of the model"
             ) from error
-        raise ConfigError(f"peft: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"peft: {first_line(error)}") from error
 
 
-def _excluded(modules, others):
-    """A pattern of all layers in some modules, and of what else is not to be adapted."""
-    own = rf"({'|'.join(modules)})\..*"
-    if not others:
-        return own
-    if not isinstance(others, str):
-        others = rf"(.*\.)?({'|'.join(map(re.escape, others))})"
-    return f"{own}|{others}"
+def get_fusion_modules(model: PreTrainedModel) -> list[str]:
+    """Return the names of the fusion modules that a model has; a plain summarizer has none."""
+    names = getattr(model, "fusion_modules", ())
+    return [name for name in names if getattr(model, name) is not None]
 
 
-def merge_adapter(model):
+def _check_modules_to_save(model: PreTrainedModel, config: PeftConfig) -> None:
+    names = [name for name, _ in model.named_modules()]
+    known = {*names, *(name.split(".")[-1] for name in names)}
+    if unknown := {*(config.modules_to_save or ())} - known:
+        raise ConfigError(f"peft: modules_to_save: {min(unknown)!r} is no module of the model")
+
+
+def _make_exclusion_pattern(modules: Iterable[str], excluded: str | Iterable[str] | None) -> str:
+    """Return a pattern of all layers in `modules` and of the layers that are excluded already."""
+    pattern = rf"({'|'.join(modules)})\..*"
+    if not excluded:
+        return pattern
+    if not isinstance(excluded, str):
+        excluded = rf"(.*\.)?({'|'.join(map(re.escape, excluded))})"
+    return f"{pattern}|{excluded}"
+
+
+def freeze_all_but_last(model: PreTrainedModel, decoder_layers: int) -> PreTrainedModel:
     """
-    The model of a `PeftModel` with its adapter's updates in its own weights. As `merge_and_unload`, which for
-    other methods than LoRA takes a module that was trained whole for a single layer.
-    """
-    for name, module in list(model.base_model.model.named_modules()):
-        if isinstance(module, ModulesToSaveWrapper):
-            parent, _, child = name.rpartition(".")
-            trained = module.modules_to_save[module.active_adapters[0]]
-            setattr(model.base_model.model.get_submodule(parent), child, trained)
-    return model.merge_and_unload()
-
-
-def freeze_all_but_last(model, decoder_layers):
-    """
-    Freeze all but the last layers of the decoder, and the fusion, where there is one.
+    Freeze a model except for the last layers of its decoder and its fusion, if it has one.
 
     Args:
-        decoder_layers (`int`): How many.
+        model (`PreTrainedModel`): A cross-task model, or a summarizer or question answerer.
+        decoder_layers (`int`): Number of decoder layers to train; at least 1 without a fusion.
+
+    Raises:
+        ConfigError: If the model does not have that many decoder layers.
     """
     decoder = model.get_decoder()
     layers = next(child for child in decoder.children() if isinstance(child, nn.ModuleList))
-    fusion = [getattr(model, name) for name in FUSION if getattr(model, name, None) is not None]
-    if not (0 if fusion else 1) <= decoder_layers <= len(layers):
+    fusion = [getattr(model, name) for name in get_fusion_modules(model)]
+    minimum = 0 if fusion else 1
+    if not minimum <= decoder_layers <= len(layers):
         raise ConfigError(
-            f"trainable.decoder_layers: expected {0 if fusion else 1} to {len(layers)}, which the model has, "
+            f"trainable.decoder_layers: expected {minimum} to {len(layers)}, the layers of the model, "
             f"got {decoder_layers}"
         )
     model.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The router: passages of a domain go to its adapter, by centroids that lie beside the adapters."""
+"""The router: embeddings, centroids, their files, and the adapters that passages are routed to."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ TEXTS = ["the river rose", "rain fell for two days and the bridge was closed", "
 
 @pytest.fixture(scope="module")
 def encoders(make_part, tokenizer, tmp_path_factory):
-    """Text encoders with random weights: two alike in shape, and one of another kind."""
+    """Return a folder of text encoders with random weights: two BERTs and a T5."""
     folder = tmp_path_factory.mktemp("encoders")
     for name, kind in (("one", "bert"), ("two", "bert"), ("t5", "t5")):
         torch.manual_seed(len(name) + ord(name[0]))
@@ -37,20 +37,20 @@ def router(encoders):
 
 
 @pytest.mark.parametrize("name", ["one", "t5"])
-def test_an_embedding_is_the_unit_mean_of_a_text_s_states(encoders, tokenizer, name):
+def test_an_embedding_is_the_normalized_mean_of_the_states(encoders, tokenizer, name):
     router = AdapterRouter(encoders / name)
-    found = router.embed(TEXTS)
+    embeddings = router.embed(TEXTS)
     model = (AutoModel if name == "one" else T5EncoderModel).from_pretrained(encoders / name).eval()
-    for text, embedding in zip(TEXTS, found, strict=True):
+    for text, embedding in zip(TEXTS, embeddings, strict=True):
         ids = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
             states = model(input_ids=ids["input_ids"]).last_hidden_state[0].mean(0)
         torch.testing.assert_close(embedding, states / states.norm(), atol=1e-5, rtol=1e-4)
     for size in (1, 2):
-        torch.testing.assert_close(router.embed(TEXTS, batch_size=size), found)
+        torch.testing.assert_close(router.embed(TEXTS, batch_size=size), embeddings)
 
 
-def test_long_and_empty_texts(encoders):
+def test_long_texts_are_cut_and_empty_texts_embedded(encoders):
     router = AdapterRouter(encoders / "one", max_length=8)
     long = router.embed(["rain fell " * 1000, "rain fell " * 9, ""])
     torch.testing.assert_close(long[0], long[1])
@@ -58,16 +58,16 @@ def test_long_and_empty_texts(encoders):
     assert router.embed([]).shape == (0, long.shape[1])
 
 
-def test_a_text_without_tokens_is_nowhere_near(router, monkeypatch):
+def test_a_text_without_tokens_is_left_out_of_the_centroids(router, monkeypatch):
     monkeypatch.setattr(router.tokenizer.backend_tokenizer, "post_processor", None)
     assert router.embed(["", TEXTS[0]])[0].norm() == 0
     router.fit("a", TEXTS[:1]).fit("b", ["", *TEXTS[2:]])
     assert router.route([TEXTS[0], TEXTS[2]]) == ["a", "b"]
-    # Nor is one that is not blank: a centroid of zeros would be nearer than those on the other side.
+    # A text that is not blank may have no tokens either: zeros would be nearer than some other centroids.
     monkeypatch.setattr(router.tokenizer.backend_tokenizer, "normalizer", Replace("\u200b", ""))
     assert router.embed(["\u200b"]).norm() == 0
     assert len(router.fit("c", ["\u200b", TEXTS[1]]).centroids["c"]) == 1
-    with pytest.raises(ValueError, match="^adapter d: expected passages, .*/one makes no embeddings"):
+    with pytest.raises(ValueError, match="^adapter d: expected passages that .*/one can embed, got"):
         router.fit("d", ["\u200b"])
 
 
@@ -75,44 +75,44 @@ def test_a_text_without_tokens_is_nowhere_near(router, monkeypatch):
     "kind, settings",
     [
         ("bert", {"max_position_embeddings": 16}),
-        ("roberta", {"max_position_embeddings": 18}),  # two of which are before the first token's
+        ("roberta", {"max_position_embeddings": 18}),  # two of them come before the first token
         ("led", {"max_encoder_position_embeddings": 16}),
     ],
 )
-def test_an_encoder_with_fewer_positions(make_part, tokenizer, tmp_path, kind, settings):
+def test_texts_are_cut_at_the_positions_of_the_encoder(make_part, tokenizer, tmp_path, kind, settings):
     AutoModel.from_config(make_part(kind, len(tokenizer), **settings)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    whole, cut = AdapterRouter(tmp_path), AdapterRouter(tmp_path, max_length=16)
+    router, expected = AdapterRouter(tmp_path), AdapterRouter(tmp_path, max_length=16)
     long = ["rain fell " * 1000]
-    torch.testing.assert_close(whole.embed(long), cut.embed(long))
-    assert not torch.allclose(whole.embed(long), AdapterRouter(tmp_path, max_length=15).embed(long))
+    torch.testing.assert_close(router.embed(long), expected.embed(long))
+    assert not torch.allclose(router.embed(long), AdapterRouter(tmp_path, max_length=15).embed(long))
 
 
-def test_the_nearest_centroid(router):
+def test_a_passage_goes_to_the_nearest_centroid(router):
     for name, text in zip("abc", TEXTS, strict=True):
         router.fit(name, [text])
     assert router.route(TEXTS[::-1]) == ["c", "b", "a"]
     assert router.route([]) == []
 
 
-def test_a_domain_is_several_clusters(router):
-    # Two unlike kinds are one domain.
+def test_a_domain_has_several_clusters(router):
+    # One domain has two kinds of passages.
     kinds = [[f"{text} {number}" for number in range(8)] for text in TEXTS]
     router.fit("a", kinds[0] + kinds[2]).fit("b", kinds[1])
     assert router.centroids["a"].shape == (8, 24)
     assert router.route(sum(kinds, [])) == ["a"] * 8 + ["b"] * 8 + ["a"] * 8
-    # Of as many passages as there are clusters each is one.
+    # With as many passages as clusters, each passage is a centroid.
     embeddings = router.embed(kinds[1])
     nearest = (embeddings @ router.centroids["b"].T).argmax(1)
     assert nearest.unique().tolist() == [*range(8)]
     torch.testing.assert_close(router.centroids["b"][nearest], embeddings)
-    # Not more than there are different ones, as far as the encoder reads.
+    # Passages that do not differ within `max_length` are one centroid.
     router.max_length = 8
     assert len(router.fit("few", ["rain " * 9, "rain " * 12, "the river"]).centroids["few"]) == 2
 
 
 @pytest.mark.parametrize("kind", [tuple, np.array, iter, lambda texts: (text for text in texts)])
-def test_any_iterable_of_texts(router, kind):
+def test_texts_may_be_any_iterable(router, kind):
     expected = router.embed(TEXTS)
     torch.testing.assert_close(router.embed(kind(TEXTS)), expected)
     for name, text in zip("abc", TEXTS, strict=True):
@@ -120,38 +120,38 @@ def test_any_iterable_of_texts(router, kind):
     assert router.route(kind(TEXTS)) == ["a", "b", "c"]
 
 
-def test_what_is_saved_is_loaded(router, encoders, tmp_path):
+def test_saved_centroids_are_loaded(router, encoders, tmp_path):
     router.fit("a", TEXTS[:2]).fit("b", TEXTS[2:])
     for name in "ab":
         router.save(name, tmp_path / name)
         assert [path.name for path in (tmp_path / name).iterdir()] == [CENTROIDS_NAME]
-    again = AdapterRouter(str(encoders / "one"))
+    loaded = AdapterRouter(str(encoders / "one"))
     for name in "ab":
-        again.load(name, tmp_path / name)
-        torch.testing.assert_close(again.centroids[name], router.centroids[name])
-    assert again.route(TEXTS) == router.route(TEXTS)
+        loaded.load(name, tmp_path / name)
+        torch.testing.assert_close(loaded.centroids[name], router.centroids[name])
+    assert loaded.route(TEXTS) == router.route(TEXTS)
     assert str(tmp_path).encode() not in (tmp_path / "a" / CENTROIDS_NAME).read_bytes()
     assert load_file(tmp_path / "a" / CENTROIDS_NAME)["centroids"].norm(dim=1).tolist() == pytest.approx(
         [1, 1]
     )
 
 
-def test_a_killed_save_leaves_the_centroids_as_they_were(router, tmp_path, monkeypatch):
+def test_a_killed_save_does_not_change_the_saved_centroids(router, tmp_path, monkeypatch):
     router.fit("a", TEXTS[:1]).save("a", tmp_path)
     before = router.centroids["a"]
 
-    def half(path, content):
+    def write_half(path, content):
         with path.open("wb") as file:
             file.write(content[: len(content) // 2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(KeyboardInterrupt):
         router.fit("a", TEXTS[1:]).save("a", tmp_path)
     torch.testing.assert_close(router.load("a", tmp_path).centroids["a"], before)
 
 
-def test_centroids_in_a_subfolder(router, tmp_path):
+def test_centroids_are_loaded_from_a_subfolder(router, tmp_path):
     router.fit("a", TEXTS).save("a", tmp_path / "best")
     assert router.load("b", tmp_path, subfolder="best").centroids.keys() == {"a", "b"}
     with pytest.raises(OSError, match=f"^adapter {tmp_path}: has no last/adapter_centroids.safetensors"):
@@ -162,7 +162,7 @@ def test_centroids_in_a_subfolder(router, tmp_path):
     "centroids",
     [torch.ones(()), torch.ones(24), torch.ones(0, 24), torch.ones(2, 7), torch.full((1, 24), torch.nan)],
 )
-def test_centroids_that_are_none_are_refused(router, tmp_path, centroids):
+def test_centroids_of_wrong_shape_or_value_raise(router, tmp_path, centroids):
     router.fit("a", TEXTS).save("a", tmp_path)
     save_file(load_file(tmp_path / CENTROIDS_NAME) | {"centroids": centroids}, tmp_path / CENTROIDS_NAME)
     with pytest.raises(
@@ -171,10 +171,10 @@ def test_centroids_that_are_none_are_refused(router, tmp_path, centroids):
         router.load("a", tmp_path)
 
 
-def test_centroids_in_half_precision(router, tmp_path):
+def test_centroids_in_half_precision_are_loaded_and_normalized(router, tmp_path):
     router.fit("a", TEXTS[:1]).save("a", tmp_path)
-    found = load_file(tmp_path / CENTROIDS_NAME)
-    halves = {"centroids": found["centroids"].half() * 3, "probe": found["probe"].half()}
+    saved = load_file(tmp_path / CENTROIDS_NAME)
+    halves = {"centroids": saved["centroids"].half() * 3, "probe": saved["probe"].half()}
     save_file(halves, tmp_path / CENTROIDS_NAME)
     router.load("a", tmp_path)
     assert router.centroids["a"].norm() == pytest.approx(1)
@@ -182,21 +182,21 @@ def test_centroids_in_half_precision(router, tmp_path):
 
 
 @pytest.mark.parametrize("other", ["two", "t5"])
-def test_centroids_of_another_encoder_are_refused(router, encoders, tmp_path, other):
+def test_centroids_of_another_encoder_raise(router, encoders, tmp_path, other):
     router.fit("a", TEXTS).save("a", tmp_path)
     with pytest.raises(
-        ValueError, match="its centroids were made with another text encoder .*, expected that"
+        ValueError, match="its centroids were computed with another text encoder .*, expected that"
     ):
         AdapterRouter(encoders / other).load("a", tmp_path)
 
 
-def test_the_same_encoder_from_elsewhere_is_not_another_one(router, encoders, tmp_path):
+def test_centroids_of_a_copy_of_the_encoder_are_loaded(router, encoders, tmp_path):
     router.fit("a", TEXTS).save("a", tmp_path)
     shutil.copytree(encoders / "one", tmp_path / "copy")
     assert AdapterRouter(tmp_path / "copy").load("a", tmp_path).centroids.keys() == {"a"}
 
 
-def test_from_the_hub(hub, alice, router, encoders, tmp_path):
+def test_centroids_are_loaded_from_the_hub(hub, alice, router, encoders, tmp_path):
     from huggingface_hub import HfApi
 
     AutoModel.from_pretrained(encoders / "one").push_to_hub("alice/encoder")
@@ -207,7 +207,7 @@ def test_from_the_hub(hub, alice, router, encoders, tmp_path):
     router.load("a", "alice/adapter")
     assert router.route(TEXTS) == ["a"] * 3
     with pytest.raises(
-        OSError, match="^adapter alice/encoder: has no adapter_centroids.safetensors; make it"
+        OSError, match="^adapter alice/encoder: has no adapter_centroids.safetensors; create it"
     ):
         router.load("b", "alice/encoder")
     other = AdapterRouter(encoders / "two")
@@ -215,12 +215,16 @@ def test_from_the_hub(hub, alice, router, encoders, tmp_path):
         other.load("a", "alice/adapter")
 
 
-def test_mistakes(router, tmp_path):
+def test_wrong_arguments_raise(router, tmp_path):
     with pytest.raises(ValueError, match="^expected centroids of some adapters"):
         router.route(TEXTS)
-    with pytest.raises(ValueError, match="^adapter a: expected passages to make its centroids of, got none"):
+    with pytest.raises(
+        ValueError, match="^adapter a: expected passages to compute its centroids from, got none"
+    ):
         router.fit("a", [])
-    with pytest.raises(ValueError, match="^adapter a: expected passages to make its centroids of, got none"):
+    with pytest.raises(
+        ValueError, match="^adapter a: expected passages to compute its centroids from, got none"
+    ):
         router.fit("a", [" "])
     with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got one text"):
         router.fit("a", "the river rose")
@@ -228,9 +232,9 @@ def test_mistakes(router, tmp_path):
         router.load("b", "nobody/nothing")
     with pytest.raises(TypeError, match="^expected a list of passages, got one text"):
         router.fit("a", TEXTS).route("the river rose")
-    with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got NoneType at place 1$"):
+    with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got NoneType at index 1$"):
         router.fit("a", ["the river rose", None])
-    with pytest.raises(TypeError, match="^expected a list of passages, got int at place 0$"):
+    with pytest.raises(TypeError, match="^expected a list of passages, got int at index 0$"):
         router.route([3])
     for passages in (None, 3):
         with pytest.raises(TypeError, match="^adapter a: expected a list of passages, got (NoneType|int)$"):
@@ -244,7 +248,7 @@ def test_mistakes(router, tmp_path):
         router.load("b", tmp_path)
 
 
-def test_briefs_go_to_their_domain(minilm, tmp_path):
+def test_briefs_are_routed_to_their_domain(minilm, tmp_path):
     router = AdapterRouter(minilm)
     passages = {
         split: {
@@ -256,5 +260,5 @@ def test_briefs_go_to_their_domain(minilm, tmp_path):
     for domain, texts in passages["train"].items():
         router.fit(domain, texts)
     for domain, texts in passages["test"].items():
-        found = router.route(texts)
-        assert found.count(domain) >= 0.98 * len(found)
+        names = router.route(texts)
+        assert names.count(domain) >= 0.98 * len(names)
