@@ -1,33 +1,54 @@
-"""The second step of making a data set: a shard's summaries and the probabilities that labels come of.
+"""
+Second step of a build: write the summaries of a shard, and score how probably they entail the answers.
 
-A shard's result depends on the shard alone, not on who works on it or what was done before, and its file
-appears whole or not at all.
+The result of a shard depends on the shard alone, not on the process or on earlier shards. Its file is written
+atomically.
 """
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
 
 from crosstask.data.builder.judge import Judge
 from crosstask.data.builder.normalize import normalize
-from crosstask.data.builder.shards import rows_path
+from crosstask.data.builder.shards import get_rows_path
 from crosstask.data.builder.teacher import Teacher
 from crosstask.utils.errors import ConfigError
 from crosstask.utils.files import write_text
 
+if TYPE_CHECKING:
+    from crosstask.data.build import BuildArguments
 
-def scored_path(work, shard):
-    """The file of a shard's scored rows, lines of {"row": ...} or {"reject": ...}; the last tells of the
-    teacher."""
+Row = dict[str, Any]
+
+
+def get_scored_path(work: Path, shard: int) -> Path:
+    """
+    Return the path of the scored rows of a shard.
+
+    Its lines are `{"row": ...}` or `{"reject": ...}`, and `{"teacher": ...}` at the end if there is a
+    teacher.
+    """
     return work / f"scored-{shard:05d}.jsonl"
 
 
 class Annotator:
-    """The teacher and the judge that a recipe names, either of which may be none."""
+    """
+    Annotate rows with the teacher and the judge of a recipe; either may be missing.
 
-    def __init__(self, arguments):
+    Args:
+        arguments ([`BuildArguments`]):
+            The recipe.
+    """
+
+    def __init__(self, arguments: BuildArguments):
         self.arguments = arguments
         self.teacher = self.judge = None
         if arguments.teacher:
@@ -45,126 +66,135 @@ class Annotator:
         if arguments.judge:
             self.judge = Judge(arguments.judge, hypothesis=arguments.hypothesis, dtype=arguments.dtype)
 
-    def __call__(self, rows):
+    def annotate(self, rows: list[Row]) -> list[dict[str, Row]]:
         """
         Annotate the rows of a shard.
 
         Args:
-            rows (`list[dict]`): As the first step wrote them.
+            rows (`list[dict]`):
+                Rows as the first step wrote them.
 
         Returns:
-            `list[dict]`: for each row in its order {"reject": ...}, or {"row": ...} with `summary`,
-            `entailment` (P(entailment of the answer by the summary), or None) and `negative`, and then its
-            hard negative where there is one.
+            `list[dict]`: For each row, in order, `{"reject": ...}` or `{"row": ...}`. A row gets `summary`,
+            `entailment` (the probability that the summary entails the answer, or `None`) and `negative`. A
+            hard negative follows its row.
         """
-        if self.teacher is None:
-            drafts = [[row["summary"]] for row in rows]
-        elif self.arguments.mode == "passage":
-            drafts = [[summary] for summary in self._summaries([row["passage"] for row in rows])]
-        else:
-            drafts = self._candidates(rows)
-        drafts = [[normalize(text, self.arguments.normalize) for text in texts] for texts in drafts]
+        candidates = self._write_candidates(rows)
         annotated = []
-        for row, scored, texts in zip(rows, self._scored(rows, drafts), drafts, strict=True):
+        for row, texts, scored in zip(rows, candidates, self._score(rows, candidates), strict=True):
             if not scored:
-                reason = "the teacher wrote nothing" if texts else "its question leaves it no room"
-                annotated.append({"reject": {**row["place"], "id": row["id"], "reason": reason}})
+                reason = "the teacher wrote nothing" if texts else "question leaves no room for the passage"
+                annotated.append({"reject": {**row["location"], "id": row["id"], "reason": reason}})
                 continue
-            best = max(scored, key=_probability)  # the first of equals
-            worst = min(scored, key=_probability)
-            annotated.append({"row": _row(row, *best)})
-            if self.arguments.hard_negatives and _probability(worst) < _probability(best):
-                annotated.append({"row": _row(row, *worst, negative=True)})
+            best = max(scored, key=_get_probability)  # the first one if several are equal
+            worst = min(scored, key=_get_probability)
+            annotated.append({"row": _make_row(row, *best)})
+            if self.arguments.hard_negatives and _get_probability(worst) < _get_probability(best):
+                annotated.append({"row": _make_row(row, *worst, negative=True)})
         return annotated
 
-    @contextmanager
-    def _progress(self, what, total):
-        """A bar that leaves nothing behind, below that of the shards."""
-        with tqdm(desc=what, total=total, unit=" texts", leave=False, disable=None if total else True) as bar:
-            yield bar.update
+    def describe_teacher(self) -> dict[str, Any]:
+        """Return the settings of the teacher for the card; only the loaded model knows its defaults."""
+        kwargs = self.teacher.generation_kwargs
+        lengths = {f"{end}_new_tokens": kwargs[f"{end}_length"] - 1 for end in ("min", "max")}
+        samples = self.arguments.mode == "question" and self.arguments.candidates > 1
+        method = {"top_p": self.teacher.top_p} if samples else {"num_beams": kwargs["num_beams"]}
+        return {"max_source_length": self.teacher.max_source_length, "generation": {**method, **lengths}}
 
-    def _summaries(self, passages):
-        with self._progress("summaries", len(passages)) as tick:
-            return self.teacher.summarize(passages, tick=tick)
+    def _write_candidates(self, rows: list[Row]) -> list[list[str]]:
+        """Return the normalized candidate summaries of each row."""
+        if self.teacher is None:
+            candidates = [[row["summary"]] for row in rows]
+        elif self.arguments.mode == "passage":
+            with _show_progress("summaries", len(rows)) as update:
+                summaries = self.teacher.summarize([row["passage"] for row in rows], update=update)
+            candidates = [[summary] for summary in summaries]
+        else:
+            candidates = self._write_candidates_for_questions(rows)
+        return [[normalize(text, self.arguments.normalize) for text in texts] for texts in candidates]
 
-    def _candidates(self, rows):
-        """Several for each question with an answer; one for each without, as none of them can be judged."""
-        drafts = {}
-        with self._progress("candidates", len(rows)) as tick:
-            for n, group in (
-                (self.arguments.candidates, [row for row in rows if row["answer"]]),
-                (1, [row for row in rows if not row["answer"]]),
-            ):
+    def _write_candidates_for_questions(self, rows: list[Row]) -> list[list[str]]:
+        """Return several candidates for a row with an answer, and one for a row that will not be judged."""
+        candidates = {}
+        with _show_progress("candidates", len(rows)) as update:
+            for has_answer, n in ((True, self.arguments.candidates), (False, 1)):
+                group = [row for row in rows if bool(row["answer"]) == has_answer]
                 pairs = [(row["question"], row["passage"]) for row in group]
-                texts = self.teacher.candidates(pairs, n, tick=tick)
-                drafts |= {(n, *pair): found for pair, found in zip(pairs, texts, strict=True)}
-        return [
-            drafts[self.arguments.candidates if row["answer"] else 1, row["question"], row["passage"]]
-            for row in rows
-        ]
+                texts = self.teacher.write_candidates(pairs, n, update=update)
+                candidates |= {(has_answer, *pair): drafts for pair, drafts in zip(pairs, texts, strict=True)}
+        return [candidates[bool(row["answer"]), row["question"], row["passage"]] for row in rows]
 
-    def _scored(self, rows, drafts):
-        """The drafts of each row with their probabilities; None where there is no answer or judge."""
+    def _score(self, rows: list[Row], candidates: list[list[str]]) -> list[list[tuple[str, float | None]]]:
+        """
+        Return the candidates of each row that are not empty, with their probabilities.
+
+        The probability is `None` without an answer or without a judge.
+        """
         scores = {}
         if self.judge:
             triples = [
                 (text, row["question"], row["answer"])
-                for row, texts in zip(rows, drafts, strict=True)
+                for row, texts in zip(rows, candidates, strict=True)
                 if row["answer"]
                 for text in texts
             ]
             triples = list(dict.fromkeys(triples))
             premises, questions, answers = zip(*triples, strict=True) if triples else ((), (), ())
-            hypotheses = self.judge.hypotheses(questions, answers)
-            with self._progress("entailment", len(triples)) as tick:
-                scores = dict(zip(triples, self.judge.score(premises, hypotheses, tick=tick), strict=True))
+            hypotheses = self.judge.make_hypotheses(questions, answers)
+            with _show_progress("entailment", len(triples)) as update:
+                scores = dict(
+                    zip(triples, self.judge.score(premises, hypotheses, update=update), strict=True)
+                )
         return [
             [(text, scores.get((text, row["question"], row["answer"]))) for text in texts if text]
-            for row, texts in zip(rows, drafts, strict=True)
+            for row, texts in zip(rows, candidates, strict=True)
         ]
 
 
-def _row(row, summary, entailment, negative=False):
-    row = {name: value for name, value in row.items() if name != "place"}
-    name = f"{row['id']}-negative" if negative else row["id"]
-    return {**row, "id": name, "summary": summary, "entailment": entailment, "negative": negative}
+@contextmanager
+def _show_progress(description: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar below the bar of the shards; it disappears when it is complete."""
+    disable = None if total else True  # None shows the bar only in a terminal
+    with tqdm(desc=description, total=total, unit=" texts", leave=False, disable=disable) as bar:
+        yield bar.update
 
 
-def _probability(draft):
-    return draft[1] or 0.0
+def _make_row(row: Row, summary: str, entailment: float | None, negative: bool = False) -> Row:
+    row = {name: value for name, value in row.items() if name != "location"}
+    row_id = f"{row['id']}-negative" if negative else row["id"]
+    return {**row, "id": row_id, "summary": summary, "entailment": entailment, "negative": negative}
 
 
-def annotate(annotator, work, shard):
-    """Annotate a shard and write its file."""
-    with open(rows_path(work, shard), encoding="utf-8") as file:
+def _get_probability(candidate: tuple[str, float | None]) -> float:
+    return candidate[1] or 0.0
+
+
+def annotate_shard(annotator: Annotator, work: Path, shard: int) -> None:
+    """Annotate the rows of a shard and write its file."""
+    with open(get_rows_path(work, shard), encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    before = annotator.teacher.truncated if annotator.teacher else 0
-    lines = annotator(rows)
+    truncated_before = annotator.teacher.truncated if annotator.teacher else 0
+    lines = annotator.annotate(rows)
     if annotator.teacher:
-        lines.append({"cut": annotator.teacher.truncated - before, **_told(annotator)})
-    write_text(scored_path(work, shard), "".join(json.dumps(line) + "\n" for line in lines))
+        truncated = annotator.teacher.truncated - truncated_before
+        lines.append({"teacher": {"truncated": truncated, **annotator.describe_teacher()}})
+    write_text(get_scored_path(work, shard), "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _told(annotator):
-    """What the card tells of the teacher, whose own defaults it alone knows."""
-    teacher, arguments = annotator.teacher, annotator.arguments
-    lengths = {f"{end}_new_tokens": teacher.settings[f"{end}_length"] - 1 for end in ("min", "max")}
-    drawn = arguments.mode == "question" and arguments.candidates > 1
-    how = {"top_p": teacher.top_p} if drawn else {"num_beams": teacher.settings["num_beams"]}
-    return {"limit": teacher.max_source_length, "generation": {**how, **lengths}}
-
-
-def annotate_with_ray(arguments, work, shards):
+def annotate_with_ray(arguments: BuildArguments, work: Path, shards: list[int]) -> Iterator[int]:
     """
-    Annotate shards on a Ray cluster, all machines of which see the folder `work`.
+    Annotate shards on a Ray cluster; all of its machines need access to the folder `work`.
 
     Args:
-        arguments ([`BuildArguments`]): `ray_actors` of them each hold a copy of the models.
-        work (`Path`): The folder of the shards.
-        shards (`list[int]`): Which.
+        arguments ([`BuildArguments`]):
+            The recipe. Each of its `ray_actors` has a copy of the models.
+        work (`Path`):
+            Folder of the shards.
+        shards (`list[int]`):
+            Numbers of the shards.
 
     Yields:
-        `int`: each shard, once its file is there.
+        `int`: The number of a shard when its file is written.
 
     Raises:
         ConfigError: If Ray is not installed.
@@ -173,11 +203,10 @@ def annotate_with_ray(arguments, work, shards):
         import ray.data
     except ImportError as error:
         raise ConfigError(
-            'engine: ray is not installed, expected after `pip install "crosstask[scale]"`'
+            'engine: ray is not installed, expected it after `pip install "crosstask[scale]"`'
         ) from error
-    shards = ray.data.from_items([{"shard": shard} for shard in shards])
-    finished = shards.map_batches(
-        _Actor,
+    finished = ray.data.from_items([{"shard": shard} for shard in shards]).map_batches(
+        _RayAnnotator,
         fn_constructor_args=(arguments, work.resolve()),
         batch_size=1,
         concurrency=arguments.ray_actors,
@@ -187,13 +216,13 @@ def annotate_with_ray(arguments, work, shards):
         yield int(entry["shard"])
 
 
-class _Actor:
-    """What Ray keeps alive from shard to shard, since it holds the models."""
+class _RayAnnotator:
+    """Keep the models in memory from shard to shard in a Ray actor."""
 
-    def __init__(self, arguments, work):
+    def __init__(self, arguments: BuildArguments, work: Path):
         self.annotator, self.work = Annotator(arguments), work
 
-    def __call__(self, batch):
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         for shard in batch["shard"]:
-            annotate(self.annotator, self.work, int(shard))
+            annotate_shard(self.annotator, self.work, int(shard))
         return batch

@@ -1,194 +1,207 @@
-"""The last step of making a data set: splits and labels of the scored rows, and what tells of them."""
+"""Last step of a build: write the splits with their labels, the statistics, the rejects and the card."""
+
+from __future__ import annotations
 
 import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet
 from datasets import Features, Value
 from transformers import AutoTokenizer
 
-from crosstask.data.builder.annotate import scored_path
-from crosstask.data.builder.card import BuildFacts, write_data_card
-from crosstask.data.builder.figures import describe, write_statistics
-from crosstask.data.readers.corpora import SOURCES, source_of
+from crosstask.data.builder.annotate import get_scored_path
+from crosstask.data.builder.card import BuildReport, write_data_card
+from crosstask.data.builder.charts import write_charts
+from crosstask.data.builder.normalize import Normalization
+from crosstask.data.builder.stats import compute_statistics
+from crosstask.data.readers.registry import find_corpus
 from crosstask.data.schema import FEATURES
-from crosstask.data.splits import SPLITS, ends_of_splits, place_of, split_at
-from crosstask.utils.files import write_text
+from crosstask.data.splits import SPLITS, compute_split_ends, find_split, hash_passage
+from crosstask.utils.files import replace_file, write_text
 
-# The probability stays beside the label, so that another threshold needs no other judging.
+if TYPE_CHECKING:
+    from crosstask.data.build import BuildArguments
+
+# With the probability beside the label, another threshold can be applied without scoring again.
 SCORED_FEATURES = Features({**FEATURES, "entailment": Value("float32")})
+SPLIT_BY_HASH = "A hash of the passage determines the split, so all rows about a passage are in one split."
+SPLIT_BY_SOURCE = "The splits are those of the source. No passage is in two splits."
 
 
-def finish(arguments, folder, plan):
+def finish(arguments: BuildArguments, folder: Path, counts: Mapping[str, Any]) -> str:
     """
-    Make the data set's files of the scored shards, or leave them where they are made already.
+    Write the files of the data set from the scored shards, unless they are complete.
 
     Args:
-        arguments ([`BuildArguments`]): Of these, what may be moved without scoring again: `threshold`,
-            `validation` and `test`.
-        folder (`Path`): The data set's; its shards lie in `work/`.
-        plan (`dict`): As `read_into_shards` returns it.
+        arguments ([`BuildArguments`]):
+            The recipe. `threshold`, `validation` and `test` may differ from an earlier run without scoring
+            again.
+        folder (`Path`):
+            Folder of the data set. Its shards are in `work/`.
+        counts (`Mapping[str, Any]`):
+            Counts as returned by [`read_into_shards`].
 
     Returns:
-        `str`: What there is to tell: the sum of the rows, and where the files are.
+        `str`: A message with the number of rows and the folder.
 
     Raises:
         DataError: If there are fewer passages than splits.
     """
-    record = folder / "build.json"  # written last, so that what it tells of is whole
-    wanted = {name: getattr(arguments, name) for name in ("threshold", "validation", "test")}
-    if record.exists():
-        done = json.loads(record.read_text(encoding="utf-8"))
-        if done["made_with"] == wanted:
-            return f"Nothing to do: {done['told']}"
-        record.unlink()
-    rows, rejects = _write_rows(arguments, folder, plan), _write_rejects(folder, plan)
-    splits = {split: _read(folder / "data", split) for split in SPLITS if rows[split]}
-    statistics = describe(splits, _counter(arguments.teacher), threshold=arguments.threshold)
-    write_statistics(statistics, folder)
-    write_data_card(folder, _facts(arguments, folder, plan, rows, rejects, statistics))
+    path = folder / "build.json"  # written last: it exists only if the other files are complete
+    settings = {name: getattr(arguments, name) for name in ("threshold", "validation", "test")}
+    if path.exists():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["settings"] == settings:
+            return f"Nothing to do: {record['message']}"
+        path.unlink()
+    rows, rejects = _write_rows(arguments, folder, counts), _write_rejects(folder, counts)
+    splits = {split: _iter_split(folder / "data", split) for split in SPLITS if rows[split]}
+    count_tokens = _make_token_counter(arguments.teacher) if arguments.teacher else None
+    statistics = compute_statistics(splits, count_tokens, threshold=arguments.threshold)
+    write_text(folder / "stats.json", json.dumps(statistics, indent=2, sort_keys=True) + "\n")
+    write_charts(statistics, folder)
+    write_data_card(folder, _make_report(arguments, folder, counts, rows, rejects, statistics))
     added = f" + {rows['negatives']} hard negatives" if arguments.hard_negatives else ""
-    told = (
-        f"{plan['read']} rows read{added} = {sum(rows[split] for split in SPLITS)} rows out + "
+    message = (
+        f"{counts['read']} rows read{added} = {sum(rows[split] for split in SPLITS)} rows written + "
         f"{sum(rejects.values())} rejected, in {folder}"
     )
-    write_text(record, json.dumps({"made_with": wanted, "told": told}, indent=1))
-    return told
+    write_text(path, json.dumps({"settings": settings, "message": message}, indent=1))
+    return message
 
 
-def _counter(teacher):
-    """What counts the tokens of texts: the teacher's tokenizer. Without a teacher, words are counted."""
-    if teacher is None:
-        return None
+def _write_rows(arguments: BuildArguments, folder: Path, counts: Mapping[str, Any]) -> Counter[str]:
+    """
+    Write `data/<split>-<shard>.parquet`.
+
+    Returns:
+        `Counter`: The rows of each split, `negatives` among them, and `passages_to_split`.
+    """
+    work, temporary, rows = folder / "work", folder / "data.tmp", Counter()
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed while writing
+    temporary.mkdir()
+    all_rows = chain.from_iterable(_iter_entries(work, shard, "row") for shard in range(counts["shards"]))
+    positions = {hash_passage(row["passage"]) for row in all_rows if row["split"] is None}
+    rows["passages_to_split"] = len(positions)
+    ends = compute_split_ends(positions, arguments.validation, arguments.test) if positions else None
+    schema = SCORED_FEATURES.arrow_schema  # has the types of the columns as `datasets` reads them
+    for shard in range(counts["shards"]):
+        rows_by_split = {split: [] for split in SPLITS}
+        for row in _iter_entries(work, shard, "row"):
+            label = _get_label(row, arguments.threshold)
+            if row["negative"] and label:
+                continue
+            rows["negatives"] += row["negative"]
+            split = row["split"] or find_split(hash_passage(row["passage"]), ends)
+            columns = {name: row[name] for name in SCORED_FEATURES}
+            rows_by_split[split].append({**columns, "answerable": label})
+        for split, split_rows in rows_by_split.items():
+            rows[split] += len(split_rows)
+            if split_rows:
+                table = pyarrow.Table.from_pylist(split_rows, schema)
+                pyarrow.parquet.write_table(table, temporary / f"{split}-{shard:05d}.parquet")
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    os.replace(temporary, folder / "data")
+    return rows
+
+
+def _get_label(row: Mapping[str, Any], threshold: float) -> int | None:
+    if not row["answer"]:
+        return 0
+    if row["entailment"] is None:  # not judged: keep the label of the source
+        return row["answerable"]
+    return int(row["entailment"] > threshold)
+
+
+def _write_rejects(folder: Path, counts: Mapping[str, Any]) -> dict[str, int]:
+    """Write the rejects of the first two steps to `rejects.jsonl`, and return how many have each reason."""
+    reasons, work = Counter(), folder / "work"
+    with (
+        replace_file(folder / "rejects.jsonl") as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+        open(work / "rejects.jsonl", encoding="utf-8") as first_step,
+    ):
+        second_step = chain.from_iterable(
+            _iter_entries(work, shard, "reject") for shard in range(counts["shards"])
+        )
+        for entry in chain(map(json.loads, first_step), second_step):
+            reasons[entry["reason"]] += 1
+            file.write(json.dumps(entry) + "\n")
+    return dict(reasons)
+
+
+def _iter_entries(work: Path, shard: int, key: str) -> Iterator[dict[str, Any]]:
+    """Yield the values under a key ("row", "reject" or "teacher") from the lines of a scored shard."""
+    with open(get_scored_path(work, shard), encoding="utf-8") as file:
+        yield from (line[key] for line in map(json.loads, file) if key in line)
+
+
+def _iter_split(data: Path, split: str) -> Iterator[dict[str, Any]]:
+    """Yield the written rows of a split; memory holds one file at a time."""
+    for path in sorted(data.glob(f"{split}-*.parquet")):
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+
+
+def _make_token_counter(teacher: str) -> Callable[[list[str]], list[int]]:
     tokenizer = AutoTokenizer.from_pretrained(teacher)
     return lambda texts: [
         len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     ]
 
 
-def _facts(arguments, folder, plan, rows, rejects, statistics):
-    teacher = judge = None
-    told = [
-        line for shard in range(plan["shards"]) for line in _lines(folder / "work", shard) if "cut" in line
+def _make_report(
+    arguments: BuildArguments,
+    folder: Path,
+    counts: Mapping[str, Any],
+    rows: Counter[str],
+    rejects: dict[str, int],
+    statistics: dict[str, Any],
+) -> BuildReport:
+    entries = [
+        entry
+        for shard in range(counts["shards"])
+        for entry in _iter_entries(folder / "work", shard, "teacher")
     ]
+    teacher = judge = None
     if arguments.teacher:
         teacher = {name: getattr(arguments, name) for name in ("mode", "candidates", "hard_negatives")}
-        teacher |= {"name": arguments.teacher, "generation": told[0]["generation"]}
+        teacher |= {"name": arguments.teacher, "generation": entries[0]["generation"]}
     if arguments.judge:
         judge = {"name": arguments.judge, "template": arguments.hypothesis}
-    carved = "Parted by a hash of the passage: all rows of a passage lie in one split."
-    return BuildFacts(
+    corpus = find_corpus(arguments.data)
+    source = {"name": arguments.data}
+    if corpus:
+        source = {"name": corpus.title, "id": corpus.hub_id}
+        source |= {name: getattr(corpus, name) for name in ("license", "citation", "url")}
+    return BuildReport(
         name=folder.resolve().name,
         features=SCORED_FEATURES,
         statistics=statistics,
-        sources=[_source(arguments.data)],
-        rows_in=plan["read"],
+        sources=[source],
+        rows_read=counts["read"],
         rejects=rejects,
         rows_added=rows["negatives"],
-        language=["en"] if source_of(arguments.data) else [],  # all corpora that are known here are English
-        normalization=_steps(arguments.normalize),
-        splitting=carved if rows["carved"] else "The source's own; no passage lies in two splits.",
+        language=["en"] if corpus else [],  # all corpora with a reader are English
+        normalization=_list_steps(arguments.normalize),
+        splitting=SPLIT_BY_HASH if rows["passages_to_split"] else SPLIT_BY_SOURCE,
         teacher=teacher,
-        cut_inputs=sum(line["cut"] for line in told),
-        max_input_tokens=told[0]["limit"] if teacher else None,
+        truncated_inputs=sum(entry["truncated"] for entry in entries),
+        max_source_length=entries[0]["max_source_length"] if teacher else None,
         judge=judge,
         seed=arguments.seed if arguments.mode == "question" else None,
     )
 
 
-def _steps(normalization):
-    """Those that are on, by their names in a recipe."""
+def _list_steps(normalization: Normalization) -> list[str]:
+    """List the active normalization steps by their keys in a recipe."""
     steps = asdict(normalization).items()
     return [
         name if value is True else f"{name}: {value}" for name, value in steps if value not in (False, "keep")
     ]
-
-
-def _source(data):
-    known = SOURCES.get(source_of(data))
-    if known is None:
-        return {"name": data}
-    return {
-        "name": known.title,
-        "id": known.hub_id,
-        **{k: getattr(known, k) for k in ("licence", "citation", "url")},
-    }
-
-
-def _write_rows(arguments, folder, plan):
-    """Write `data/<split>-<shard>.parquet`; returns the rows by split, and those that are hard negatives."""
-    work, temporary, counts = folder / "work", folder / "data.tmp", Counter()
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed here
-    temporary.mkdir()
-    places = {place_of(row["passage"]) for row in _rows(work, plan) if row["split"] is None}
-    counts["carved"] = len(places)
-    ends = ends_of_splits(places, arguments.validation, arguments.test) if places else None
-    schema = SCORED_FEATURES.arrow_schema  # with the types that `datasets` looks for
-    for shard in range(plan["shards"]):
-        rows = {split: [] for split in SPLITS}
-        for row in _rows_of(work, shard):
-            label = _label(row, arguments)
-            if row["negative"] and label:
-                counts["negatives left out"] += 1
-                continue
-            counts["negatives"] += row["negative"]
-            split = row["split"] or split_at(place_of(row["passage"]), ends)
-            rows[split].append({**{name: row[name] for name in SCORED_FEATURES}, "answerable": label})
-        for split, kept in rows.items():
-            counts[split] += len(kept)
-            if kept:
-                path = temporary / f"{split}-{shard:05d}.parquet"
-                pyarrow.parquet.write_table(pyarrow.Table.from_pylist(kept, schema), path)
-    shutil.rmtree(folder / "data", ignore_errors=True)
-    os.replace(temporary, folder / "data")
-    return counts
-
-
-def _label(row, arguments):
-    if not row["answer"]:
-        return 0
-    if row["entailment"] is None:  # nobody judged: what the source says of its own summary
-        return row["answerable"]
-    return int(row["entailment"] > arguments.threshold)
-
-
-def _write_rejects(folder, plan):
-    """Gather the rejects of both steps in `rejects.jsonl`; returns how many there are of each reason."""
-    reasons, path = Counter(), folder / "rejects.jsonl"
-    temporary = path.with_name(f"{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        with open(folder / "work" / "rejects.jsonl", encoding="utf-8") as read:
-            entries = chain(map(json.loads, read), _rejects(folder / "work", plan))
-            for entry in entries:
-                reasons[entry["reason"]] += 1
-                file.write(json.dumps(entry) + "\n")
-    os.replace(temporary, path)
-    return dict(reasons)
-
-
-def _lines(work, shard):
-    with open(scored_path(work, shard), encoding="utf-8") as file:
-        yield from map(json.loads, file)
-
-
-def _rows_of(work, shard):
-    return (line["row"] for line in _lines(work, shard) if "row" in line)
-
-
-def _rows(work, plan):
-    return chain.from_iterable(_rows_of(work, shard) for shard in range(plan["shards"]))
-
-
-def _rejects(work, plan):
-    for shard in range(plan["shards"]):
-        yield from (line["reject"] for line in _lines(work, shard) if "reject" in line)
-
-
-def _read(folder, split):
-    """The rows of a split as they were written, a file at a time."""
-    for path in sorted(folder.glob(f"{split}-*.parquet")):
-        yield from pyarrow.parquet.read_table(path).to_pylist()

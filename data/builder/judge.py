@@ -1,15 +1,15 @@
-"""Does a summary carry an answer? The probability that the one entails the other, by a model of
-natural-language inference."""
+"""Judge whether a summary carries an answer: score how probably it entails the answer with an NLI model."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from string import Formatter
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from crosstask.utils.errors import DataError
 from crosstask.utils.pretrained import (
@@ -17,40 +17,47 @@ from crosstask.utils.pretrained import (
     check_counts,
     get_max_positions,
     load_checkpoint,
-    non_finite_error,
+    make_non_finite_error,
 )
 
-ROLE = "judge"
-FIELDS = ("question", "answer")
+TEMPLATE_FIELDS = ("question", "answer")
 
 
 class Judge:
-    """A classifier of natural-language inference: the summary is the premise, what is to be carried the
-    hypothesis.
+    """
+    Score with a classifier of natural-language inference (NLI) whether a premise entails a hypothesis.
+
+    The summary is the premise. The hypothesis is a template that contains the answer, the question or both.
 
     Args:
-        model: Hub id or folder of any sequence classifier with an entailment class, or a pair
-            (model, tokenizer).
-        hypothesis: Template of the hypothesis, with {answer}, {question} or both.
-        dtype: "auto" (the checkpoint's own), "float32", "bfloat16" or "float16"; of no effect on a
-            loaded pair, as is `device`.
-        device: Where to, as torch names it; None is this process' accelerator, or the CPU.
-        batch_size: Pairs a batch.
-        max_length: Limit of a pair in tokens, or what the tokenizer and the model can take if that is
-            less. The premise is cut at its end, and the hypothesis only where it would fill the limit.
+        model (`str`, `os.PathLike` or `tuple`):
+            Hub id or folder of a sequence classifier with an entailment class, or a pair (model, tokenizer).
+        hypothesis (`str`, *optional*, defaults to `"{answer}"`):
+            Template of the hypothesis, with {answer}, {question} or both.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            `"auto"` (the dtype of the checkpoint), `"float32"`, `"bfloat16"` or `"float16"`. Ignored for a
+            pair.
+        device (`str`, *optional*):
+            Device of the model. Defaults to the accelerator of this process, or the CPU. Ignored for a pair.
+        batch_size (`int`, *optional*, defaults to 64):
+            Pairs per batch.
+        max_length (`int`, *optional*, defaults to 512):
+            Maximum number of tokens of a pair; tokenizer and model may have a lower limit. The end of a
+            longer premise is cut off. The hypothesis is cut only if it would fill the limit alone.
 
     Attributes:
-        entailment: Index of the entailment class.
-        truncated: Distinct pairs that were cut, over all calls.
+        entailment_index (`int`): Index of the entailment class.
+        truncated (`int`): Number of distinct pairs that were cut, summed over all calls.
 
     Raises:
-        DataError: If the model is of another kind, has no entailment class or cannot be loaded, or the
+        DataError: If the model is not a sequence classifier, has no entailment class or cannot be loaded, or
+        if the
             template or a value is wrong.
     """
 
     def __init__(
         self,
-        model,
+        model: str | os.PathLike | tuple[PreTrainedModel, PreTrainedTokenizerBase],
         *,
         hypothesis: str = "{answer}",
         dtype: str = "auto",
@@ -58,18 +65,18 @@ class Judge:
         batch_size: int = 64,
         max_length: int = 512,
     ):
-        check_counts(ROLE, batch_size=batch_size, max_length=max_length)
+        check_counts("judge", batch_size=batch_size, max_length=max_length)
         check_template(hypothesis)
         self.model, self.tokenizer = load_checkpoint(
-            AutoModelForSequenceClassification, model, dtype, device, ROLE
+            AutoModelForSequenceClassification, model, dtype, device, "judge"
         )
-        self.entailment = entailment_index(self.model.config.id2label)
+        self.entailment_index = find_entailment_index(self.model.config.id2label)
         self.hypothesis, self.batch_size = hypothesis, batch_size
         self.max_length = min(max_length, self.tokenizer.model_max_length, get_max_positions(self.model))
         self.truncated = 0
 
-    def hypotheses(self, questions: Iterable[str], answers: Iterable[str]) -> list[str]:
-        """The filled template for each question and its answer."""
+    def make_hypotheses(self, questions: Iterable[str], answers: Iterable[str]) -> list[str]:
+        """Fill the template with each question and its answer."""
         return [
             self.hypothesis.format(question=question, answer=answer)
             for question, answer in zip(questions, answers, strict=True)
@@ -79,52 +86,58 @@ class Judge:
         self,
         premises: Iterable[str],
         hypotheses: Iterable[str],
-        tick: Callable[[int], None] | None = None,
+        update: Callable[[int], object] | None = None,
     ) -> list[float]:
-        """P(entailment) of each premise and its hypothesis, in their order. Each distinct pair is scored
-        once, and the order of the pairs makes no difference.
+        """
+        Return the probability that each premise entails its hypothesis.
+
+        Each distinct pair is scored once, and the scores do not depend on the order of the pairs.
 
         Args:
-            premises: Texts, the summaries.
-            hypotheses: Texts, one a premise.
-            tick: Called after each batch with how many of the pairs it was for.
+            premises (`Iterable[str]`):
+                The summaries.
+            hypotheses (`Iterable[str]`):
+                One hypothesis per premise.
+            update (`Callable[[int], object]`, *optional*):
+                Called after each batch with the number of pairs that it completes.
 
         Returns:
-            Probabilities, the softmax over all classes. They are rounded to 6 decimals: what float32
-            computes beyond differs between machines, and in a file it would pass for a difference.
+            `list[float]`: Probabilities by a softmax over all classes, in order. They are rounded to 6
+            decimals, because further digits of float32 differ between machines.
 
         Raises:
-            DataError: If the model's numbers overflow.
+            DataError: If the logits of the model are not finite.
         """
         pairs = list(zip(premises, hypotheses, strict=True))
         counts, scores = Counter(pairs), {}
         encoded = {pair: self._encode(*pair) for pair in counts}
         for batch in batch_by_length(encoded, self.batch_size):
-            scores |= zip(batch, self._entailment([encoded[pair] for pair in batch]), strict=True)
-            if tick:
-                tick(sum(counts[pair] for pair in batch))
+            scores |= zip(batch, self._score_batch([encoded[pair] for pair in batch]), strict=True)
+            if update:
+                update(sum(counts[pair] for pair in batch))
         return [scores[pair] for pair in pairs]
 
     @torch.inference_mode()
-    def _entailment(self, rows: list) -> list[float]:
-        # Tensor cores like lengths of a multiple of 8, but past the limit there may be no positions.
+    def _score_batch(self, rows: list[dict[str, list[int]]]) -> list[float]:
+        # Tensor cores are fastest with lengths that are multiples of 8, but a length above the limit may have
+        # no position embeddings.
         multiple = None if self.max_length % 8 else 8
         inputs = self.tokenizer.pad(rows, return_tensors="pt", pad_to_multiple_of=multiple)
         logits = self.model(**inputs.to(self.model.device)).logits.float()
         if not logits.isfinite().all():
-            raise non_finite_error(self.model, ROLE)
-        return [round(p, 6) for p in logits.softmax(-1)[:, self.entailment].tolist()]
+            raise make_non_finite_error(self.model, "judge")
+        return [round(p, 6) for p in logits.softmax(-1)[:, self.entailment_index].tolist()]
 
     def _encode(self, premise: str, hypothesis: str) -> dict[str, list[int]]:
-        # Text that spells a special token stays text: BART counts its `</s>`.
-        plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-        lengths = [len(self.tokenizer(text, **plain)["input_ids"]) for text in (premise, hypothesis)]
-        room = self.max_length - self.tokenizer.num_special_tokens_to_add(pair=True)
-        self.truncated += sum(lengths) > room
+        # A special token that is spelled out in a text must stay text: BART counts the `</s>` of its input.
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        lengths = [len(self.tokenizer(text, **options)["input_ids"]) for text in (premise, hypothesis)]
+        max_text_length = self.max_length - self.tokenizer.num_special_tokens_to_add(pair=True)
+        self.truncated += sum(lengths) > max_text_length
         encoded = self.tokenizer(
-            [premise],  # as a list, for an empty hypothesis beside a bare text counts as none
+            [premise],  # a list, because the tokenizer ignores an empty hypothesis beside a plain string
             [hypothesis],
-            truncation="only_first" if lengths[1] < room else "longest_first",
+            truncation="only_first" if lengths[1] < max_text_length else "longest_first",
             max_length=self.max_length,
             split_special_tokens=True,
         )
@@ -132,31 +145,37 @@ class Judge:
 
 
 def check_template(template: str) -> None:
-    """Raise a `DataError` unless a template has {answer}, {question} or both, and no other field."""
-    expected = "expected a text with {answer}, {question} or both (a brace itself is {{ or }})"
+    """
+    Check the template of a hypothesis.
+
+    Raises:
+        DataError: If the template does not contain {answer} or {question}, or contains another field.
+    """
+    expected = "expected a text with {answer}, {question} or both (write {{ or }} for a brace)"
     try:
         fields = [field[1:] for field in Formatter().parse(template) if field[1] is not None]
     except (TypeError, ValueError) as error:
         raise DataError(f"hypothesis: {template!r}: {error}; {expected}") from None
     for name, spec, conversion in fields:
-        if name not in FIELDS or spec or conversion:
+        if name not in TEMPLATE_FIELDS or spec or conversion:
             raise DataError(f"hypothesis: {template!r} has the field {name!r}, {expected}")
     if not fields:
         raise DataError(f"hypothesis: {template!r} has no field, {expected}")
 
 
-def entailment_index(id2label: dict[int, str]) -> int:
-    """The index of the class whose name says entailment, whatever its case and place.
+def find_entailment_index(id2label: Mapping[int, str]) -> int:
+    """
+    Return the index of the class that is named entailment, in any case and with or without other words.
 
     Raises:
-        DataError: If there is no such class, more than one, or no other.
+        DataError: If there is no such class or more than one, or if it is the only class.
     """
     words = {index: re.findall("[a-z]+", str(label).lower()) for index, label in id2label.items()}
     exact = [index for index in words if words[index] == ["entailment"]]
-    # "NLI entailment", but neither "not_entailment" nor "non-entailment".
-    loose = [i for i in words if "entailment" in words[i] and not {"no", "non", "not"} & set(words[i])]
-    found = exact or loose
-    if len(found) != 1 or len(id2label) < 2:
+    # Also accept "NLI entailment", but neither "not_entailment" nor "non-entailment".
+    partial = [i for i in words if "entailment" in words[i] and not {"no", "non", "not"} & set(words[i])]
+    matches = exact or partial
+    if len(matches) != 1 or len(id2label) < 2:
         labels = ", ".join(map(str, id2label.values()))
-        raise DataError(f"{ROLE}: expected one label of several to be 'entailment', got {labels}")
-    return found[0]
+        raise DataError(f"judge: expected one label of several to be 'entailment', got {labels}")
+    return matches[0]

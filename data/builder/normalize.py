@@ -1,7 +1,8 @@
-"""Normalization of text: by default only broken encodings and white space are mended.
+"""
+Normalize texts. By default, only encoding errors and white space are repaired.
 
-The further steps are those of the report that this project goes back to: lower case, ASCII, URLs without
-their protocols, contractions written out.
+The optional steps are those of "Cross Task Collaboration in LLMs": lower case, ASCII, URLs without their
+protocols, and expanded contractions.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from crosstask.utils.errors import DataError
 
 URLS = ("keep", "protocol", "remove")
 
-# Real text stays as its author typed it: what `ftfy` does to quotes, ligatures, full-width letters and HTML
-# entities is off, and NFC, unlike NFKC, only picks one of several spellings of the same characters.
-_FIXES = ftfy.TextFixerConfig(
+# Correct text should stay as its author typed it. Therefore `ftfy` leaves quotes, ligatures, full-width
+# letters and HTML entities alone, and normalizes to NFC, which unlike NFKC keeps all characters and only
+# unifies their encoding.
+_FTFY_CONFIG = ftfy.TextFixerConfig(
     unescape_html=False,
     fix_latin_ligatures=False,
     fix_character_width=False,
@@ -30,7 +32,7 @@ _FIXES = ftfy.TextFixerConfig(
     explain=False,
 )
 
-# What NFKD leaves without an ASCII letter, or turns into other numbers ("1½" into "11/2", "10²" into "102").
+# Characters for which NFKD gives no ASCII, or a different number ("11/2" for "1½", "102" for "10²").
 _ASCII = str.maketrans(
     {
         **dict.fromkeys("‘’‚‛′ʼ", "'"),
@@ -43,9 +45,10 @@ _ASCII = str.maketrans(
     }
 )
 
-# A protocol behind the beginning of another one stays: to take it out would put a new one together.
+# A protocol inside another protocol is kept, because its removal could join the outer parts to a new
+# protocol.
 _PROTOCOL = re.compile(r"(?<!\w)(?<!tp:)(?<!tps:)(?<!tp:/)(?<!tps:/)(?:(?:https?|ftp)://)+", re.IGNORECASE)
-# The punctuation that ends a sentence or a bracket behind a URL is not the URL's.
+# Punctuation or a closing bracket at the end of a URL belongs to the sentence.
 _URL = re.compile(r"""(?<!\w)(?:(?:https?|ftp)://|www\.)\S*[^\s.,;:!?)\]}>'"’”»]""", re.IGNORECASE)
 
 _IRREGULAR = {
@@ -57,8 +60,8 @@ _IRREGULAR = {
     "i'm": "i am",
 }
 _SUFFIXES = {"n't": "not", "'re": "are", "'ve": "have", "'ll": "will", "'s": "is"}
-# Only these words end in "is" where they end in 's: "the mayor's" may be the mayor's own. A 'd ("had" or
-# "would") and "ain't" are left alone, since only their context tells what they stand for.
+# An 's is expanded only after these words; after others, as in "the mayor's", it may mark a possessive. 'd
+# ("had" or "would") and "ain't" are not expanded, because their meaning depends on the context.
 _CONTRACTION = re.compile(
     r"\b(?:(?P<irregular>can't|won't|shan't|let's|y'all|i'm)"
     r"|(?:do|does|did|is|are|was|were|has|have|had|could|would|should|might|must|need)(?P<negated>n't)"
@@ -70,27 +73,27 @@ _CONTRACTION = re.compile(
 
 @dataclass(frozen=True)
 class Normalization:
-    """The steps of `normalize`; the defaults leave real text alone."""
+    """The steps of [`normalize`]. The defaults do not change correct text, except for its white space."""
 
     fix_encoding: bool = field(
         default=True,
-        metadata={"help": "Mend text that was decoded wrongly (â€™ for ’) and drop control characters."},
+        metadata={"help": "Repair wrongly decoded text (â€™ for ’) and drop control characters."},
     )
     whitespace: bool = field(
         default=True,
-        metadata={"help": "One space for any white space, line breaks among it, and none at the ends."},
+        metadata={"help": "Replace white space and line breaks by single spaces, and strip the ends."},
     )
-    lowercase: bool = field(default=False, metadata={"help": "Write everything in lower case."})
+    lowercase: bool = field(default=False, metadata={"help": "Convert to lower case."})
     ascii: bool = field(
         default=False,
-        metadata={"help": "Fold accents (é to e) and typographic signs, then drop what is not ASCII."},
+        metadata={"help": "Replace accented letters (é by e) and typographic signs, then drop non-ASCII."},
     )
     urls: str = field(
         default="keep",
-        metadata={"help": "keep, protocol (http://, https:// and ftp:// go) or remove (whole URLs go)."},
+        metadata={"help": "keep, protocol (drop http://, https:// and ftp://) or remove (drop whole URLs)."},
     )
     contractions: bool = field(
-        default=False, metadata={"help": "Write out English contractions: don't becomes do not."}
+        default=False, metadata={"help": "Expand English contractions: don't becomes do not."}
     )
 
     def __post_init__(self) -> None:
@@ -104,64 +107,69 @@ class Normalization:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any] | None) -> Normalization:
-        """Make it of a mapping, e.g. `{"lowercase": True, "urls": "protocol"}` from a YAML file.
+        """
+        Create the steps from a mapping, e.g. `{"lowercase": True, "urls": "protocol"}` from a YAML file.
 
         Args:
-            values: Fields to their values; None for the defaults.
+            values (`Mapping[str, Any]`, *optional*):
+                Values by field name. Fields that are missing have their defaults.
 
         Raises:
-            DataError: If it is no mapping, or a key or a value is not one of those described.
+            DataError: If `values` is not a mapping, or a key or a value is unknown.
         """
         values = {} if values is None else values
+        names = [step.name for step in fields(cls)]
         if not isinstance(values, Mapping):
-            steps = ", ".join(step.name for step in fields(cls))
-            raise DataError(f"normalize is {values!r}, expected a mapping with some of {steps}")
-        check_keys("normalize key", values, [step.name for step in fields(cls)])
+            raise DataError(f"normalize is {values!r}, expected a mapping with some of {', '.join(names)}")
+        check_keys("normalize key", values, names)
         return cls(**values)
 
 
-def normalize(text: str, how: Normalization) -> str:
-    """Normalize a text; to do it again changes nothing.
+def normalize(text: str, steps: Normalization) -> str:
+    """
+    Normalize a text. Normalizing the result again does not change it.
 
     Args:
-        text: Any text.
-        how: Which steps to take.
+        text (`str`):
+            Any text.
+        steps ([`Normalization`]):
+            The steps to apply.
 
     Returns:
-        The normalized text, which may be empty.
+        `str`: The normalized text, which may be empty.
     """
-    # One step can make work for another: a dropped character may join the halves of a URL's protocol. Every
-    # step takes away what it works on, so that this ends, mostly after the one round that finds nothing.
-    while (result := _once(text, how)) != text:
+    # One step can create input for another: dropping a character may join the halves of a URL's protocol.
+    # Each round removes what the steps look for, so the loop ends, mostly after the round that finds nothing.
+    while (result := _apply_once(text, steps)) != text:
         text = result
     return text
 
 
-def _once(text: str, how: Normalization) -> str:
-    if how.fix_encoding:
-        text = ftfy.fix_text(text, _FIXES)
-    if how.urls == "protocol":
+def _apply_once(text: str, steps: Normalization) -> str:
+    if steps.fix_encoding:
+        text = ftfy.fix_text(text, _FTFY_CONFIG)
+    if steps.urls == "protocol":
         text = _PROTOCOL.sub("", text)
-    elif how.urls == "remove":
+    elif steps.urls == "remove":
         text = _URL.sub("", text)
-    if how.contractions:
+    if steps.contractions:
         text = _CONTRACTION.sub(_expand, text)
-    if how.lowercase:
+    if steps.lowercase:
         text = text.lower()
-    if how.ascii and not text.isascii():
+    if steps.ascii and not text.isascii():
         text = unicodedata.normalize("NFKD", text.translate(_ASCII)).translate(_ASCII)
         text = text.encode("ascii", "ignore").decode("ascii")
-    return " ".join(text.split()) if how.whitespace else text
+    return " ".join(text.split()) if steps.whitespace else text
 
 
 def _expand(match: re.Match[str]) -> str:
-    """The words of a contraction, in its case: "Don't" gives "Do not", "DON'T" gives "DO NOT"."""
-    short = re.sub("[’ʼ]", "'", match[0])
+    """Expand a contraction and keep its case: "Don't" becomes "Do not", "DON'T" becomes "DO NOT"."""
+    contraction = re.sub("[’ʼ]", "'", match[0])
     if match["irregular"]:
-        long = _IRREGULAR[short.lower()]
-        if short[-1].isupper():
-            return long.upper()
-        return short[0] + long[1:]  # both begin with the same letter
-    suffix = short if match["verb"] else short[-3:] if match["negated"] else short[-2:]
+        expansion = _IRREGULAR[contraction.lower()]
+        if contraction[-1].isupper():
+            return expansion.upper()
+        return contraction[0] + expansion[1:]  # both begin with the same letter
+    suffix = contraction if match["verb"] else contraction[-3:] if match["negated"] else contraction[-2:]
     word = "has" if match["has"] else _SUFFIXES[suffix.lower()]
-    return f"{short.removesuffix(suffix)} {word.upper() if suffix[-1].isupper() else word}"
+    return f"{contraction.removesuffix(suffix)} {word.upper() if suffix[-1].isupper() else word}"

@@ -1,140 +1,160 @@
-"""The first step of making a data set: a source's rows, normalized, in shards of whole passages.
-
-Nothing is held in memory but some bytes a distinct passage and row, so a source may be larger than it.
 """
+First step of a build: read the rows of a source, normalize them, and write them into shards by passage.
+
+All rows of a passage are in one shard. Memory holds a few bytes per row and distinct passage but no text, so
+a source may be larger than memory.
+"""
+
+from __future__ import annotations
 
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from crosstask.data.builder.normalize import normalize
 from crosstask.data.readers import iter_rows
-from crosstask.data.schema import digest
+from crosstask.data.schema import hash_texts
 from crosstask.utils.errors import DataError
 from crosstask.utils.files import write_text
 
-TEXTS = ("passage", "question", "answer", "summary")
-# What `iter_rows` may say of a row's split; None where it is for us to carve.
-_SPLITS = (None, "train", "validation", "test")
+if TYPE_CHECKING:
+    from crosstask.data.build import BuildArguments
+
+_SPLITS = (None, "train", "validation", "test")  # None: the source has a single split, to be divided later
 
 
-def rows_path(work, shard):
-    """The file of a shard's rows as they were read."""
+def get_rows_path(work: Path, shard: int) -> Path:
+    """Return the path of the rows of a shard before annotation."""
     return work / f"rows-{shard:05d}.jsonl"
 
 
-def read_into_shards(arguments, work):
+def read_into_shards(arguments: BuildArguments, work: Path) -> dict[str, Any]:
     """
-    Read the source into `work`, or return what was found when that was done before.
+    Read the source into the shards in `work`. If an earlier run has done so, only return its counts.
 
     Args:
-        arguments ([`BuildArguments`]): What to read.
-        work (`Path`): The folder of the shards and of `rejects.jsonl`.
+        arguments ([`BuildArguments`]):
+            The source and how to read it.
+        work (`Path`):
+            Folder of the shards, of `rejects.jsonl` and of `counts.json`.
 
     Returns:
-        `dict`: the plan: rows `read`, `rows` kept and `rejected`, those with `answers`, distinct `passages`,
-        `shards`, and `rows_of_shard`.
+        `dict`: `read`, the number of rows read, which is the sum of `rows` (accepted) and `rejected`;
+        `answers`, the accepted rows with an answer; distinct `passages`; `shards`; and `rows_per_shard`, a
+        list.
 
     Raises:
-        DataError: If the source cannot be read, or no row of it can be used.
+        DataError: If the source cannot be read, or all of its rows are rejected.
     """
-    path = work / "plan.json"
+    path = work / "counts.json"  # written last: it exists only if all rows were read
     if not path.exists():
-        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed while reading
+        shutil.rmtree(work, ignore_errors=True)  # left by a run that was killed while reading
         work.mkdir(parents=True)
         write_text(path, json.dumps(_read(arguments, work)))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def count(arguments):
-    """The plan, with nothing written."""
+def count_rows(arguments: BuildArguments) -> dict[str, Any]:
+    """Return the counts of [`read_into_shards`] without writing anything."""
     return _read(arguments, None)
 
 
-def _read(arguments, work):
-    counts, rows_of_shard = Counter(), []
-    # A passage's questions mostly follow each other, and it may be a whole book.
-    normalized = lru_cache(maxsize=64)(partial(normalize, how=arguments.normalize))
-    homes = {}  # digest of a passage -> its shard and split, in one number
+def _read(arguments: BuildArguments, work: Path | None) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    rows_per_shard: list[int] = []
+    # Hash of a passage to 4 * its shard + the index of its split. One integer per passage saves memory.
+    assignments: dict[int, int] = {}
     with ExitStack() as stack:
         rejects = stack.enter_context(open(work / "rejects.jsonl", "w", encoding="utf-8")) if work else None
-        files = stack.enter_context(_Files(work))
+        writer = stack.enter_context(_ShardWriter(work))
         bar = stack.enter_context(tqdm(desc="reading", unit=" rows", mininterval=1))
 
-        def reject(entry):
+        def reject(entry: dict[str, Any]) -> None:
             counts["rejected"] += 1
             bar.update()
             if rejects:
                 rejects.write(json.dumps(entry) + "\n")
 
-        for split, place, row in iter_rows(
-            arguments.data,
-            "build",
-            config_name=arguments.data_config_name,
-            columns=arguments.data_columns,
-            options=arguments.data_options,
-            extractive=arguments.extractive,
-            reject=reject,
-        ):
-            row |= {name: normalized(row[name]) for name in TEXTS}
-            code = _SPLITS.index(split)
-            key = digest(row["passage"])
-            home = homes.get(key, 4 * (len(homes) // arguments.shard_size) + code)
-            reason = _unfit(row, arguments)
-            if home % 4 != code:
-                reason = reason or f"its passage is in split {_SPLITS[home % 4]} too, which is kept"
-            if reason:
-                reject({**place, "id": row["id"], "reason": reason})
+        for split, location, row in _iter_normalized_rows(arguments, reject):
+            passage, split_index = hash_texts(row["passage"]), _SPLITS.index(split)
+            next_shard = len(assignments) // arguments.shard_size
+            assignment = assignments.setdefault(passage, 4 * next_shard + split_index)
+            if assignment % 4 != split_index:
+                reason = f"its passage is also in split {_SPLITS[assignment % 4]}"
+                reject({**location, "id": row["id"], "reason": reason})
                 continue
-            homes[key] = home
-            shard = home // 4
-            rows_of_shard += [0] * (shard + 1 - len(rows_of_shard))
-            rows_of_shard[shard] += 1
+            shard = assignment // 4
+            rows_per_shard += [0] * (shard + 1 - len(rows_per_shard))
+            rows_per_shard[shard] += 1
             counts["rows"] += 1
             counts["answers"] += bool(row["answer"])
-            files.write(shard, {**row, "split": split, "place": place})
+            writer.write(shard, {**row, "split": split, "location": location})
             bar.update()
     if not counts["rows"]:
         raise DataError(
-            f"{arguments.data}: all {counts['rejected']} rows were rejected, expected some to keep"
+            f"{arguments.data}: all {counts['rejected']} rows were rejected, expected at least one usable row"
         )
     return {
         "read": counts["rows"] + counts["rejected"],
         **{name: counts[name] for name in ("rows", "rejected", "answers")},
-        "passages": len(homes),
-        "shards": len(rows_of_shard),
-        "rows_of_shard": rows_of_shard,
+        "passages": len(assignments),
+        "shards": len(rows_per_shard),
+        "rows_per_shard": rows_per_shard,
     }
 
 
-def _unfit(row, arguments):
-    """Why a row cannot be used once it is normalized, if so."""
-    needed = ("passage", "question", "summary") if arguments.teacher is None else ("passage", "question")
-    return next((f"empty {name}" for name in needed if not row[name]), None)
+def _iter_normalized_rows(
+    arguments: BuildArguments, reject: Callable[[dict[str, Any]], None]
+) -> Iterator[tuple[str | None, dict[str, Any], dict[str, Any]]]:
+    """Yield the split, the location in the source and the texts of each row, and reject unusable rows."""
+    # The questions about a passage mostly follow each other, and a passage may be as long as a book.
+    cached_normalize = lru_cache(maxsize=64)(partial(normalize, steps=arguments.normalize))
+    required = ("passage", "question", "summary") if arguments.teacher is None else ("passage", "question")
+    for split, location, row in iter_rows(
+        arguments.data,
+        "build",
+        config_name=arguments.data_config_name,
+        columns=arguments.data_columns,
+        options=arguments.data_options,
+        extractive=arguments.extractive,
+        reject=reject,
+    ):
+        row |= {name: cached_normalize(row[name]) for name in ("passage", "question", "answer", "summary")}
+        empty = next((name for name in required if not row[name]), None)
+        if empty:
+            reject({**location, "id": row["id"], "reason": f"empty {empty}"})
+        else:
+            yield split, location, row
 
 
-class _Files:
-    """Appends rows to the files of their shards. A source tells most passages' rows in one go, so one file
-    is open at a time; without a folder nothing is written."""
+class _ShardWriter:
+    """
+    Append rows to the files of their shards, or to nothing if the folder is `None`.
 
-    def __init__(self, work):
+    Consecutive rows mostly belong to one shard, so only one file is open at a time.
+    """
+
+    def __init__(self, work: Path | None):
         self.work, self.shard, self.file = work, None, None
 
-    def __enter__(self):
+    def __enter__(self) -> _ShardWriter:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self.file:
             self.file.close()
 
-    def write(self, shard, row):
+    def write(self, shard: int, row: dict[str, Any]) -> None:
         if not self.work:
             return
         if shard != self.shard:
             self.__exit__()
-            self.shard, self.file = shard, open(rows_path(self.work, shard), "a", encoding="utf-8")
+            self.shard, self.file = shard, open(get_rows_path(self.work, shard), "a", encoding="utf-8")
         self.file.write(json.dumps(row) + "\n")

@@ -1,3 +1,5 @@
+"""Test the command `crosstask-build` from the recipe to the finished data set."""
+
 import json
 import os
 import signal
@@ -15,14 +17,15 @@ from crosstask.data.build import main, read_build_recipe
 from crosstask.data.builder.teacher import Teacher
 from crosstask.data.readers import read_rows
 
-SQUAD = Path(__file__).parents[3] / "shared/data/squad_v2/sample-v2.0.json"
+ROOT = Path(__file__).parents[2]
+SQUAD = ROOT.parent / "shared/data/squad_v2/sample-v2.0.json"
 needs_squad = pytest.mark.skipif(not SQUAD.exists(), reason="../shared/data is absent")
-DERIVED = ("README.md", "stats.json", "rejects.jsonl", "build.json", "lengths.png", "labels.png")
+FILES = ("README.md", "stats.json", "rejects.jsonl", "build.json", "lengths.png", "labels.png")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """12 passages with 3 questions each; one in three has no answer."""
+    """Return a file of 12 passages with 3 questions each, one of which has no answer."""
     path = tmp_path_factory.mktemp("source") / "rows.jsonl"
     rows = [
         {
@@ -40,22 +43,15 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def build(source, tiny_bart_folder, tiny_roberta_mnli_folder, tmp_path_factory):
-    """Build with the tiny models; returns the folder."""
+    """Return a function that builds a data set with the tiny models and returns its folder."""
 
     def build(folder=None, data=source, **flags):
         folder = folder or tmp_path_factory.mktemp("built") / "set"
         models = {"teacher": tiny_bart_folder, "judge": tiny_roberta_mnli_folder}
-        main(recipe(folder, data, **models | flags))
+        main(make_command(folder, data, **models | flags))
         return folder
 
     return build
-
-
-def recipe(folder, data, **flags):
-    path = Path(folder).parent / "recipe.yaml"
-    path.write_text("shard_size: 4\nbatch_size: 4\nnum_beams: 2\nmax_new_tokens: 12\n", encoding="utf-8")
-    given = {"data": data, "output_dir": folder, **flags}
-    return [str(path), *(f"--{key}={value}" for key, value in given.items())]
 
 
 @pytest.fixture(scope="module")
@@ -63,104 +59,95 @@ def built(build):
     return build()
 
 
-def contents(folder):
-    """Everything that a build is asked for, byte by byte; not `work`, which holds the record of the flags."""
-    files = [*(folder / "data").iterdir(), *(folder / name for name in DERIVED)]
+def make_command(folder, data, **flags):
+    """Write a recipe and return the arguments of the command."""
+    path = Path(folder).parent / "recipe.yaml"
+    path.write_text("shard_size: 4\nbatch_size: 4\nnum_beams: 2\nmax_new_tokens: 12\n", encoding="utf-8")
+    flags = {"data": data, "output_dir": folder, **flags}
+    return [str(path), *(f"--{key}={value}" for key, value in flags.items())]
+
+
+def read_result(folder):
+    """Return the bytes of the files of a data set outside `work`, without the path of the folder."""
+    files = [*(folder / "data").iterdir(), *(folder / name for name in FILES)]
     text = str(folder).encode()
     return {str(path.relative_to(folder)): path.read_bytes().replace(text, b"") for path in files}
 
 
-def scores(folder):
+def read_scored_shards(folder):
     return {path.name: path.read_bytes() for path in sorted((folder / "work").glob("scored-*.jsonl"))}
 
 
-def rows_of(folder):
-    return [row for part in load_dataset(str(folder)).values() for row in part]
+def load_rows(folder):
+    return [row for split in load_dataset(str(folder)).values() for row in split]
 
 
-def test_typed_splits_of_whole_passages(built):
+# --- The result -----------------------------------------------------------------------------------
+
+
+def test_the_splits_are_typed_and_share_no_passage(built):
     splits = load_dataset(str(built))
     assert set(splits) == {"train", "validation", "test"}
     assert splits["train"].features["answerable"].names == ["no", "yes"]
     assert splits["train"].features["entailment"].dtype == "float32"
-    passages = [set(part["passage"]) for part in splits.values()]
+    passages = [set(split["passage"]) for split in splits.values()]
     assert sum(map(len, passages)) == len(set().union(*passages)) == 12
     assert sum(map(len, splits.values())) == 36
 
 
-def test_labels_are_the_threshold_applied(built):
-    for row in rows_of(built):
+def test_the_label_is_1_above_the_threshold(built):
+    for row in load_rows(built):
         assert row["answerable"] == int(bool(row["answer"]) and row["entailment"] > 0.5)
         assert (row["entailment"] is None) == (not row["answer"])
 
 
-def test_questions_of_a_passage_share_its_summary(built):
+def test_the_questions_about_a_passage_share_its_summary(built):
     summaries = {}
-    for row in rows_of(built):
+    for row in load_rows(built):
         assert summaries.setdefault(row["passage"], row["summary"]) == row["summary"] != ""
 
 
-def test_the_training_reads_the_folder_as_it_is(built):
-    assert sum(len(part) for part in read_rows(str(built), "fuse").values()) == 36
-
-
-def test_a_second_start_has_nothing_to_do(built, build, capsys, monkeypatch):
-    before = contents(built)
-    monkeypatch.setattr(Teacher, "__init__", None)  # which a finished run needs not
-    build(built)
-    assert "Nothing to do: 36 rows read = 36 rows out + 0 rejected" in capsys.readouterr().out
-    assert contents(built) == before
-
-
-def test_another_threshold_scores_nothing_again(build, monkeypatch):
-    folder = build()
-    probabilities = sorted(row["entailment"] for row in rows_of(folder) if row["answer"])
-    threshold = probabilities[len(probabilities) // 2]
-    before = scores(folder)
-    monkeypatch.setattr(Teacher, "__init__", None)
-    build(folder, threshold=round(threshold, 4))
-    labels = Counter(row["answerable"] for row in rows_of(folder))
-    assert labels[1] == sum(p > round(threshold, 4) for p in probabilities)
-    assert scores(folder) == before
+def test_training_can_read_the_data_set(built):
+    assert sum(len(split) for split in read_rows(str(built), "fuse").values()) == 36
 
 
 def test_each_distinct_passage_is_summarized_once(build, monkeypatch):
-    seen = []
-    summarize = Teacher._write
+    passages = []
+    write = Teacher._write
 
-    def spy(self, keys, encoded, n, tick):
-        seen.extend(encoded)
-        return summarize(self, keys, encoded, n, tick)
+    def spy(self, keys, encoded, n, update):
+        passages.extend(encoded)
+        return write(self, keys, encoded, n, update)
 
     monkeypatch.setattr(Teacher, "_write", spy)
     build()
-    assert len(seen) == len(set(seen)) == 12
+    assert len(passages) == len(set(passages)) == 12
 
 
 @needs_squad
-def test_the_teacher_reads_87_passages_of_squad(build, monkeypatch, capsys):
-    seen = []
+def test_the_teacher_reads_the_87_passages_of_a_squad_file(build, monkeypatch, capsys):
+    inputs = []
     generate = Teacher._generate
 
-    def spy(self, rows, settings, digest):
-        seen.extend(tuple(row["input_ids"]) for row in rows)
-        return generate(self, rows, settings, digest)
+    def spy(self, rows, kwargs, seed):
+        inputs.extend(tuple(row["input_ids"]) for row in rows)
+        return generate(self, rows, kwargs, seed)
 
     monkeypatch.setattr(Teacher, "_generate", spy)
     folder = build(data=SQUAD, shard_size=64)
-    assert len(seen) == 87
-    assert "626 rows read = 626 rows out + 0 rejected" in capsys.readouterr().out
-    assert len(rows_of(folder)) == 626
+    assert len(inputs) == 87
+    assert "626 rows read = 626 rows written + 0 rejected" in capsys.readouterr().out
+    assert len(load_rows(folder)) == 626
 
 
-def test_mode_question_keeps_the_best_and_the_worst(build, monkeypatch):
+def test_mode_question_keeps_the_best_and_the_worst_candidate(build, monkeypatch):
     monkeypatch.setattr(
         "crosstask.data.builder.judge.Judge.score",
         lambda self, premises, *_, **__: [(sum(map(ord, text)) % 97) / 97 for text in premises],
     )
     folder = build(mode="question", candidates=3, hard_negatives=True, threshold=0.4)
-    rows = {row["id"]: row for row in rows_of(folder)}
-    negatives = [row for name, row in rows.items() if name.endswith("-negative")]
+    rows = {row["id"]: row for row in load_rows(folder)}
+    negatives = [row for row_id, row in rows.items() if row_id.endswith("-negative")]
     assert negatives
     for row in negatives:
         best = rows[row["id"].removesuffix("-negative")]
@@ -169,99 +156,114 @@ def test_mode_question_keeps_the_best_and_the_worst(build, monkeypatch):
     assert len(rows) == 36 + len(negatives)
 
 
-def test_the_sources_own_summaries_may_be_kept(tmp_path, build):
+def test_teacher_none_keeps_the_summaries_of_the_source(tmp_path, build):
     path = tmp_path / "own.csv"
     lines = [f"Passage {n} is here.,What is it?,Passage {n},Summary {n}." for n in range(20)]
     path.write_text("passage,question,answer,summary\n" + "\n".join([*lines, "Lone.,Who?,,"]) + "\n")
     folder = build(data=path, teacher="none")
-    assert sorted(row["summary"] for row in rows_of(folder)) == sorted(f"Summary {n}." for n in range(20))
+    assert sorted(row["summary"] for row in load_rows(folder)) == sorted(f"Summary {n}." for n in range(20))
     [reject] = map(json.loads, (folder / "rejects.jsonl").read_text().splitlines())
     assert reject["line"] == 22 and reject["reason"] == "empty summary"
 
 
-def test_a_csv_of_three_columns(tmp_path, build):
+def test_a_csv_file_needs_only_three_columns(tmp_path, build):
     path = tmp_path / "three.csv"
     path.write_text(
         "passage,question,answer\n" + "".join(f"Bridge {n} fell.,What fell?,Bridge {n}\n" for n in range(9))
     )
-    assert len(rows_of(build(data=path))) == 9
+    assert len(load_rows(build(data=path))) == 9
 
 
-def test_a_killed_run_ends_as_an_unkilled_one(
+def test_every_row_of_a_malformed_file_is_accounted_for(tmp_path, build, capsys):
+    good, broken = write_broken_jsonl(tmp_path / "broken.jsonl")
+    num_lines = len(good) + len(broken)
+    folder = build(
+        data=tmp_path / "broken.jsonl", extractive=True, shard_size=256, num_beams=1, batch_size=32
+    )
+    rejects = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
+    ids = {row["id"] for row in load_rows(folder)}
+    assert {row["id"] for row in good} <= ids
+    assert len(ids) + len(rejects) == num_lines
+    message = f"{num_lines} rows read = {len(ids)} rows written + {len(rejects)} rejected"
+    assert message in capsys.readouterr().out
+    assert all(reject["line"] and reject["reason"] for reject in rejects)
+
+
+# --- Restarts and several processes ---------------------------------------------------------------
+
+
+def test_a_second_start_has_nothing_to_do(built, build, capsys, monkeypatch):
+    before = read_result(built)
+    monkeypatch.setattr(Teacher, "__init__", None)  # a finished build must not load the teacher
+    build(built)
+    assert "Nothing to do: 36 rows read = 36 rows written + 0 rejected" in capsys.readouterr().out
+    assert read_result(built) == before
+
+
+def test_another_threshold_does_not_score_again(build, monkeypatch):
+    folder = build()
+    probabilities = sorted(row["entailment"] for row in load_rows(folder) if row["answer"])
+    threshold = round(probabilities[len(probabilities) // 2], 4)
+    before = read_scored_shards(folder)
+    monkeypatch.setattr(Teacher, "__init__", None)
+    build(folder, threshold=threshold)
+    labels = Counter(row["answerable"] for row in load_rows(folder))
+    assert labels[1] == sum(probability > threshold for probability in probabilities)
+    assert read_scored_shards(folder) == before
+
+
+def test_a_killed_build_continues_and_gives_the_same_bytes(
     built, source, tiny_bart_folder, tiny_roberta_mnli_folder, tmp_path
 ):
     folder = tmp_path / "set"
-    command = recipe(folder, source, teacher=tiny_bart_folder, judge=tiny_roberta_mnli_folder)
-    for files in ("work/plan.json", "work/scored-00000.jsonl", "data.tmp"):
+    command = make_command(folder, source, teacher=tiny_bart_folder, judge=tiny_roberta_mnli_folder)
+    for name in ("work/counts.json", "work/scored-00000.jsonl", "data.tmp"):
         process = subprocess.Popen([sys.executable, "-m", "crosstask.data.build", *command])
-        while not (folder / files).exists() and process.poll() is None:
+        while not (folder / name).exists() and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
     main(command)
-    assert contents(folder) == contents(built)
-    assert scores(folder) == scores(built)
+    assert read_result(folder) == read_result(built)
+    assert read_scored_shards(folder) == read_scored_shards(built)
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_bytes_of_one(
+def test_two_processes_give_the_same_bytes_as_one(
     built, source, tiny_bart_folder, tiny_roberta_mnli_folder, tmp_path
 ):
-    command = recipe(tmp_path / "set", source, teacher=tiny_bart_folder, judge=tiny_roberta_mnli_folder)
+    models = {"teacher": tiny_bart_folder, "judge": tiny_roberta_mnli_folder}
+    command = make_command(tmp_path / "set", source, **models)
     launch = "-m torch.distributed.run --standalone --nproc-per-node 2 -m accelerate.commands.launch --cpu"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, *launch.split(), "-m", "crosstask.data.build", *command],
         timeout=120,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert contents(tmp_path / "set") == contents(built)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert read_result(tmp_path / "set") == read_result(built)
 
 
 @pytest.mark.slow
-def test_ray_makes_the_bytes_of_a_plain_run(built, build):
+def test_ray_gives_the_same_bytes_as_a_single_process(built, build):
     pytest.importorskip("ray")
-    assert contents(build(engine="ray")) == contents(built)
+    assert read_result(build(engine="ray")) == read_result(built)
 
 
 def test_a_dry_run_loads_no_model_and_writes_nothing(tmp_path, build, capsys, monkeypatch):
     monkeypatch.setattr(Teacher, "__init__", None)
     build(tmp_path / "set", dry_run=True)
-    told = capsys.readouterr().out
-    assert "36 rows read = 36 kept + 0 rejected" in told and "12 distinct passages" in told
+    output = capsys.readouterr().out
+    assert "36 rows read = 36 accepted + 0 rejected" in output and "12 distinct passages" in output
     assert not (tmp_path / "set").exists()
 
 
-def test_a_passage_of_two_splits_stays_in_the_first(tmp_path, build):
-    folder = tmp_path / "source"
-    folder.mkdir()
-    row = {"question": "What?", "answer": "bridge"}
-    for split, numbers in (("train", range(8)), ("test", range(7, 10))):
-        rows = [{**row, "id": f"{split}{n}", "passage": f"A bridge, {n}."} for n in numbers]
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    built = build(data=folder)
-    assert {name: len(part) for name, part in load_dataset(str(built)).items()} == {"train": 8, "test": 2}
-    [reject] = map(json.loads, (built / "rejects.jsonl").read_text().splitlines())
-    assert reject["id"] == "test7" and "split train too" in reject["reason"]
-
-
-def test_every_row_of_a_broken_file_is_accounted_for(tmp_path, build, capsys):
-    good, broken = write_broken_jsonl(tmp_path / "broken.jsonl")
-    lines = len(good) + len(broken)
-    folder = build(
-        data=tmp_path / "broken.jsonl", extractive=True, shard_size=256, num_beams=1, batch_size=32
-    )
-    rejects = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
-    out = {row["id"] for row in rows_of(folder)}
-    assert {row["id"] for row in good} <= out
-    assert len(out) + len(rejects) == lines
-    assert f"{lines} rows read = {len(out)} rows out + {len(rejects)} rejected" in capsys.readouterr().out
-    assert all(reject["line"] and reject["reason"] for reject in rejects)
+# --- Recipes and errors ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         ({"treshold": 0.5}, "unknown key 'treshold'; did you mean 'threshold'"),
         ({"threshold": 2}, "threshold: expected at least 0 and below 1, got 2.0"),
@@ -274,10 +276,10 @@ def test_every_row_of_a_broken_file_is_accounted_for(tmp_path, build, capsys):
         ({"data": "missing.jsonl"}, "missing.jsonl: file not found"),
     ],
 )
-def test_mistakes_end_in_one_sentence(build, flags, told):
-    with pytest.raises(SystemExit, match="crosstask-build: error: ") as caught:
+def test_a_mistake_ends_the_command_with_one_sentence(build, flags, message):
+    with pytest.raises(SystemExit, match="crosstask-build: error: ") as error:
         build(**flags)
-    assert told in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert message in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
 def test_another_recipe_or_a_changed_source_needs_another_folder(source, build, tmp_path):
@@ -291,16 +293,23 @@ def test_another_recipe_or_a_changed_source_needs_another_folder(source, build, 
         build(folder, data=copy)
 
 
-def test_a_run_that_could_not_read_leaves_its_folder_free(tmp_path, build):
+def test_after_an_unreadable_source_the_folder_accepts_another_recipe(tmp_path, build):
     path = tmp_path / "rows.csv"
     path.write_text("passage,question\na,b\n")
     with pytest.raises(SystemExit, match="'answer' is missing"):
         build(tmp_path / "set", data=path)
     path.write_text("passage,question,answer\n" + "".join(f"Bridge {n}.,What?,Bridge\n" for n in range(5)))
-    assert len(rows_of(build(tmp_path / "set", data=path))) == 5
+    assert len(load_rows(build(tmp_path / "set", data=path))) == 5
 
 
-def test_recipes_are_read():
-    for name in ("build_paper", "build_question"):
-        arguments, _ = read_build_recipe(Path(__file__).parents[2] / "configs" / f"{name}.yaml")
-        assert arguments.data == "rajpurkar/squad_v2"
+@pytest.mark.parametrize("name", ["build_paper", "build_question"])
+def test_the_recipes_in_configs_are_valid(name):
+    arguments, _ = read_build_recipe(ROOT / "configs" / f"{name}.yaml")
+    assert arguments.data == "rajpurkar/squad_v2"
+
+
+def test_help_works_from_any_folder(tmp_path):
+    command = [sys.executable, ROOT / "data" / "build.py", "--help"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "work/scored-00000.jsonl" in result.stdout and "hard_negatives" in result.stdout

@@ -5,23 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value, load_dataset
+from datasets import ClassLabel, Dataset, load_dataset
 from datasets.exceptions import NonMatchingSplitsSizesError
 from huggingface_hub import DatasetCard
 
-from crosstask.data.builder.card import BuildFacts, write_data_card
-from crosstask.data.builder.figures import describe, write_statistics
-from crosstask.data.schema import FEATURES
+from crosstask.data.builder.card import BuildReport, get_size_category, write_data_card
+from crosstask.data.builder.charts import write_charts
+from crosstask.data.builder.finish import SCORED_FEATURES
+from crosstask.data.builder.stats import compute_statistics
 
-BUILT = Features(FEATURES | {"entailment": Value("float32")})
 SQUAD = {
     "name": "SQuAD 2.0",
     "id": "rajpurkar/squad_v2",
-    "licence": "CC BY-SA 4.0",
+    "license": "CC BY-SA 4.0",
     "citation": "@inproceedings{rajpurkar2018know, title={Know What You Don't Know}}",
     "url": "https://rajpurkar.github.io/SQuAD-explorer",
 }
-OWN = {"name": "/home/someone/tickets/rows.csv", "licence": None, "citation": "Someone, 2024."}
+LOCAL_FILE = {"name": "/home/someone/tickets/rows.csv", "license": None, "citation": "Someone, 2024."}
 TEACHER = {
     "name": "facebook/bart-large-cnn",
     "mode": "passage",
@@ -32,7 +32,7 @@ TEACHER = {
 JUDGE = {"name": "FacebookAI/roberta-large-mnli", "template": "{answer}"}
 
 
-def row(number, answer="two days", entailment=0.6):
+def make_row(number, answer="two days", entailment=0.6):
     return {
         "id": str(number),
         "source": "squad",
@@ -46,86 +46,99 @@ def row(number, answer="two days", entailment=0.6):
 
 
 SPLITS = {
-    "train": [row(0), row(1, entailment=0.75), row(2, answer=""), row(3, entailment=0.25)],
-    "validation": [row(4)],
-    "test": [row(6), row(7, entailment=1.0)],
+    "train": [
+        make_row(0),
+        make_row(1, entailment=0.75),
+        make_row(2, answer=""),
+        make_row(3, entailment=0.25),
+    ],
+    "validation": [make_row(4)],
+    "test": [make_row(6), make_row(7, entailment=1.0)],
 }
 
 
-def facts_of(splits=SPLITS, **values):
-    statistics = describe(splits)
-    rows = statistics["all"]["rows"]
-    facts = {"rows_in": rows, "language": ["en"], "teacher": TEACHER, "judge": JUDGE, "seed": 42}
-    return BuildFacts(
-        **{"name": "my-set", "features": BUILT, "statistics": statistics, "sources": [SQUAD]} | facts | values
-    )
+def make_report(splits=SPLITS, **values):
+    statistics = compute_statistics(splits)
+    defaults = {
+        "name": "my-set",
+        "features": SCORED_FEATURES,
+        "statistics": statistics,
+        "sources": [SQUAD],
+        "rows_read": statistics["all"]["rows"],
+        "language": ["en"],
+        "teacher": TEACHER,
+        "judge": JUDGE,
+        "seed": 42,
+    }
+    return BuildReport(**defaults | values)
 
 
 @pytest.fixture
-def card_of(tmp_path):
-    def card_of(**values):
-        write_data_card(tmp_path, facts_of(**values))
+def make_card(tmp_path):
+    """Return a function that writes and loads the card of a report with the given values."""
+
+    def make(**values):
+        write_data_card(tmp_path, make_report(**values))
         return DatasetCard.load(tmp_path / "README.md")
 
-    return card_of
+    return make
 
 
 @pytest.fixture
-def built(tmp_path):
-    """A built folder with shards, statistics and card, and what else lies there."""
+def folder(tmp_path):
+    """Return the folder of a built data set with two rows per Parquet file."""
     folder = tmp_path / "built"
     (folder / "data").mkdir(parents=True)
     for split, rows in SPLITS.items():
-        for shard, at in enumerate(range(0, len(rows), 2)):
-            table = Dataset.from_list(rows[at : at + 2], features=BUILT)
+        for shard, start in enumerate(range(0, len(rows), 2)):
+            table = Dataset.from_list(rows[start : start + 2], features=SCORED_FEATURES)
             table.to_parquet(folder / "data" / f"{split}-{shard:05}.parquet")
-    facts = facts_of()
-    write_statistics(facts.statistics, folder)
+    report = make_report()
+    write_charts(report.statistics, folder)
     (folder / "rejects.jsonl").write_text('{"reason": "empty passage"}\n')
-    write_data_card(folder, facts)
+    write_data_card(folder, report)
     return folder
 
 
-def test_load_dataset_gives_typed_splits_and_the_card_moves_the_threshold(
-    built, tmp_path, monkeypatch, caplog
+def test_load_dataset_returns_typed_splits_and_the_code_in_the_card_runs(
+    folder, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(logging.getLogger("datasets"), "propagate", True)
-    data = load_dataset(str(built), cache_dir=str(tmp_path / "cache"))
-    assert not caplog.records  # datasets says so where it ignores a part of the metadata
+    data = load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    assert not caplog.records  # datasets warns if it ignores a part of the metadata
     sizes = {
         name: (split.num_examples, split.num_bytes > 0) for name, split in data["train"].info.splits.items()
     }
     assert sizes == {"train": (4, True), "validation": (1, True), "test": (2, True)}
     assert {split: rows.num_rows for split, rows in data.items()} == {"train": 4, "validation": 1, "test": 2}
-    assert data["train"].features == BUILT
+    assert data["train"].features == SCORED_FEATURES
     assert data["train"].features["answerable"] == ClassLabel(names=["no", "yes"])
     assert data["train"]["answerable"] == [1, 1, 0, 0]
 
-    code = re.findall(r"```python\n(.*?)```", (built / "README.md").read_text(), re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     scope = {}
-    exec(code[0].replace("path/or/id", str(built)), scope)
+    exec(code[0].replace("path/or/id", str(folder)), scope)
     exec(code[1], scope)
     assert scope["data"]["train"]["answerable"] == [0, 1, 0, 0]
     assert scope["data"]["test"]["answerable"] == [0, 1]
-    assert scope["data"]["train"].features == BUILT
+    assert scope["data"]["train"].features == SCORED_FEATURES
 
 
-def test_every_picture_and_file_that_the_card_names_is_there(built):
-    text = (built / "README.md").read_text()
-    names = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+def test_the_pictures_in_the_card_exist(folder):
+    names = re.findall(r"!\[[^]]*\]\(([^)]*)\)", (folder / "README.md").read_text())
     assert names == ["lengths.png", "labels.png"]
-    assert all((built / name).exists() for name in [*names, "stats.json"])
+    assert all((folder / name).exists() for name in names)
 
 
-def test_a_wrong_number_of_rows_is_found_by_load_dataset(built, tmp_path):
-    shutil.copy(built / "data" / "test-00000.parquet", built / "data" / "test-00001.parquet")
+def test_load_dataset_finds_a_wrong_number_of_rows(folder, tmp_path):
+    shutil.copy(folder / "data" / "test-00000.parquet", folder / "data" / "test-00001.parquet")
     with pytest.raises(NonMatchingSplitsSizesError):
-        load_dataset(str(built), cache_dir=str(tmp_path / "cache"))
+        load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
 
 
-def test_metadata(card_of):
-    data = card_of().data.to_dict()
+def test_the_metadata_describe_the_data_set(make_card):
+    data = make_card().data.to_dict()
     assert data["configs"][0]["config_name"] == "default"
     assert data["configs"][0]["data_files"] == [
         {"split": split, "path": f"data/{split}-*.parquet"} for split in ("train", "validation", "test")
@@ -144,15 +157,15 @@ def test_metadata(card_of):
 @pytest.mark.parametrize(
     ("sources", "expected"),
     [
-        ([SQUAD, SQUAD | {"licence": "cc-by-sa-4.0"}], {"license": "cc-by-sa-4.0"}),
-        ([SQUAD, SQUAD | {"licence": "MIT"}], {"license": "other", "license_name": "mixed"}),
-        ([SQUAD, OWN], {"license": "other", "license_name": "mixed"}),
-        ([OWN], {"license": "other", "license_name": "unknown"}),
-        ([OWN | {"licence": "House rules"}], {"license": "other", "license_name": "house-rules"}),
+        ([SQUAD, SQUAD | {"license": "cc-by-sa-4.0"}], {"license": "cc-by-sa-4.0"}),
+        ([SQUAD, SQUAD | {"license": "MIT"}], {"license": "other", "license_name": "mixed"}),
+        ([SQUAD, LOCAL_FILE], {"license": "other", "license_name": "mixed"}),
+        ([LOCAL_FILE], {"license": "other", "license_name": "unknown"}),
+        ([LOCAL_FILE | {"license": "House rules"}], {"license": "other", "license_name": "house-rules"}),
     ],
 )
-def test_licence(card_of, sources, expected):
-    data = card_of(sources=sources).data.to_dict()
+def test_the_license_is_that_of_the_sources(make_card, sources, expected):
+    data = make_card(sources=sources).data.to_dict()
     assert {key: data[key] for key in ("license", "license_name") if key in data} == expected
 
 
@@ -166,73 +179,72 @@ def test_licence(card_of, sources, expected):
         (10**10, "10B<n<100B"),
     ],
 )
-def test_size(card_of, rows, expected):
-    statistics = describe(SPLITS)
-    statistics["all"]["rows"] = rows
-    assert card_of(statistics=statistics, rows_in=rows).data.size_categories == [expected]
+def test_the_size_category_has_the_name_of_the_hub(rows, expected):
+    assert get_size_category(rows) == expected
 
 
-def test_body_tells_what_was_run(card_of):
-    text = card_of(
-        rows_in=1210,
+def test_the_text_describes_the_build(make_card):
+    text = make_card(
+        rows_read=1210,
         rows_added=2,
         rejects={"empty passage": 5, "a | b": 1200},
         normalization=["lowercase", "contractions"],
         splitting="By a hash of the passage.",
-        cut_inputs=17,
-        max_input_tokens=1024,
+        truncated_inputs=17,
+        max_source_length=1024,
     ).text
     assert "| train | 4 | 2 | 4 | 50.0% | 50.0% | 0.0% |" in text
-    assert "1,210 read and 2 added = 7 written" in text and "1,205 rejected" in text
+    assert "1,210 read and 2 hard negatives added = 7 written" in text and "1,205 rejected" in text
     assert text.index(r"| a \| b | 1,200 |") < text.index("| empty passage | 5 |")
     assert "lowercase, contractions" in text and "By a hash of the passage." in text
-    assert "`facebook/bart-large-cnn`, one a passage" in text and "num_beams=4, max_new_tokens=96" in text
-    assert "longer: 17." in text and "1,024 tokens" in text
-    assert "P(entailment) > 0.5" in text and "hypothesis: `{answer}`" in text
+    assert "`facebook/bart-large-cnn` (num_beams=4, max_new_tokens=96), which read only the passage" in text
+    assert "at most 1,024 tokens" in text and "17 distinct inputs are longer" in text
+    assert "P(entailment) > 0.5" in text and "`{answer}` as the hypothesis" in text
     assert "**Seed**: 42." in text
     assert "[SQuAD 2.0](https://rajpurkar.github.io/SQuAD-explorer) | CC BY-SA 4.0" in text
     assert "```bibtex\n@inproceedings{rajpurkar2018know" in text
 
 
-def test_question_mode_tells_of_its_candidates(card_of):
+def test_the_text_describes_the_candidates_of_mode_question(make_card):
     teacher = TEACHER | {"mode": "question", "candidates": 4, "hard_negatives": True}
-    text = card_of(teacher=teacher).text
-    assert "candidates a question: 4, of which the one that entails" in text and "labelled no" in text
-    assert "share one summary" not in text and "its errors are chosen too" in text
+    text = make_card(teacher=teacher).text
+    assert "Of 4 candidates per question, the one that entails the answer best is kept" in text
+    assert "kept as a row labeled `no`" in text
+    assert "have the same summary" not in text and "its errors are overrepresented" in text
 
 
-def test_only_what_applies_is_told(card_of):
-    splits = {"train": [row(0, answer="")]}
-    card = card_of(splits=splits, teacher=None, judge=None, seed=None, language=())
+def test_the_text_omits_what_does_not_apply(make_card):
+    splits = {"train": [make_row(0, answer="")]}
+    card = make_card(splits=splits, teacher=None, judge=None, seed=None, language=())
     assert card.data.annotations_creators == ["found"] and card.data.language is None
-    for absent in ("machine", "a judge", "threshold", "bart", "rejected because", "one reading"):
-        assert absent not in card.text
-    assert "**Summaries**: the sources' own." in card.text and "**Seed**: none." in card.text
-    assert "Those of the sources." in card.text
+    for text in ("A model", "judge", "threshold", "bart", "reason for rejection", "one answer"):
+        assert text not in card.text
+    assert "**Summaries**: taken from the sources." in card.text and "**Seed**: none" in card.text
+    assert "The limitations of the sources apply." in card.text
 
 
-def test_no_path_of_the_machine(card_of, tmp_path):
+def test_the_card_has_no_local_paths(make_card, tmp_path):
     teacher = TEACHER | {"name": str(tmp_path / "models" / "tiny-bart")}
     judge = JUDGE | {"name": "../models/tiny-nli"}
-    text = str(card_of(sources=[OWN | {"id": str(tmp_path)}], teacher=teacher, judge=judge))
+    text = str(make_card(sources=[LOCAL_FILE | {"id": str(tmp_path)}], teacher=teacher, judge=judge))
     assert "| rows.csv |" in text and "`tiny-bart`" in text and "`tiny-nli`" in text
-    for private in (str(tmp_path), "/home", "someone", "../", str(Path.home())):
-        assert private not in text
+    for path in (str(tmp_path), "/home", "someone", "../", str(Path.home())):
+        assert path not in text
     assert "source_datasets:\n- original" in text
 
 
-def test_sums_that_differ_are_an_error(tmp_path):
+def test_different_sums_of_rows_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="9 rows read and 0 added, but 7 written and 1 rejected"):
-        write_data_card(tmp_path, facts_of(rows_in=9, rejects={"empty passage": 1}))
+        write_data_card(tmp_path, make_report(rows_read=9, rejects={"empty passage": 1}))
     assert not (tmp_path / "README.md").exists()
 
 
-def test_the_same_facts_give_the_same_bytes(tmp_path):
-    facts = facts_of(rejects={"b": 1, "a": 1}, rows_in=9)
-    write_data_card(tmp_path / "one", facts)
-    write_data_card(tmp_path / "two", replace(facts, rejects={"a": 1, "b": 1}))
+def test_the_same_report_gives_the_same_bytes(tmp_path):
+    report = make_report(rejects={"b": 1, "a": 1}, rows_read=9)
+    write_data_card(tmp_path / "one", report)
+    write_data_card(tmp_path / "two", replace(report, rejects={"a": 1, "b": 1}))
     assert (tmp_path / "one" / "README.md").read_bytes() == (tmp_path / "two" / "README.md").read_bytes()
 
 
-def test_an_empty_build_has_a_card(card_of):
-    assert "| all | 0 | 0 | 0 | - | - | - |" in card_of(splits={}).text
+def test_a_data_set_without_rows_has_a_card(make_card):
+    assert "| all | 0 | 0 | 0 | - | - | - |" in make_card(splits={}).text

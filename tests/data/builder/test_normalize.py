@@ -10,12 +10,12 @@ from crosstask.data.builder.normalize import URLS, Normalization, normalize
 from crosstask.utils.errors import DataError
 
 OFF = Normalization(fix_encoding=False, whitespace=False)
-EVERY = [
+ALL_COMBINATIONS = [
     Normalization(*flags[:4], urls=urls, contractions=flags[4])
     for flags in product([False, True], repeat=5)
     for urls in URLS
 ]
-# Pieces that the steps work on: random characters alone would hardly ever make one.
+# Pieces that the steps change. Random characters alone would hardly ever form one.
 PIECES = [
     "http",
     "https",
@@ -56,13 +56,13 @@ PIECES += ["中", ".", ")", "Σ", "K", "ﬁ", "\ud83d", "\ude00", "\ufeff", "&am
 texts = st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join))
 
 
-def test_the_default_leaves_real_text_alone():
+def test_the_default_does_not_change_correct_text():
     text = "“Don’t!” said Zoë — see https://a.org/x?y=1&amp;z … ﬁ Ａ it's 10² ½ naïve 中文"
     assert normalize(text, Normalization()) == text
     assert normalize(text, OFF) == text
 
 
-def test_the_default_mends_encodings_and_white_space():
+def test_the_default_repairs_encodings_and_white_space():
     text = "\ufeff  The cafÃ© â€” itâ€™s\r\n\r\n\topen\x00\x07 e\u0301\xa0! "
     assert normalize(text, Normalization()) == "The café — it’s open é !"
     assert normalize("a \n\n b", Normalization(whitespace=False)) == "a \n\n b"
@@ -77,7 +77,7 @@ def test_the_default_mends_encodings_and_white_space():
         ("one\u2028two 中文 three", "one two three"),
     ],
 )
-def test_ascii_folds_what_has_a_fold_and_drops_the_rest(text, expected):
+def test_ascii_replaces_accented_letters_and_signs_and_drops_other_characters(text, expected):
     assert normalize(text, Normalization(ascii=True)) == expected
 
 
@@ -113,28 +113,28 @@ def test_contractions(text, expected):
     assert normalize(text, Normalization(contractions=True)) == expected
 
 
-def test_all_steps_of_the_report():
-    how = Normalization(lowercase=True, ascii=True, urls="protocol", contractions=True)
+def test_all_optional_steps_together():
+    steps = Normalization(lowercase=True, ascii=True, urls="protocol", contractions=True)
     text = "What’s Zoë’s  PAGE?\nIt’s http://zoe.org"
-    assert normalize(text, how) == "what is zoe's page? it is zoe.org"
+    assert normalize(text, steps) == "what is zoe's page? it is zoe.org"
 
 
 @pytest.mark.parametrize("text", ["ht中tp://http://x", "http:http:////", "it's's don'tn't", "Ã http:/中/x"])
-@pytest.mark.parametrize("how", EVERY)
-def test_what_one_step_leaves_for_another_is_done_at_once(text, how):
-    once = normalize(text, how)
-    assert normalize(once, how) == once
+@pytest.mark.parametrize("steps", ALL_COMBINATIONS)
+def test_input_that_one_step_creates_for_another_is_normalized_at_once(text, steps):
+    once = normalize(text, steps)
+    assert normalize(once, steps) == once
 
 
 @settings(max_examples=600, deadline=None)
-@given(texts, st.sampled_from(EVERY))
-@example("http://" * 3 + "//", EVERY[-1])
-def test_to_normalize_twice_changes_nothing(text, how):
-    once = normalize(text, how)
-    assert normalize(once, how) == once
-    if how.ascii:
+@given(texts, st.sampled_from(ALL_COMBINATIONS))
+@example("http://" * 3 + "//", ALL_COMBINATIONS[-1])
+def test_normalizing_twice_changes_nothing(text, steps):
+    once = normalize(text, steps)
+    assert normalize(once, steps) == once
+    if steps.ascii:
         assert once.isascii()
-    if how.whitespace:
+    if steps.whitespace:
         assert once == " ".join(once.split())
 
 
@@ -143,21 +143,21 @@ def test_to_normalize_twice_changes_nothing(text, how):
 )
 @pytest.mark.parametrize("urls", URLS[1:])
 def test_the_time_is_linear_in_the_length(piece, urls):
-    how = Normalization(lowercase=True, ascii=True, urls=urls, contractions=True)
+    steps = Normalization(lowercase=True, ascii=True, urls=urls, contractions=True)
     start = time.perf_counter()
-    normalize(piece * (1_000_000 // len(piece)), how)
+    normalize(piece * (1_000_000 // len(piece)), steps)
     assert time.perf_counter() - start < 10  # measured: under 1; a quadratic step takes minutes
 
 
-def test_made_of_a_mapping():
-    made = Normalization.from_mapping({"lowercase": True, "urls": "protocol"})
-    assert made == Normalization(lowercase=True, urls="protocol")
+def test_steps_from_a_mapping():
+    steps = Normalization.from_mapping({"lowercase": True, "urls": "protocol"})
+    assert steps == Normalization(lowercase=True, urls="protocol")
     assert Normalization.from_mapping(None) == Normalization.from_mapping({}) == Normalization()
     assert all(step.metadata["help"] for step in fields(Normalization))
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"lower_case": True}, "normalize key 'lower_case' is unknown"),
         ({"lower_case": True}, "did you mean 'lowercase'"),
@@ -167,7 +167,7 @@ def test_made_of_a_mapping():
         (["lowercase"], "expected a mapping"),
     ],
 )
-def test_a_wrong_mapping_is_one_sentence(values, told):
+def test_a_wrong_mapping_is_an_error(values, message):
     with pytest.raises(DataError) as error:
         Normalization.from_mapping(values)
-    assert told in str(error.value)
+    assert message in str(error.value)
