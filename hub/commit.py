@@ -44,7 +44,7 @@ def commit(
 
     Failures that may pass (status 429 or 5xx, a broken connection) are retried up to 6 times, after 1, 2,
     4, ... seconds or after the time in `Retry-After`. The commit names its parent, so that it is neither
-    made twice nor put on top of a commit that nobody has looked at; after a conflict it is prepared again
+    repeated nor put on top of a commit that nobody has looked at; after a conflict it is prepared again
     on the new head.
 
     Args:

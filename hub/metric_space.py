@@ -13,8 +13,7 @@ from crosstask.utils.files import write_text
 METRICS_FOLDER = Path(__file__).parents[1] / "eval" / "metrics"
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGE = "crosstask"
-# Packages that these metrics import inside functions; `evaluate` has to check for them when it loads a
-# metric.
+# Packages that these metrics import inside functions; `evaluate` has to check for them at loading.
 _LAZY_IMPORTS = {"rouge": {"joblib", "rouge_score"}, "bertscore": {"bert_score"}}
 
 
@@ -44,8 +43,7 @@ def write_metric_space(name: str, folder: str | os.PathLike, *, repo_id: str) ->
     sources = _collect_sources(script)
     packages = _LAZY_IMPORTS.get(name, set()).union(*map(_list_packages, sources.values()))
     script_lines = sources.pop(script).splitlines()
-    # `evaluate` finds imports with a regular expression that needs one import per line, with nothing after
-    # it.
+    # `evaluate` finds imports with a regular expression: one import per line, with nothing after it.
     imports = [f"import {package}" for package in sorted(packages)]
     imports += [f"from .{module} import __doc__ as _" for module in sorted(map(_flatten_name, sources))]
     after_docstring = ast.parse("\n".join(script_lines)).body[1].lineno - 1
