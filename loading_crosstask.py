@@ -109,14 +109,17 @@ def merge_adapter(model: nn.Module) -> PreTrainedModel:
     base_model = model.base_model.model
     for name, module in list(base_model.named_modules()):
         if isinstance(module, ModulesToSaveWrapper):
-            base_model.set_submodule(name, module.modules_to_save[module.active_adapters[0]])
+            active = module.active_adapters  # empty if the active adapter has no copy of the module
+            trained = module.modules_to_save[active[0]] if active else module.original_module
+            base_model.set_submodule(name, trained)
     merged = model.merge_and_unload().requires_grad_(True)
     # peft compares the LM head with the encoder's embeddings, and so sets `tie_word_embeddings=False` for
     # T5Gemma, where the head shares the embeddings of the decoder.
-    part = getattr(merged, "summarizer", merged)  # a cross-task model has its LM head there
-    if part.config.is_encoder_decoder and part.can_generate():
-        embeddings = part.get_decoder().get_input_embeddings()
-        part.config.tie_word_embeddings = get_lm_head(part).weight is embeddings.weight
+    config = merged.config
+    is_untied = getattr(config, "tie_word_embeddings", None) is False
+    if config.is_encoder_decoder and merged.can_generate() and is_untied:
+        embeddings = merged.get_decoder().get_input_embeddings()
+        config.tie_word_embeddings = get_lm_head(merged).weight is embeddings.weight
     return merged
 
 
