@@ -383,7 +383,7 @@ def remove_stale_weights(folder: str | os.PathLike) -> None:
     single file even if it is the older one.
     """
     names = sorted(os.listdir(folder), key=lambda name: os.stat(os.path.join(folder, name)).st_mtime_ns)
-    newest = {}
+    newest: dict[str | None, str] = {}
     for name, variant in _find_weights(names).items():
         if variant in newest:
             os.remove(os.path.join(folder, newest[variant]))

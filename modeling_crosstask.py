@@ -394,7 +394,7 @@ decoder_question_mask (`torch.Tensor` of shape `(batch_size, question_length)`):
         if decoder_question_key_values is None and self.gated_cross_attention is not None:
             decoder_question_key_values = self._project_question(question)
             decoder_question_mask = question_mask
-        gate_attentions = [] if flags["output_attentions"] else None
+        gate_attentions: list | None = [] if flags["output_attentions"] else None
         with self._capture_decoder_states(
             decoder_question_key_values, decoder_question_mask, gate_attentions
         ) as captured:

@@ -140,7 +140,7 @@ def load_shared_base(
     encoder = get_text_encoder(model)
     encoder_layers = {name for name, _ in encoder.named_modules()}
     # Subtracting the summarizer's update leads back to the base model; the question answerer's is added.
-    updates = {}
+    updates: dict[str, list] = {}
     for task_model, sign in ((question_answerer, 1), (summarizer, -1)):
         pairs, other_weights = _read_adapters(task_model, model_kwargs)
         for layer, (down, up) in pairs:

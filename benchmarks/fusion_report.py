@@ -144,7 +144,7 @@ def describe_rates(runs: Runs) -> str:
 def make_cells(seeds: dict[int, dict]) -> list[str]:
     """Return the cells of a system for one N."""
     metrics = [(mode, "answer_recall") for mode in ("test", "beams", "reranked", "zeroed")]
-    metrics += [("test", "rougeL"), ("judgement", "auroc"), ("judgement", "ece")]
+    metrics += [("test", "rougeL"), ("judgment", "auroc"), ("judgment", "ece")]
     return [
         str(len(seeds)),
         *(

@@ -288,7 +288,7 @@ def evaluate(model, processor, rows: list[dict]) -> dict[str, dict[str, float]]:
     results = {"test": generate(model, processor, rows)[1]}
     results["beams"] = generate(model, processor, rows, num_beams=4)[1]
     if hasattr(model, "answerability_head"):
-        results["judgement"] = judge_references(model, processor, rows)
+        results["judgment"] = judge_references(model, processor, rows)
         results["reranked"] = generate(
             model, processor, rows, num_beams=4, num_return_sequences=4, answerability_rerank=1.0
         )[1]

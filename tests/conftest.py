@@ -142,7 +142,7 @@ def make_part():
 
 @pytest.fixture(scope="session")
 def make_config():
-    """Return `make_config(summarizer, question_encoder, **settings)`; parts are families or configurations."""
+    """Return `make_config(summarizer, question_encoder, **settings)`; a part is a family or a config."""
 
     def make(summarizer="t5", question_encoder="t5", **settings):
         parts = (part(p) if isinstance(p, str) else p for p in (summarizer, question_encoder))
@@ -153,7 +153,7 @@ def make_config():
 
 @pytest.fixture(scope="session")
 def make_model(make_config):
-    """Return `make_model(summarizer, question_encoder, seed=0, **settings)`, a tiny random model in `eval()`."""
+    """Return `make_model(summarizer, question_encoder, seed=0, **settings)`: a tiny random model."""
 
     def make(summarizer="t5", question_encoder="t5", seed=0, **settings):
         torch.manual_seed(seed)

@@ -49,7 +49,7 @@ def evaluate(recipe: Recipe) -> None:
     """
     split, rows = read_evaluation_rows(recipe.stages["fuse"].stage)
     training = recipe.stages["fuse"].training
-    settings = {
+    settings: dict[str, Any] = {
         "max_new_tokens": training.generation_max_length or 128,
         "num_beams": training.generation_num_beams or 1,
         "device": str(training.device),
@@ -107,7 +107,7 @@ def read_evaluation_rows(stage: StageArguments) -> tuple[str, list[dict[str, Any
         DataError: If there is neither split.
     """
     splits = read_rows(
-        stage.data,
+        str(stage.data),
         "fuse",
         config_name=stage.data_config_name,
         columns=stage.data_columns,
@@ -133,12 +133,12 @@ def make_baseline(recipe: Recipe, settings: Mapping[str, Any]) -> CrossTask | Se
         system = CrossTask(recipe.run.model, **settings)
         system.name = "before training"
         return system
-    checkpoint = recipe.output_dir / "summarizer"
-    checkpoint = checkpoint if checkpoint.exists() else recipe.run.summarizer
-    limit = limit_source_length(get_model_config(str(checkpoint)), recipe.run.max_source_length)
-    system = Seq2Seq(checkpoint, prefix="", max_source_length=limit, **settings)
-    system.name = "summarizer alone"
-    return system
+    folder = recipe.output_dir / "summarizer"
+    checkpoint = str(folder) if folder.exists() else str(recipe.run.summarizer)
+    limit = limit_source_length(get_model_config(checkpoint), recipe.run.max_source_length)
+    summarizer = Seq2Seq(checkpoint, prefix="", max_source_length=limit, **settings)
+    summarizer.name = "summarizer alone"
+    return summarizer
 
 
 def limit_source_length(config: PretrainedConfig, max_source_length: int) -> int:
@@ -168,7 +168,8 @@ def select_examples(rows: Sequence[Mapping[str, Any]], result: SystemResult) -> 
         `list[dict]` with `passage`, `question`, `answer`, `summary` and `answerability`; at most three.
     """
     examples: dict[str, dict[str, Any]] = {}
-    for row, summary, probability in zip(rows, result.summaries, result.summary_probabilities, strict=True):
+    probabilities = result.summary_probabilities or ()
+    for row, summary, probability in zip(rows, result.summaries, probabilities, strict=True):
         if row["answer"] and row["answerable"] != 0:
             example = {name: row[name] for name in ("passage", "question", "answer")}
             example |= {"summary": summary, "answerability": probability}

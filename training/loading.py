@@ -81,7 +81,7 @@ def make_config(
         "decoder_start_token_id": tokenizer.pad_token_id,
     }
     try:
-        config = AutoConfig.for_model(**(vocabulary | settings))
+        config = AutoConfig.for_model(**{**vocabulary, **settings})
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
     known = CONFIG_MAPPING[model_type]().to_dict().keys() | config.attribute_map.keys()

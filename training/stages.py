@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate import PartialState
@@ -69,7 +70,7 @@ class Stage:
         self.training = recipe.stages[name].training
         self.run_dir = recipe.output_dir
         self.folder = self.run_dir / STAGE_FOLDERS[name]
-        self.checkpoint_dir = Path(self.training.output_dir)
+        self.checkpoint_dir = Path(str(self.training.output_dir))
 
     def train(self) -> bool:
         """Train the model and save it. Return `False` if the stage was finished before."""
@@ -149,10 +150,11 @@ class Stage:
     @cached_property
     def rows(self) -> DatasetDict:
         """The rows of the stage by split. Rejected rows are counted, and written to the folder of the run."""
-        arguments, rejects = self.arguments, []
+        arguments = self.arguments
+        rejects: list[dict] = []
         try:
             return read_rows(
-                arguments.data,
+                str(arguments.data),
                 self.name,
                 config_name=arguments.data_config_name,
                 columns=arguments.data_columns,
@@ -394,7 +396,7 @@ class Stage:
         """Save the adapter of the joint stage to the folder `adapter`, and return the merged model."""
         folder = self.run_dir / "adapter"
         shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it saved the model
-        write_folder(folder, model.save_pretrained)
+        write_folder(folder, lambda path: model.save_pretrained(str(path)))
         if self.arguments.quantization:  # merge into the weights in full precision
             base = self._compose_model() if self.run.model is None else self._load_cross_task_model()
             model = PeftModel.from_pretrained(base, folder)
@@ -416,6 +418,7 @@ def encode_batch(
     Raises:
         DataError: If a question leaves no room for its passage.
     """
+    inputs: dict[str, Any]
     if stage == "summarize":
         inputs = {name: batch[name] for name in ("passage", "summary")}
     elif stage == "answer":

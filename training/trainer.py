@@ -15,7 +15,13 @@ from huggingface_hub import HfApi
 from torch import nn
 from torch.nn.functional import softplus
 from torch.utils.data import IterableDataset
-from transformers import EvalPrediction, Seq2SeqTrainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
@@ -78,6 +84,12 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             combined with an optimizer, or if something that `contrastive_weight` needs is missing.
     """
 
+    # `Trainer` declares these as optional.
+    args: Seq2SeqTrainingArguments
+    model: Any
+    data_collator: Any
+    hub_model_id: Any
+
     def __init__(
         self,
         *args: Any,
@@ -113,7 +125,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(
-        args: TrainingArguments, model: nn.Module | None = None
+        args: TrainingArguments, model: Any = None
     ) -> tuple[Any, dict[str, Any]]:
         """Do as `Trainer`, but pass `optim_args` to Adafactor too, for which `Trainer` ignores them."""
         optimizer_class, kwargs = Seq2SeqTrainer.get_optimizer_cls_and_kwargs(args, model)
@@ -188,7 +200,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             labels = labels.masked_fill((batch["answerable"] != 1)[:, None], IGNORE_INDEX)
         return labels
 
-    def compute_loss(
+    def compute_loss(  # type: ignore[override]  # counts are a tensor of three here
         self,
         model: nn.Module,
         inputs: dict[str, torch.Tensor],
@@ -288,7 +300,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         # Nothing reads this pickle, and it contains paths of this machine.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
-    def push_to_hub(
+    def push_to_hub(  # type: ignore[override]
         self,
         commit_message: str = "End of training",
         blocking: bool = True,
@@ -367,7 +379,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         With several processes, the rows that fill up the last batch count twice.
         """
         self._eval_sum.clear()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output: Any = super().evaluation_loop(*args, **kwargs, metric_key_prefix=metric_key_prefix)  # type: ignore
         if self._eval_sum.total is not None:
             sums, counts = self._eval_sum.sum_over_processes(self.accelerator)
             means = sums / counts.clamp(min=1)
@@ -379,7 +391,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             ).item()
         return output
 
-    def prediction_step(
+    def prediction_step(  # type: ignore[override]  # it returns several predictions
         self,
         model: nn.Module,
         inputs: dict[str, Any],
@@ -439,7 +451,8 @@ def disable_reentrant_checkpointing(args: TrainingArguments) -> None:
     """
     if not args.gradient_checkpointing:
         return
-    settings = {"use_reentrant": False} | (args.gradient_checkpointing_kwargs or {})
+    kwargs: Any = args.gradient_checkpointing_kwargs or {}
+    settings = {"use_reentrant": False, **kwargs}
     if settings["use_reentrant"] and args.world_size > 1:
         raise ValueError(
             "gradient_checkpointing_kwargs: expected use_reentrant to be False beside contrastive_weight, as "
@@ -483,4 +496,5 @@ class _RunningSum:
         self.total = None
 
     def sum_over_processes(self, accelerator: Accelerator) -> torch.Tensor:
+        assert self.total is not None, "nothing was added"
         return accelerator.gather(self.total[None]).sum(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peft import PeftConfig, PeftModel, get_peft_config, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -44,7 +44,7 @@ def make_adapter_config(stage: StageArguments) -> PeftConfig | None:
         known = ", ".join(sorted(PEFT_TYPE_TO_CONFIG_MAPPING))
         raise ConfigError(f"peft: unknown peft_type {peft_type!r}, expected one of {known}")
     if peft_type == "LORA":
-        settings.setdefault("target_modules", stage.lora_target_modules)
+        settings = {"target_modules": stage.lora_target_modules} | settings
     try:
         config = get_peft_config(settings | {"peft_type": peft_type, "task_type": "SEQ_2_SEQ_LM"})
     except (TypeError, ValueError) as error:
@@ -76,7 +76,7 @@ def make_quantization_config(stage: StageArguments) -> BitsAndBytesConfig | None
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
 
 
-def add_adapter(model: PreTrainedModel, config: PeftConfig, new_fusion: bool) -> PeftModel:
+def add_adapter(model: PreTrainedModel, config: Any, new_fusion: bool) -> PeftModel:
     """
     Add an adapter to a model and freeze everything else.
 
@@ -127,7 +127,7 @@ def get_fusion_modules(model: PreTrainedModel) -> list[str]:
     return [name for name in names if getattr(model, name) is not None]
 
 
-def _check_modules_to_save(model: PreTrainedModel, config: PeftConfig) -> None:
+def _check_modules_to_save(model: PreTrainedModel, config: Any) -> None:
     names = [name for name, _ in model.named_modules()]
     known = {*names, *(name.split(".")[-1] for name in names)}
     if unknown := {*(config.modules_to_save or ())} - known:
