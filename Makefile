@@ -13,4 +13,4 @@ ci:
 	.ci/run
 
 notebook:
-	jupytext --to notebook --execute --output examples/walkthrough.ipynb examples/walkthrough.py
+	jupytext --set-kernel python3 --to notebook --execute --output examples/walkthrough.ipynb examples/walkthrough.py
