@@ -41,8 +41,8 @@ class CrossTaskAdapterMixin:
         r"""
         Load an adapter and make it the active one. Same arguments as [`PeftAdapterMixin.load_adapter`].
 
-        An adapter may have trained the fusion in full, and then brings its own fusion. If loading fails, the
-        model is as before.
+        If an adapter trained the fusion in full, it contains that fusion. If loading fails, the model is as
+        before.
 
         Raises:
             ValueError: if the adapter was trained on another model, changes the fusion in another way than a
@@ -141,9 +141,8 @@ class CrossTaskAdapterMixin:
             kinds = ("a copy", "low-rank or similar updates")
         if clashes:
             raise ValueError(
-                f"adapter {adapter} has {kinds[0]} for the module {min(clashes)!r}, for which an adapter on "
-                f"this model ({', '.join(self.peft_config)}) has {kinds[1]}; load it on another copy of the "
-                "model."
+                f"adapter {adapter} has {kinds[0]} for module {min(clashes)!r}, but the loaded adapters "
+                f"({', '.join(self.peft_config)}) have {kinds[1]}; load it on another copy of the model."
             )
 
     def _describe_mismatch(self, adapter, problem, config):
@@ -158,7 +157,7 @@ class CrossTaskAdapterMixin:
         """
         Activate one adapter, or several, whose updates are added.
 
-        A module that none of them has trained in full is the model's original one.
+        Modules that none of these adapters trained in full are the model's originals.
 
         Args:
             adapter_name (`str` or `list[str]`): Names of loaded adapters.
@@ -218,7 +217,7 @@ class CrossTaskAdapterMixin:
             self.set_submodule(name, wrapper.original_module)
 
     def _switch_wrappers(self, names, enabled):
-        """Let each module with copies use that of an adapter in `names`, or the original module."""
+        """Activate, in each module with copies, the copy of an adapter in `names`, or else the original."""
         for _, wrapper in _get_wrappers(self):
             copies = [name for name in names if name in wrapper.modules_to_save]
             if copies:

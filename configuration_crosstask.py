@@ -15,7 +15,7 @@ SUMMARY_LOSS_ON = ("all", "answerable")
 PROMPT = "question: {question} passage:"
 IGNORE_INDEX = -100  # the label that losses ignore, everywhere in transformers
 FORMAT_VERSION = 1  # of a checkpoint; to be raised by changes that older code cannot read
-# The pipelines that a checkpoint's code defines, in the form that `pipeline()` reads from config.json.
+# A checkpoint's pipelines, in the format `pipeline()` reads from config.json.
 PIPELINES = {
     "question-summarization": {
         "impl": "pipeline_crosstask.QuestionSummarizationPipeline",
@@ -134,7 +134,7 @@ class CrossTaskConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
         if fusion_dim is None and self.question_encoder is not None:
-            # T5Gemma has a configuration of its encoder within its own.
+            # T5Gemma's configuration contains its encoder's configuration.
             fusion_dim = getattr(self.question_encoder, "encoder", self.question_encoder).hidden_size
         if fusion_ffn_dim is None and fusion_dim is not None:
             fusion_ffn_dim = 4 * fusion_dim

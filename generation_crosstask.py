@@ -185,7 +185,8 @@ question_encoder_outputs:
         """
         if summary_ids is None or summary_ids.dim() != 2 or summary_ids.shape[1] < 2:
             raise ValueError(
-                "`summary_ids` are needed as `generate` returns them: a batch, and a start token before each."
+                "`summary_ids` have to be a batch as `generate` returns it, each row with a start token "
+                "first."
             )
         if attention_mask is None and input_ids is not None:
             attention_mask = infer_attention_mask(input_ids, self.config)
@@ -208,7 +209,8 @@ question_encoder_outputs:
         repeats, remainder = divmod(len(summary_ids), len(question[0]))
         if remainder:
             raise ValueError(
-                f"`summary_ids`: {len(summary_ids)} rows are no multiple of {len(question[0])} inputs."
+                f"`summary_ids`: expected n rows for each of the {len(question[0])} inputs, got "
+                f"{len(summary_ids)}."
             )
         question_key_values = None
         if self.gated_cross_attention is not None:
@@ -283,11 +285,20 @@ question_encoder_outputs:
             return getattr(generation_config, name, None) if value is None else value
 
         check_weight("answerability_rerank", weight)
-        if (get_setting("num_return_sequences") or 1) < 2:
-            raise ValueError("`answerability_rerank` ranks `num_return_sequences` of 2 or more, got 1.")
+        num_return_sequences = get_setting("num_return_sequences")
+        if num_return_sequences is None:
+            num_return_sequences = 1  # the default of `generate`
+        if num_return_sequences < 2:
+            raise ValueError(
+                "`answerability_rerank` needs `num_return_sequences` of at least 2, got "
+                f"{num_return_sequences}."
+            )
         for name in STEP_OUTPUTS:
             if get_setting(name):
-                raise ValueError(f"`answerability_rerank` cannot rank `{name}`, which are by decoding step.")
+                raise ValueError(
+                    f"`answerability_rerank` cannot be used with `{name}`, which has one entry per decoding "
+                    "step."
+                )
         return bool(get_setting("return_dict_in_generate"))
 
 

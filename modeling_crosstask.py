@@ -541,7 +541,12 @@ decoder_question_mask (`torch.Tensor` of shape `(batch_size, question_length)`):
 
 
 def _has_steps(cache):
-    """Return whether a cache has decoding steps. Its length can be a tensor, on which no graph can branch."""
+    """
+    Return whether decoding has begun in a cache.
+
+    The length of a static cache is a tensor, which a compiled graph cannot branch on, so `is_updated` is read
+    if there is one.
+    """
     if isinstance(cache, EncoderDecoderCache):
         return cache.is_updated.get(0, False)
     return cache.get_seq_length() > 0
@@ -629,8 +634,8 @@ def shift_tokens_right(labels: torch.Tensor, config: CrossTaskConfig) -> torch.T
     """
     if config.decoder_start_token_id is None or config.pad_token_id is None:
         raise ValueError(
-            "`labels` need `decoder_start_token_id` and `pad_token_id` in the configuration, or "
-            "`decoder_input_ids` beside them."
+            "`labels` need `decoder_input_ids`, or `decoder_start_token_id` and `pad_token_id` in the "
+            "configuration."
         )
     decoder_input_ids = F.pad(labels[:, :-1], (1, 0), value=config.decoder_start_token_id)
     return decoder_input_ids.masked_fill(decoder_input_ids == IGNORE_INDEX, config.pad_token_id)

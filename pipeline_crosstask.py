@@ -16,7 +16,7 @@ from transformers import GenerationConfig, Pipeline
 from .sentences_crosstask import find_evidence, iter_sentence_spans, merge_summaries, split_sentences
 
 PIPELINE_TASK = "question-summarization"
-# Values of `adapter` that are no names of adapters: "the one that the router picks", and "none".
+# Special values of `adapter`: "the one that the router picks", and "none".
 AUTO_ADAPTER, NO_ADAPTER = "auto", "base"
 
 
@@ -186,8 +186,8 @@ class QuestionSummarizationPipeline(Pipeline):
 
         How it works: `Pipeline.__call__` (transformers 4.57 to 5.23) calls `run_single` for one input and
         `get_iterator` for several, with the keyword arguments that `_sanitize_parameters` has sorted. These
-        two methods are replaced as a whole, since the original ones put one input in one row, pad rows with a
-        collator of their own, and know nothing of adapters. Here a batch is filled with the questions of
+        two methods are replaced as a whole, since the original ones put one input in one row, pad rows with
+        another collator, and know nothing of adapters. Here a batch is filled with the questions of
         whole inputs until there are `batch_size` or more, and runs once per adapter. `num_workers` is
         ignored.
         """
@@ -375,8 +375,8 @@ class QuestionSummarizationPipeline(Pipeline):
 
 class _CopyableLock:
     """
-    A reentrant lock that is an attribute of a model. A copy of the model, also a pickled one, has a lock of
-    its own.
+    A reentrant lock that is an attribute of a model. Each copy of the model, including a pickled one, gets a
+    new lock.
 
     It is reentrant because a thread that generates may call a pipeline again, in a stopping criterion for
     instance.

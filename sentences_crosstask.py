@@ -74,7 +74,7 @@ def iter_sentence_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _ends_sentence(word: str, following: str, cased: bool) -> bool:
-    """Return whether `word` is the last one of a sentence, given the word that follows it."""
+    """Return whether `word` ends a sentence, judged by it and the next word (`following`)."""
     word = word.strip("\"'“”‘’«»()[]")
     following = following.lstrip("\"'“‘«([").rstrip(",")
     if not word.endswith((".", "!", "?", "…")) or (cased and following[:1].islower()):

@@ -2,7 +2,7 @@
 
     python benchmarks/encoding_memory.py [--megabytes 115] [--rows 50] [--output FILE]
 
-A process of its own writes a file of generated joint rows, reads it for the three stages as `train.py`
+A separate process writes a file of generated joint rows, reads it for the three stages as `train.py`
 does, and encodes the training rows of each stage. The peak is `VmHWM` of `/proc/self/status`, so this runs
 on Linux only.
 """
@@ -30,7 +30,7 @@ PART = {"model_type": "t5", "d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=115, help="size of the file of rows")
-    parser.add_argument("--rows", type=int, help="encode only so many rows of each stage")
+    parser.add_argument("--rows", type=int, help="encode only this many rows of each stage")
     parser.add_argument("--output", help="also write the figures to this JSON file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

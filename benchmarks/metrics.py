@@ -2,8 +2,8 @@
 
     python benchmarks/metrics.py --bertscore MODEL --judge MODEL
 
-Each pair of summary and passage occurs twice, since different systems often write the same summary; metrics
-that score equal pairs only once profit from that. Without --judge, the judge of entailment is a tiny random
+Each pair of summary and passage occurs twice, since different systems often write the same summary; this
+favors metrics that score equal pairs only once. Without --judge, the judge of entailment is a tiny random
 model, so that only the code around it is measured. Without --bertscore, BERTScore uses all-MiniLM-L6-v2.
 """
 

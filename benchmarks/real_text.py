@@ -102,7 +102,10 @@ def main() -> None:
 
 
 def prepare_rows(arguments: argparse.Namespace) -> None:
-    """Write a tokenizer and `rows.json`: texts, generic rows, and joint rows for training and test."""
+    """
+    Write a tokenizer and `rows.json`: the passages, rows with a summary that answers no question (`generic`),
+    and joint rows (`train`, `test`).
+    """
     select = SentenceSelector(arguments.encoder)
     prepared = {"encoder": arguments.encoder, "texts": [], "generic": [], "train": [], "test": []}
     for name, read in make_readers(Path(arguments.qmsum), Path(arguments.squality)).items():
@@ -310,7 +313,7 @@ class System:
         self.name, self.folder = name, folder
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         self.encoder_tokenizer = AutoTokenizer.from_pretrained(prepared["encoder"])
-        # The question encoder has a processor of its own, since its states are computed in advance.
+        # The question encoder has a separate processor, because its states are computed in advance.
         self.processor = CrossTaskProcessor(tokenizer, max_source_length=SOURCE_LENGTH)
         self.question_processor = CrossTaskProcessor(
             self.encoder_tokenizer, max_source_length=QUESTION_LENGTH

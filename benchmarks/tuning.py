@@ -219,7 +219,10 @@ def read_memory() -> int:
 
 @contextmanager
 def record_peak(before: int) -> Iterator[dict[str, int]]:
-    """Record the peak of the memory within the block, minus `before`, under the key "peak"."""
+    """
+    Yield a dict whose "peak" is the highest memory use within the block, in the units of `before`, minus
+    `before`.
+    """
     memory, done = {"peak": 0}, threading.Event()
 
     def watch():

@@ -26,7 +26,7 @@ def to_paired_lists(**columns: Iterable[Any]) -> list[list[Any]]:
     for name, values in rest:
         if len(first_list) != len(values):
             raise ValueError(
-                f"There are {len(first_list)} {first} but {len(values)} {name}, expected as many."
+                f"expected as many {name} as {first}: got {len(first_list)} {first} and {len(values)} {name}"
             )
     return list(lists.values())
 

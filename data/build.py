@@ -134,7 +134,9 @@ class BuildArguments:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}: expected at least 0 and below 1, got {getattr(self, name)}")
         if self.validation + self.test >= 1:
-            raise ConfigError("validation: expected a sum with test below 1, so that train gets passages")
+            raise ConfigError(
+                "validation and test: expected a sum below 1, so that passages are left for train"
+            )
         if self.hard_negatives and (self.mode != "question" or self.candidates < 2):
             raise ConfigError("hard_negatives: expected mode question and at least 2 candidates")
         self.teacher, self.judge = (None if name == "none" else name for name in (self.teacher, self.judge))
@@ -222,7 +224,7 @@ def run(arguments: BuildArguments, values: Mapping[str, Any]) -> None:
 
 def _start_processes() -> PartialState:
     """Join the group of processes that `accelerate launch` has started; without it, this process is alone."""
-    # accelerate groups processes on CPUs only if it is told that they are on CPUs.
+    # accelerate needs `cpu=True` to group processes on CPUs.
     on_cpus = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
     # The main process may read for longer than 30 minutes, which is how long the others wait by default.
     return PartialState(cpu=on_cpus and "LOCAL_RANK" in os.environ, timeout=timedelta(days=7))

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from crosstask.processing_crosstask import CrossTaskProcessor
 
-# The column of an encoded row that holds its index in the training set; its contrasts are found by it.
+# The column of an encoded row that holds its index in the training set, the key to its contrasts.
 ROW_INDEX_COLUMN = "row_index"
 # The prefix of the inputs in a batch that ask another question about the same passage.
 CONTRAST_PREFIX = "contrast_"
@@ -33,8 +33,8 @@ class CrossTaskCollator:
         pad_to_multiple_of (`int`, *optional*, defaults to 8):
             Lengths are rounded up to a multiple of this number; 8 suits the matrix units of GPUs.
         contrasts ([`Contrasts`], *optional*):
-            Inputs for the contrastive loss. If given and if rows have the column `row_index`, a batch gets
-            the inputs of one contrast per row under the prefix `contrast_`, and the boolean tensor
+            Inputs for the contrastive loss. If set, and if the rows have the column `row_index`, each batch
+            also has the inputs of one contrast per row under the prefix `contrast_`, and the boolean tensor
             `contrast_mask` of shape `(batch,)`. Where it is `False` the row has no contrast, and its contrast
             inputs are its regular inputs.
     """
@@ -168,7 +168,7 @@ class Contrasts:
     def find(self, index: int) -> list[int]:
         """Return the indices of all contrasts of a row.
 
-        They are found on demand: n questions on one passage have up to n * (n - 1) contrasts.
+        They are searched for on demand: n questions on one passage have up to n * (n - 1) contrasts.
         """
         texts = self._texts
         return [

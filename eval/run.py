@@ -170,8 +170,7 @@ def load_rows(arguments: EvalArguments) -> list[dict[str, Any]]:
     )
     if arguments.split != "all" and arguments.split not in splits:
         raise ConfigError(
-            f"split: {arguments.data} has {', '.join(splits)}, expected one of them or all, got "
-            f"{arguments.split}"
+            f"split: expected all or one of {', '.join(splits)} in {arguments.data}, got {arguments.split}"
         )
     selected = splits.values() if arguments.split == "all" else [splits[arguments.split]]
     return [row for split in selected for row in list_rows(split)][: arguments.rows]

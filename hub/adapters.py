@@ -24,10 +24,10 @@ def join_adapters(fused: Path, summarizer: Path | None, question_answerer: Path 
     """
     Write one LoRA adapter that has the effect of the adapters of all stages, applied one after the other.
 
-    The fusion stage starts from parts whose adapters are merged, so its adapter alone fits no public
-    checkpoint. LoRA updates add up, and a sum of low-rank products is a low-rank product: s1 B1 A1 + s2 B2
-    A2 = [s1 B1, s2 B2] [A1; A2], of rank r1 + r2. (Hu et al. 2021, "LoRA", https://arxiv.org/abs/2106.09685,
-    section 4.1, defines the update s B A with s = alpha / r.)
+    The fusion stage starts from parts whose adapters are merged, so its adapter alone does not work with a
+    published checkpoint. LoRA updates add up, and a sum of low-rank products is a low-rank product:
+    s1 B1 A1 + s2 B2 A2 = [s1 B1, s2 B2] [A1; A2], of rank r1 + r2. (Hu et al. 2021, "LoRA",
+    https://arxiv.org/abs/2106.09685, section 4.1, defines the update s B A with s = alpha / r.)
 
     peft's `add_weighted_adapter(combination_type="cat")` computes the same sum, but only for adapters of one
     loaded model, and it drops modules that were trained in full; this function needs no base model.

@@ -191,8 +191,8 @@ def _make_checksums(folder, files):
             existing = files[name].read_text(encoding="utf-8")
             if _parse_checksums(existing) != _parse_checksums(checksums.get(name, "")):
                 raise DataError(
-                    f"{folder}: the weights differ from the checksums in {name}, expected the weights that "
-                    "were saved with it, or no such file if the change was intended"
+                    f"{folder}: the weights differ from the checksums in {name}; save the run again, or "
+                    f"delete {name} if the change was intended"
                 )
     return checksums
 
@@ -248,7 +248,7 @@ def _get_base_model(run_dir, recipe, stage):
     trained = run_dir / part
     if recipe.get(part) is None or (trained.exists() and not (trained / ADAPTER_CONFIG_NAME).exists()):
         raise ConfigError(
-            f"{run_dir}: stage {stage} trained all weights of its model, so an adapter alone fits no "
-            "published checkpoint; publish the model, or set lora_r or peft for this stage"
+            f"{run_dir}: stage {stage} trained all weights of its model, so the adapter alone does not work "
+            "with a published checkpoint; publish the model, or set lora_r or peft for this stage"
         )
     return recipe[part]

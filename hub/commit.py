@@ -47,8 +47,8 @@ def commit(
 
     Failures that may pass (status 429 or 5xx, a broken connection) are retried up to 6 times, after 1, 2,
     4, ... seconds or after the time in `Retry-After`. The commit names its parent, so that it is neither
-    repeated nor put on top of a commit that nobody has looked at; after a conflict it is prepared again
-    on the new head.
+    repeated nor added after a commit that was not checked; after a conflict it is prepared again on the new
+    head.
 
     Args:
         files (`dict[str, Path | str]`): A local file, or its text, by path in the repository.
@@ -97,13 +97,16 @@ def create_repository(repo_id: str, *, repo_type: str, private: bool = False) ->
         _retry(lambda: api.create_repo(**repo, private=private or None, exist_ok=True, **sdk))
         if private and not _retry(lambda: api.repo_info(**repo)).private:
             raise HubError(
-                f"{repo_id}: exists and is public, expected a private repository or a new name, as --private "
-                "applies only to repositories that it creates"
+                f"{repo_id}: exists and is public; --private only works for a new repository, so give "
+                "another name"
             )
 
 
 class _Commit:
-    """A commit with its retries. Its description holds a digest, by which it recognizes itself on the Hub."""
+    """
+    A commit with its retries. Its description contains a digest that identifies the commit on the Hub, so
+    that a retry does not repeat it.
+    """
 
     def __init__(self, api, repo, files, message, replaces, revision, create_pr):
         self.api = api

@@ -74,7 +74,9 @@ def _flatten_imports(file: Path) -> tuple[str, list[Path]]:
     lines, modules = source.splitlines(), []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == _PACKAGE for alias in node.names):
-            raise ValueError(f"{file}, line {node.lineno}: expected from {_PACKAGE}... import, got import")
+            raise ValueError(
+                f"{file}, line {node.lineno}: use `from {_PACKAGE}.x import y` instead of `import`"
+            )
         if not isinstance(node, ast.ImportFrom):
             continue
         name = node.module or ""
@@ -85,7 +87,7 @@ def _flatten_imports(file: Path) -> tuple[str, list[Path]]:
         else:
             continue
         if not module.exists():
-            raise ValueError(f"{file}, line {node.lineno}: expected an import from a module, got a package")
+            raise ValueError(f"{file}, line {node.lineno}: import from a module, not from a package")
         lines[node.lineno - 1] = lines[node.lineno - 1].replace(
             f"from {'.' * node.level}{name} import", f"from .{_flatten_name(module)} import"
         )

@@ -91,7 +91,7 @@ LED = BART | {
 
 
 def part(family, vocab_size=99, **settings):
-    """Return the configuration of a tiny model of a family, a summarizer or a question encoder."""
+    """Return the configuration of a tiny summarizer or question encoder of a model family."""
     if family in ("t5", "mt5", "umt5"):
         config_class = {"t5": T5Config, "mt5": MT5Config, "umt5": UMT5Config}[family]
         return config_class(**T5 | {"decoder_start_token_id": 0, "vocab_size": vocab_size} | settings)

@@ -37,7 +37,7 @@ class Fault:
         path (`str`): A regular expression that is searched for in the path of the requests.
         status (`int`, *optional*): Answer with this status instead.
         headers (`dict`, *optional*): Headers of that answer.
-        cut_body_at (`int`, *optional*): Close the connection after so many bytes of the request's body.
+        cut_body_at (`int`, *optional*): Close the connection after this many bytes of the request's body.
         cut_answer (`bool`): Execute the request, and close the connection without an answer.
         carried_out (`bool`): Execute the request although the answer is `status`.
         delay (`float`): Seconds before each block of 64 KiB of the body is read; without a body, before the

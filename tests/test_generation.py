@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import CompileConfig, GenerationConfig
 
-from crosstask.configuration_crosstask import IGNORE_INDEX
+from crosstask.configuration_crosstask import FUSIONS, IGNORE_INDEX
 from crosstask.generation_crosstask import (
     CACHE_ARGUMENT,
     UNKNOWN_TOKEN,
@@ -180,7 +180,7 @@ def test_arguments_of_the_summarizer_are_passed_on(make_model, make_inputs):
         model.generate(**sources, max_new_token=4)
 
 
-@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_passages_longer_than_a_sliding_window(make_model, make_inputs, fusion):
     model = make_model("t5gemma", "bert", fusion=fusion)
     sources = make_inputs(model, length=40)
@@ -241,10 +241,10 @@ def test_calls_from_several_threads_do_not_mix(shared_model, sources):
 
 
 def test_score_answerability_rejects_summaries_that_do_not_fit(shared_model, sources):
-    with pytest.raises(ValueError, match="`summary_ids`: 3 rows are no multiple of 2 inputs"):
+    with pytest.raises(ValueError, match="`summary_ids`: expected n rows for each of the 2 inputs, got 3"):
         shared_model.score_answerability(**sources, summary_ids=torch.ones(3, 4, dtype=torch.long))
     for summaries in (None, torch.tensor([0, 5, 1]), torch.tensor([[0], [0]])):
-        with pytest.raises(ValueError, match="`summary_ids` are needed as `generate` returns them"):
+        with pytest.raises(ValueError, match="`summary_ids` have to be a batch as `generate` returns it"):
             shared_model.score_answerability(**sources, summary_ids=summaries)
     with pytest.raises(
         ValueError, match="`input_ids`, `question_input_ids` or `question_encoder_outputs` are needed"
@@ -272,7 +272,7 @@ def test_decoding_step_compiles_into_one_graph(make_model, make_inputs):
         assert torch.allclose(compiled, step(model), atol=1e-5)
 
 
-@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_generation_compiles_one_graph_for_all_steps(make_model, make_inputs, fusion):
     model = make_model("t5", "t5", fusion=fusion)
     if fusion == "gated":
@@ -412,10 +412,12 @@ def test_rerank_of_sampled_candidates_and_of_single_rows(model, inputs):
             {"answerability_rerank": torch.tensor([1.0, 2.0])},
             r"has to be a finite number of 0 or more, got tensor\(\[1., 2.\]\)",
         ),
-        ({"answerability_rerank": 1, "num_return_sequences": 1}, "of 2 or more, got 1"),
+        ({"answerability_rerank": 1, "num_return_sequences": 1}, "of at least 2, got 1"),
+        ({"answerability_rerank": 1, "num_return_sequences": 0}, "of at least 2, got 0"),
+        ({"answerability_rerank": 1, "num_return_sequences": None}, "of at least 2, got 1"),
         (
             {"answerability_rerank": 1, "output_scores": True},
-            "cannot rank `output_scores`, which are by decoding step",
+            "cannot be used with `output_scores`, which has one entry per decoding step",
         ),
     ],
 )

@@ -124,7 +124,7 @@ def test_an_adapter_is_merged_into_its_base_model(summarizer, answerer, tmp_path
 
 
 def test_a_loaded_model_with_adapter_layers_is_refused(summarizer, tmp_path):
-    """Its layers would be saved under names that no model has."""
+    """Saving such a model would give its adapter layers names that no model has."""
     summarizer.save_pretrained(tmp_path / "base")
     config = LoraConfig(target_modules=["q"], init_lora_weights=False)
     base = T5ForConditionalGeneration.from_pretrained(tmp_path / "base")

@@ -11,6 +11,7 @@ from tiny_run import write_recipe
 from transformers import AutoModelForSeq2SeqLM
 
 from crosstask import CrossTaskForConditionalGeneration, train
+from crosstask.configuration_crosstask import FUSIONS
 from crosstask.loading_crosstask import merge_adapter
 from crosstask.training.arguments import StageArguments
 from crosstask.training.tuning import add_adapter, make_adapter_config
@@ -45,9 +46,9 @@ def adapters(request, make_part, tmp_path_factory):
     return family, one, save_adapter(folder / "base", folder / "two", family, 2, **more)
 
 
-@pytest.fixture(params=["classifier", "gated"])
+@pytest.fixture(params=FUSIONS)
 def pair(request, adapters):
-    """A model that shares its base, and one with the same weights that has two copies of it."""
+    """Two models with equal weights: one with a shared base, one with two copies."""
     models = []
     for share_base in (True, False):
         torch.manual_seed(3)
@@ -207,7 +208,7 @@ def base(make_part, tmp_path_factory):
 
 
 def compose_both(*sources):
-    """Compose a model that shares its base, and one with the same weights that has two copies of it."""
+    """Compose two models with equal weights: one with a shared base, one with two copies."""
     models = [
         CrossTaskForConditionalGeneration.from_tasks(*sources, share_base=share_base, **SETTINGS)
         for share_base in (True, False)

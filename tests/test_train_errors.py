@@ -38,7 +38,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def get_error(start):
-    """Return a function that starts a run that has to end with one sentence, and returns the sentence."""
+    """Return a function that starts a failing run and returns its one-sentence error."""
 
     def get_error(*flags, **values):
         with pytest.raises(SystemExit) as error:
@@ -196,7 +196,7 @@ def test_missing_rows_for_the_evaluation_are_named(get_error):
     ("shape", "words"),
     [
         ({"d_model": 16}, "summarizer_config: expected model_type among its keys, got d_model"),
-        ({"model_type": "bert"}, "summarizer_config: bert is no sequence-to-sequence model"),
+        ({"model_type": "bert"}, "summarizer_config: bert is not a sequence-to-sequence model"),
     ],
 )
 def test_a_configuration_that_is_no_summarizer_is_refused(get_error, shape, words):
@@ -205,7 +205,7 @@ def test_a_configuration_that_is_no_summarizer_is_refused(get_error, shape, word
 
 def test_a_summarizer_without_a_decoder_is_refused(get_error, parts):
     sentence = get_error(**summarizer(parts / "bert"))
-    assert "summarizer: " in sentence and "bert is no sequence-to-sequence model; expected" in sentence
+    assert "summarizer: " in sentence and "bert is not a sequence-to-sequence model; expected" in sentence
     sentence = get_error(
         **summarizer(parts / "bert"), **answerer(parts / "t5"), stages=["fuse"], output_dir=str(parts / "run")
     )

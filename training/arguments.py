@@ -151,7 +151,9 @@ class RunArguments:
         if not self.output_dir:
             raise ConfigError("output_dir: expected the folder of the run")
         if "fuse" not in self.stages or not set(self.stages) <= set(STAGES):
-            raise ConfigError(f"stages: expected some of {', '.join(STAGES)} with fuse, got {self.stages}")
+            raise ConfigError(
+                f"stages: expected fuse, and optionally summarize and answer, got {self.stages}"
+            )
         self.stages = [stage for stage in STAGES if stage in self.stages]  # the order in which they run
         if self.model is None:
             self._check_parts()
@@ -231,8 +233,8 @@ class StageArguments:
     peft: dict | None = field(
         default=None,
         metadata={
-            "help": "Settings of peft by its own keys: another adapter, such as {peft_type: IA3, ...}, or "
-            "further settings of LoRA beside lora_r, such as {use_dora: true}."
+            "help": "Settings of peft, with peft's key names: another adapter, such as {peft_type: IA3, "
+            "...}, or further settings of LoRA beside lora_r, such as {use_dora: true}."
         },
     )
     quantization: str | None = field(
@@ -369,10 +371,11 @@ def _convert(values: Mapping[str, dict], source: str | os.PathLike) -> dict[str,
         where = f"{source}: {stage}"
         for key in values[stage]:
             if key in RUN_TYPES:
-                raise ConfigError(f"{where}: {key} applies to the whole run, expected at the top level")
+                raise ConfigError(f"{where}: {key} belongs at the top level, as it applies to the whole run")
             if key in JOINT_KEYS and stage != "fuse":
                 raise ConfigError(
-                    f"{where}: {key} applies to the stage fuse only, expected at the top level or under fuse"
+                    f"{where}: {key} belongs at the top level or under fuse, as it applies to the stage fuse "
+                    "only"
                 )
         converted[stage] = convert_values(values[stage], STAGE_TYPES, where)
     return converted

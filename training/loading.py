@@ -66,7 +66,7 @@ def make_config(
         key (`str`): The recipe's key that holds the settings.
 
     Raises:
-        ConfigError: If a key or value is wrong, or the model is no sequence-to-sequence model.
+        ConfigError: If a key or value is wrong, or the model is not a sequence-to-sequence model.
     """
     if "model_type" not in settings:
         raise ConfigError(f"{key}: expected model_type among its keys, got {', '.join(settings)}")
@@ -88,5 +88,7 @@ def make_config(
     for name in settings.keys() - known:
         raise ConfigError(f"{key}: unknown key {name!r} for a {model_type}{suggest(name, known)}")
     if not config.is_encoder_decoder:
-        raise ConfigError(f"{key}: {model_type} is no sequence-to-sequence model, expected t5 or bart")
+        raise ConfigError(
+            f"{key}: {model_type} is not a sequence-to-sequence model; expected one such as t5 or bart"
+        )
     return config

@@ -124,7 +124,10 @@ class Stage:
         if "train" not in rows:
             raise DataError(f"{data}: expected rows to train on, found {', '.join(rows)} only")
         if self.training.eval_strategy != "no" and "validation" not in rows:
-            raise DataError(f"{data}: expected validation rows, as eval_strategy is not no")
+            strategy = str(getattr(self.training.eval_strategy, "value", self.training.eval_strategy))
+            raise DataError(
+                f"{data}: expected validation rows for eval_strategy {strategy}, found {', '.join(rows)}"
+            )
         if self.name == "fuse" and not rows.keys() & {"validation", "test"}:
             raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
         if self.name == "fuse" and self.arguments.contrastive_weight:
@@ -185,7 +188,7 @@ class Stage:
                     if self.name == "answer"
                     else "expected a model such as T5 or BART"
                 )
-                raise ConfigError(f"{part}: {checkpoint} is no sequence-to-sequence model; {hint}")
+                raise ConfigError(f"{part}: {checkpoint} is not a sequence-to-sequence model; {hint}")
             model = load_pretrained(AutoModelForSeq2SeqLM, checkpoint, part, **self._get_loading_kwargs())
             prevent_weight_packing(model)
         self._set_generation_length(model)

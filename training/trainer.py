@@ -72,9 +72,9 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         contrastive_weight (`float`, *optional*, defaults to 0.0):
             Weight of a loss that makes each summary more likely under its own question than under another
             question on the passage: -log sigmoid(log p(summary | question) - log p(summary | other)), a mean
-            over the rows that have a summary loss and for which the collator has another question. It needs
-            a [`CrossTaskCollator`] with `contrasts`, training rows with the column `row_index` (their index
-            in the set), and `remove_unused_columns=False`. A step takes about twice as long. Gradient
+            over the rows with a summary loss and another question from the collator. It needs a
+            [`CrossTaskCollator`] with `contrasts`, training rows with the column `row_index` (their index in
+            the set), and `remove_unused_columns=False`. A step takes about twice as long. Gradient
             checkpointing then defaults to the non-reentrant kind, which several processes require.
         kwargs:
             Keyword arguments of `Seq2SeqTrainer`.
@@ -127,7 +127,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     def get_optimizer_cls_and_kwargs(
         args: TrainingArguments, model: Any = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Do as `Trainer`, but pass `optim_args` to Adafactor too, for which `Trainer` ignores them."""
+        """Like `Trainer`, but pass `optim_args` to Adafactor, too; `Trainer` ignores them there."""
         optimizer_class, kwargs = Seq2SeqTrainer.get_optimizer_cls_and_kwargs(args, model)
         if args.optim == OptimizerNames.ADAFACTOR and args.optim_args:
             pairs = (pair.split("=") for pair in args.optim_args.replace(" ", "").split(","))
@@ -194,7 +194,10 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return self.contrastive_weight > 0 and CONTRAST_MASK in batch
 
     def _get_summary_labels(self, batch):
-        """Return the labels that count in the summary loss of the model; the others are -100."""
+        """
+        Return `labels`, set to -100 in the rows without a summary loss (with `summary_loss_on: answerable`,
+        those not labeled 1).
+        """
         labels = batch["labels"]
         if getattr(self.model.config, "summary_loss_on", "all") == "answerable" and "answerable" in batch:
             labels = labels.masked_fill((batch["answerable"] != 1)[:, None], IGNORE_INDEX)
@@ -277,8 +280,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}: training stopped before "
-                "that step, and earlier checkpoints are untouched; a lower learning rate, bf16 instead of "
-                "fp16 or a check of the data is the usual cure"
+                "that step, and earlier checkpoints are untouched; try a lower learning rate, bf16 instead "
+                "of fp16, or check the data"
             )
         return loss
 
@@ -287,8 +290,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         finite = [p.detach().isfinite().all() for p in self.model.parameters() if p.requires_grad]
         if not all(finite):
             raise NonFiniteLossError(
-                f"the weights are not finite after step {self.state.global_step}, and not saved; a lower "
-                "learning rate, bf16 instead of fp16 or a check of the data is the usual cure"
+                f"the weights are not finite after step {self.state.global_step}, and not saved; try a "
+                "lower learning rate, bf16 instead of fp16, or check the data"
             )
 
     def _save_checkpoint(self, *args, **kwargs):

@@ -131,7 +131,7 @@ def _check_modules_to_save(model: PreTrainedModel, config: Any) -> None:
     names = [name for name, _ in model.named_modules()]
     known = {*names, *(name.split(".")[-1] for name in names)}
     if unknown := {*(config.modules_to_save or ())} - known:
-        raise ConfigError(f"peft: modules_to_save: {min(unknown)!r} is no module of the model")
+        raise ConfigError(f"peft: modules_to_save: {min(unknown)!r} is not a module of the model")
 
 
 def _make_exclusion_pattern(modules: Iterable[str], excluded: str | Iterable[str] | None) -> str:

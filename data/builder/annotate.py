@@ -205,9 +205,7 @@ def annotate_with_ray(arguments: BuildArguments, work: Path, shards: list[int]) 
     try:
         import ray.data
     except ImportError as error:
-        raise ConfigError(
-            'engine: ray is not installed, expected it after `pip install "crosstask[scale]"`'
-        ) from error
+        raise ConfigError("engine: ray is not installed: pip install 'crosstask[scale]'") from error
     finished = ray.data.from_items([{"shard": shard} for shard in shards]).map_batches(
         _RayAnnotator,
         fn_constructor_args=(arguments, work.resolve()),

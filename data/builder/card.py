@@ -115,8 +115,8 @@ def write_data_card(folder: str | os.PathLike[str], report: BuildReport) -> None
     rows, rejected = report.statistics["all"]["rows"], sum(report.rejects.values())
     if report.rows_read + report.rows_added != rows + rejected:
         raise ValueError(
-            f"{report.rows_read} rows read and {report.rows_added} added, but {rows} written and {rejected} "
-            "rejected, expected equal sums"
+            f"rows read and added ({report.rows_read}+{report.rows_added}) do not equal rows written and "
+            f"rejected ({rows}+{rejected})"
         )
     sections = (
         _render_head(report),

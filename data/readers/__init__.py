@@ -104,7 +104,9 @@ def read_rows(
     source: dict[str, Any] = {"config_name": config_name, "columns": columns, "options": options}
     if streaming:
         if rejects is not None:
-            raise ValueError("rejects: expected None with streaming, since each epoch reads the source anew")
+            raise ValueError(
+                "rejects: cannot be collected with streaming, which reads the source again in each epoch"
+            )
         return _stream_rows(data, stage, source)
     parts, is_complete = find_parts(data, stage, **source)
     rejected: list[dict[str, Any]] = []
@@ -144,8 +146,8 @@ def iter_rows(
     label, a ragged CSV row and the like. Every record is either yielded or rejected; the rows of a record
     with several questions are yielded or rejected one by one. Rows with a NUL character are rejected, too.
 
-    Memory grows by 8 bytes per row of a split, by which repeated ids are detected. Files are read piece by
-    piece, and data sets of the Hub are streamed; only an official .json is read at once.
+    To detect repeated ids, 8 bytes are kept per row of a split. Files are read piece by piece, and data sets
+    of the Hub are streamed; only an official .json is read at once.
 
     Args:
         data (`str` or `os.PathLike`):

@@ -33,7 +33,7 @@ def _read_splits(stage: str, options: Mapping[str, Any]) -> dict[str, Part]:
     """
     spec = find_spec("aclsum")
     if spec is None or not spec.submodule_search_locations:
-        raise DataError("aclsum: the package is not installed, expected after `pip install aclsum`")
+        raise DataError("aclsum: the package is not installed: pip install aclsum")
     folder = Path(spec.submodule_search_locations[0]) / "dataset"
     return {
         split: Part(str(folder / file), _read_papers(folder / file), "aclsum", split, corpus=ACLSUM)

@@ -89,7 +89,7 @@ class Corpus:
         columns (`tuple[str, ...]`): The columns by which its records are recognized; every record has them.
         excluded_columns (`tuple[str, ...]`): Records with any of these columns are not recognized.
         official_files (`str`, *optional*): A regular expression for the lower-cased names of its official
-            files, by which [`find_corpus`] finds it.
+            files, used by [`find_corpus`].
         json_format ([`JsonFormat`], *optional*): Its official JSON, if it has one.
         is_extractive (`bool`): Whether each answer was marked in its passage. `iter_rows` then rejects rows
             with an answer that is not in the passage.

@@ -15,7 +15,7 @@ def _make_rows(record: Record, stage: str, default_id: str) -> Iterator[Row]:
     """Yield one row per paper: the abstract without its conclusion, and the conclusion as the answer."""
     contexts = record["context"]["contexts"]
     if isinstance(contexts, str):
-        raise TypeError("a string would be joined letter by letter")
+        raise TypeError("contexts: expected a list, got a string")
     passage = " ".join(contexts)
     yield make_answered_row(record.get("pubid"), passage, record["question"], record["long_answer"])
 

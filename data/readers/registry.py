@@ -1,4 +1,4 @@
-"""The list of all corpora, and how one is found by the columns of a record or by a name."""
+"""The list of all corpora, and functions to find one by the columns of a record or by a name."""
 
 from __future__ import annotations
 

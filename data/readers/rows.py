@@ -44,9 +44,9 @@ def make_rows(
     reject: Callable[[dict[str, Any]], None],
     lenience: Lenience | None = None,
 ) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of a part, each with the number (line or index) of its record.
+    """Yield `(number, row)` for the rows of a part, with the number (line or index) of the row's record.
 
-    Memory grows by 8 bytes per row, by which repeated ids are detected.
+    To detect repeated ids, 8 bytes are kept per row.
 
     Args:
         part ([`Part`]):
@@ -129,8 +129,8 @@ def _choose_corpus(record: Record, stage: str, columns: Mapping[str, str]) -> Co
     corpus = None if columns else recognize(record)
     if corpus is not None and not corpus.serves(stage):
         raise _MisfitError(
-            f"records with the columns of {corpus.title} serve stage {' and '.join(corpus.stages)} only, and "
-            f"stage {stage} needs the columns {_list_columns(stage)}; there are {', '.join(record)}"
+            f"records of {corpus.title} can be used for stage {' and '.join(corpus.stages)} only; stage "
+            f"{stage} needs the columns {_list_columns(stage)}; there are {', '.join(record)}"
         )
     return corpus
 
@@ -206,7 +206,10 @@ def _check_leniently(row: Row, lenience: Lenience, corpus: Corpus | None) -> str
 
 
 def _reduce_to_stage(row: Row, stage: str) -> Row:
-    """Convert the label, and empty the columns that the stage does not read."""
+    """
+    Bring a checked row into the form of its stage: label 0 for an empty answer, no label where the stage
+    needs none, and "" in columns that it does not read.
+    """
     label = to_label(row["answerable"])
     row["answerable"] = None if label == IGNORE_INDEX else label
     if stage == "summarize":

@@ -14,11 +14,14 @@ from crosstask.utils.errors import DataError
 
 
 def _make_rows(record: Record, stage: str, default_id: str) -> Iterator[Row | Reject]:
-    """Yield one row: the first of the answers, or an empty answer if the question is impossible."""
+    """
+    Yield a row with the first answer, or an empty one if the question is impossible. Reject a question that
+    has no answer but is not marked as impossible.
+    """
     first_answer = _get_first_answer(record["answers"])
     is_impossible = record.get("is_impossible")  # the columns of the Hub do not have it
     if is_impossible is False and not first_answer:
-        yield Reject("no answer, yet not impossible", record["id"])
+        yield Reject("no answer, but the question is not marked as impossible", record["id"])
         return
     yield {
         "id": record["id"],

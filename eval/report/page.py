@@ -156,8 +156,8 @@ def _draw_charts(evaluation: Evaluation) -> list[dict[str, str]]:
     if calibrated:
         add(
             draw_reliability_diagram(evaluation),
-            "Reliability: of the summaries that are said to carry the answer with some probability, as "
-            "large a share should. The bars count the rows.",
+            "Reliability: for each predicted probability, the share of summaries that carry the answer; "
+            "ideally the two are equal. The bars count the rows.",
             f"Reliability diagram of {', '.join(calibrated)}.",
         )
     for metric in evaluation.metrics:

@@ -14,7 +14,7 @@ from crosstask.eval.scoring.text_scores import list_references
 from crosstask.utils.errors import DataError, first_line
 from crosstask.utils.pretrained import get_max_positions
 
-# The vectors of all tokens of so many pairs are in memory at once.
+# The vectors of all tokens of this many pairs are in memory at once.
 PAIRS_IN_MEMORY = 2048
 
 

@@ -75,7 +75,7 @@ def estimate_means(
         raise ValueError(f"The baseline {baseline!r} is none of the systems: {', '.join(scores)}.")
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(
-            f"resamples is {resamples} and level {level}, expected at least 1, and between 0 and 1."
+            f"expected resamples of at least 1 and a level between 0 and 1, got {resamples} and {level}."
         )
     numbers = {passage: number for number, passage in enumerate(sorted(set(passages)))}
     passage_numbers = np.array([numbers[passage] for passage in passages], dtype=np.int64)

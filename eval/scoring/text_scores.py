@@ -12,7 +12,7 @@ from crosstask.data.answers import to_paired_lists
 from crosstask.sentences_crosstask import OPENERS, split_sentences
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-# Up to so many pairs, one process is faster than starting a pool, which takes one or two seconds.
+# Up to this many pairs, one process is faster than starting a pool, which takes one or two seconds.
 MAX_PAIRS_OF_ONE_PROCESS = 2000
 
 _WORD_OR_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+")
@@ -206,7 +206,7 @@ def _normalize_word(word: str) -> str:
 def extractiveness_rows(
     summaries: Iterable[str], passages: Iterable[str]
 ) -> tuple[list[float | None], list[float | None]]:
-    """Compute how much of each summary is copied from its passage, and in fragments of which length.
+    """Compute how much of each summary is copied from its passage, and how long the copied fragments are.
 
     The summary S is divided greedily, from its beginning, into the longest fragments f that occur in the
     passage. With |·| in tokens,

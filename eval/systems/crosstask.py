@@ -74,7 +74,8 @@ class CrossTask(Generative):
         )
         if (num_return_sequences > 1) != bool(reranking):
             raise DataError(
-                "crosstask: expected num_return_sequences above 1 with answerability_rerank, and else 1"
+                "crosstask: expected num_return_sequences of 2 or more with answerability_rerank, and 1 "
+                "without it"
             )
         if reranking:
             reranking["num_return_sequences"] = num_return_sequences
@@ -153,9 +154,9 @@ class CrossTask(Generative):
 def swap_questions(rows: Sequence[Mapping]) -> list[str]:
     """Return for each row a question that is asked about another passage.
 
-    The distinct questions are arranged in a circle, sorted by the hash of their text. Each row gets the first
-    question after its own that is not asked about its passage, or simply the next one if all are, as in
-    corpora that ask the same of every passage. So the result depends on the set of rows, not on their order.
+    The distinct questions are arranged in a circle, sorted by the hash of their text. Each row gets the next
+    question in the circle that is not asked about its passage; if all are, as in corpora that ask the same
+    questions about every passage, the next one. The result depends on the set of rows, not on their order.
 
     Raises:
         DataError: If the rows have only one distinct question.

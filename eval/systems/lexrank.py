@@ -145,9 +145,7 @@ def _load_sumy() -> tuple[Any, Any]:
         from sumy.summarizers.lex_rank import LexRankSummarizer
         from sumy.utils import get_stop_words
     except ImportError:
-        raise DataError(
-            'lexrank: needs the package sumy, which `pip install "crosstask[eval]"` has'
-        ) from None
+        raise DataError("lexrank: needs the package sumy: pip install 'crosstask[eval]'") from None
 
     class Tokenizer:
         """Splits text into words, as sumy's tokenizer would with data that it downloads."""

@@ -21,7 +21,9 @@ def test_the_mean_does_not_depend_on_the_order():
 
 def test_paired_lists_have_one_length():
     assert to_paired_lists(summaries=iter("ab"), answers=("c", "d")) == [["a", "b"], ["c", "d"]]
-    with pytest.raises(ValueError, match="There are 1 summaries but 2 answers, expected as many"):
+    with pytest.raises(
+        ValueError, match="expected as many answers as summaries: got 1 summaries and 2 answers"
+    ):
         to_paired_lists(summaries=["a"], answers=["c", "d"])
 
 
@@ -67,7 +69,7 @@ def test_answer_exact_rows(summary, answer, exact):
 
 @pytest.mark.parametrize("score", [answer_recall_rows, answer_exact_rows, answer_recall])
 def test_summaries_and_answers_must_have_one_length(score):
-    with pytest.raises(ValueError, match="There are 0 summaries but 1 answers"):
+    with pytest.raises(ValueError, match="got 0 summaries and 1 answers"):
         score([], [1])
 
 

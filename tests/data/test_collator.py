@@ -31,7 +31,7 @@ def processor_with_question_tokenizer(tokenizer):
 
 
 def encode_rows(processor, *word_counts):
-    """Encode one row per word count; the passage and the summary have so many words."""
+    """Encode one row per word count; the passage and the summary have this many words."""
     return [
         dict(
             processor(

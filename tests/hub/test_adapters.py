@@ -43,7 +43,10 @@ def make_bases(make_part, tmp_path):
 
 
 def assert_joined_equals_stages(family, bases, adapters, rank, make_inputs, folder, **settings):
-    """Adapt the fusion of two adapted parts, join the three adapters, and compare the outputs."""
+    """
+    Check that the joined adapter on the original parts gives the outputs of the model that has the three
+    adapters in stages.
+    """
     shape = {"fusion_num_heads": 4, "fusion_dropout": 0.0}
     torch.manual_seed(2)
     parts = [adapter or base for adapter, base in zip(adapters, bases, strict=True)]

@@ -42,7 +42,7 @@ def publish(files, repo_id=REPO, **options):
 
 
 def assert_complete(hub, revision="main", commits=2):
-    """Check that all files were uploaded and that the branch has so many commits, with the initial one."""
+    """Check that all files were uploaded and that the branch has `commits` commits, with the initial one."""
     stored = hub.files(REPO, revision=revision)
     assert (stored["README.md"], stored["sub/model.safetensors"]) == (b"# thing\n", BIG)
     assert len(hub.commits(REPO, revision=revision)) == commits
@@ -89,7 +89,7 @@ def test_private_and_public_repositories(hub, alice, files):
     publish(files)  # stays private
     assert hub.repo(REPO).private
     publish(files, "alice/open")
-    with pytest.raises(HubError, match="alice/open: exists and is public, expected a private repository"):
+    with pytest.raises(HubError, match="alice/open: exists and is public; --private only works for a new"):
         publish({"secret": "x"}, "alice/open", private=True)
     assert "secret" not in hub.files("alice/open")
 

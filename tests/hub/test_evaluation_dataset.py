@@ -23,7 +23,7 @@ REPO = "alice/evaluation"
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A report of `crosstask-eval`, on rows some of which share a question and some are labeled 0."""
+    """A report of `crosstask-eval` on rows, some with the same question, some labeled 0."""
     folder = tmp_path_factory.mktemp("report")
     rows = list(generate("fuse", "test", 10))
     rows += [

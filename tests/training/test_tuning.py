@@ -136,7 +136,7 @@ def test_unknown_target_modules_raise(make_model):
     [
         ({"init_lora_weights": "nope"}, "^peft: Unknown initialization"),
         ({"r": "two"}, "^peft: '<=' not supported"),
-        ({"modules_to_save": ["nope"]}, "^peft: modules_to_save: 'nope' is no module of the model"),
+        ({"modules_to_save": ["nope"]}, "^peft: modules_to_save: 'nope' is not a module of the model"),
     ],
 )
 def test_settings_that_peft_refuses_raise(make_model, settings, message):

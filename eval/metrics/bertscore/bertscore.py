@@ -30,7 +30,7 @@ class BertScore(evaluate.Metric):
 
         Args:
             predictions: One text per row.
-            references: One text per row, or a list of texts per row, of which the best one counts. Rows whose
+            references: One text per row, or a list of texts per row; the best score counts. Rows whose
                 references are all blank are ignored.
             settings: `model` (a Hub id or a folder, required), `num_layers`, `rescale_with_baseline`, `lang`,
                 `batch_size` and `device` of `crosstask.eval.scoring.bertscore.bertscore_rows`.

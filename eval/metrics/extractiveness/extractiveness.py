@@ -1,4 +1,4 @@
-"""Extractiveness: how much of a summary is copied, in fragments of which length, and its length."""
+"""Extractiveness: how much of a summary is copied, how long the copied fragments are, and its length."""
 
 import datasets
 import evaluate

@@ -30,7 +30,7 @@ class Rouge(evaluate.Metric):
 
         Args:
             predictions: One text per row.
-            references: One text per row, or a list of texts per row, of which the best one counts. Rows whose
+            references: One text per row, or a list of texts per row; the best score counts. Rows whose
                 references are all blank are ignored.
             use_stemmer: Whether Porter's stemmer removes English suffixes.
             rouge_types: Any of rouge1 to rouge9, rougeL and rougeLsum.

@@ -41,7 +41,7 @@ def test_news_are_recognized_in_every_format(
         (f"i{n}", f"p{n}", f"s{n}") for n in range(2 if suffix == "hub" else 4)
     ]
     assert {(row["question"], row["answer"], row["answerable"]) for row in rows} == {("", "", None)}
-    served = f"serve stage {' and '.join(stages)} only.*needs the columns passage, question"
+    served = f"can be used for stage {' and '.join(stages)} only.*needs the columns passage, question"
     for stage in {"answer", "fuse", "build"} - set(stages):
         with pytest.raises(DataError, match=served):
             read_rows(data, stage, config_name=config_name)
@@ -115,7 +115,7 @@ def test_json_of_no_known_form_names_the_known_ones(tmp_path, document):
 def test_the_real_files(file, passages, counts):
     for stage, count in zip(("summarize", "answer", "fuse", "build"), counts, strict=True):
         if count is None:
-            with pytest.raises(DataError, match="serve stage answer only"):
+            with pytest.raises(DataError, match="can be used for stage answer only"):
                 read_leniently(REAL_DATA / file, stage)
             continue
         rows, rejects = read_leniently(REAL_DATA / file, stage)

@@ -127,7 +127,12 @@ def test_a_question_without_answer_that_is_not_impossible_is_rejected(tmp_path):
     got = {row["id"]: row["answerable"] for row in concatenate(read_rows(path, "answer", rejects=rejects))}
     assert got == {"q0": None, "q1": None, "q2": 0}
     assert rejects == [
-        {"source": str(path), "index": 3, "id": "q3", "reason": "no answer, yet not impossible"}
+        {
+            "source": str(path),
+            "index": 3,
+            "id": "q3",
+            "reason": "no answer, but the question is not marked as impossible",
+        }
     ]
 
 
@@ -204,5 +209,5 @@ def test_a_malformed_record_is_a_reject(tmp_path):
         ("q1", "answers is {'text': '"),
         ("q1", "answers is {'text': ["),
         ("q1", "answers is {'text': N"),
-        ("rows:5", "no answer, yet not im"),
+        ("rows:5", "no answer, but the qu"),
     ]

@@ -139,5 +139,5 @@ def test_other_labels_are_refused(label):
 
 
 def test_lengths_must_match():
-    with pytest.raises(ValueError, match="There are 0 probabilities but 1 labels"):
+    with pytest.raises(ValueError, match="got 0 probabilities and 1 labels"):
         answerability_figures([], [1])

@@ -154,8 +154,8 @@ def test_without_a_baseline_value_there_is_no_p_value():
     ("arguments", "message"),
     [
         ({"baseline": "c"}, "'c' is none of the systems: a"),
-        ({"resamples": 0}, "resamples is 0"),
-        ({"level": 95}, "level 95"),
+        ({"resamples": 0}, "resamples of at least 1 .*, got 0 and 0.95"),
+        ({"level": 95}, "level between 0 and 1, got .* and 95"),
         ({"scores": {"a": {"m": [1.0]}}}, "1 scores for m of a, expected one for 2 rows"),
         ({"scores": {"a": {"m": [None, float("nan")]}}}, "m of a is nan in row 1"),
     ],

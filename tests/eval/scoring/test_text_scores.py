@@ -60,7 +60,7 @@ def test_a_score_does_not_depend_on_the_other_rows(name, rows, data):
 @pytest.mark.parametrize("name", TEXT_SCORES)
 def test_lengths_must_match(name):
     assert TEXT_SCORES[name]([], []) == []
-    with pytest.raises(ValueError, match="There are 1 .* but 2 .*, expected as many"):
+    with pytest.raises(ValueError, match="expected as many .* as .*: got 1 .* and 2 .*"):
         TEXT_SCORES[name](["a"], ["a", "b"])
 
 

@@ -86,4 +86,4 @@ def test_without_sumy_the_error_names_the_extra():
     code = "import sys; sys.modules['sumy'] = None\n"
     code += "from crosstask.eval.systems.lexrank import LexRank; LexRank()"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert 'needs the package sumy, which `pip install "crosstask[eval]"` has' in process.stderr
+    assert "needs the package sumy: pip install 'crosstask[eval]'" in process.stderr
