@@ -18,6 +18,7 @@ from crosstask.data.readers.registry import CORPORA
 from crosstask.eval.report.hub_metadata import dump_eval_results, make_eval_results
 from crosstask.eval.report.results import strip_folders
 from crosstask.processing_crosstask import QUESTION_TOKENIZER
+from crosstask.training.arguments import SHAPE_KEYS
 from crosstask.training.record import SOURCE_KEYS
 from crosstask.utils.errors import ConfigError
 from crosstask.utils.files import write_text
@@ -310,7 +311,8 @@ def _write_adapter_use(run, location, bases):
         processor = f"CrossTaskProcessor.from_pretrained({bases[0]!r}, {settings})"
     else:
         imports = "\nfrom transformers import AutoTokenizer"
-        names = ("fusion", "fusion_num_heads", "fusion_dim", "fusion_ffn_dim")
+        # The outputs do not depend on the dropout, and stages with `share_base` are not joined to an adapter.
+        names = [name for name in SHAPE_KEYS if name not in ("fusion_dropout", "share_base")]
         fusion = ", ".join(f"{name}={run.config[name]!r}" for name in names)
         base = f"from_tasks({bases[0]!r}, {bases[1]!r}, {fusion})"
         two_tokenizers = (run.folder / "crosstask" / QUESTION_TOKENIZER).exists()

@@ -176,13 +176,13 @@ def get_means(evaluation: Evaluation) -> dict[str, dict[str, float | None]]:
     """Return by system the mean of each metric, and each figure under `answerability_<figure>`."""
     return {
         name: {metric: evaluation.estimates[name][metric].mean for metric in result.scores}
-        | {f"answerability_{figure}": value for figure, value in result.figures.items()}
+        | _name_figures(result)
         for name, result in evaluation.systems.items()
     }
 
 
 def list_results(evaluation: Evaluation, system: str) -> list[dict[str, Any]]:
-    """Return the metrics and figures of a system that are defined.
+    """Return the metrics of a system, and its figures under `answerability_<figure>`, that are defined.
 
     Returns:
         `list[dict]`: Dicts with `metric`, `value`, and the interval's `low` and `high`, which are None for
@@ -199,9 +199,14 @@ def list_results(evaluation: Evaluation, system: str) -> list[dict[str, Any]]:
     ]
     results += [
         {"metric": figure, "value": value, "low": None, "high": None}
-        for figure, value in evaluation.systems[system].figures.items()
+        for figure, value in _name_figures(evaluation.systems[system]).items()
     ]
     return [result for result in results if result["value"] is not None]
+
+
+def _name_figures(result: SystemResult) -> dict[str, float | None]:
+    """Return the figures under the names that they have beside other metrics."""
+    return {f"answerability_{figure}": value for figure, value in result.figures.items()}
 
 
 def write_results(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None:

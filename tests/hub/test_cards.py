@@ -1,5 +1,6 @@
 """A model card has valid metadata, describes the run, and names no folder of its author."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
+from crosstask.configuration_crosstask import FUSIONS
 from crosstask.hub.cards import list_card_images, make_eval_results_file, make_model_card
+from crosstask.training.arguments import SHAPE_KEYS
 from crosstask.utils.errors import ConfigError
 
 RESULT = {"metric": "rouge1", "value": 0.75, "low": 0.7, "high": 0.8}
@@ -18,7 +21,7 @@ METRICS = {
     "rows": 12,
     "passages": 4,
     "systems": {"lead-3": {"rouge1": 0.5}, "cross-task": {"rouge1": 0.75}},
-    "results": [RESULT, {"metric": "auroc", "value": 0.9, "low": None, "high": None}],
+    "results": [RESULT, {"metric": "answerability_auroc", "value": 0.9, "low": None, "high": None}],
     "level": 0.95,
     "local": [],
     "table": "system      rouge1\ncross-task  0.750",
@@ -51,7 +54,7 @@ def make_run(tmp_path):
         folder = tmp_path / name
         (folder / "crosstask").mkdir(parents=True, exist_ok=True)
         config = {"fusion": "classifier", "max_source_length": 64, "fusion_num_heads": 4}
-        config |= {"fusion_dim": 8, "fusion_ffn_dim": 32}
+        config |= {"fusion_dim": 8, "fusion_ffn_dim": 32, "fusion_activation": "relu"}
         (folder / "crosstask" / "config.json").write_text(json.dumps(config))
         processor_config = {"prompt": "{question} |", "max_source_length": 64}
         (folder / "crosstask" / "processor_config.json").write_text(json.dumps(processor_config))
@@ -150,7 +153,7 @@ def test_the_images_exist(make_run):
 def test_each_fusion_has_its_diagram_and_sentence(make_run):
     folder = make_run()
     diagrams = {}
-    for fusion in ("classifier", "gated"):
+    for fusion in FUSIONS:
         config = folder / "crosstask" / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"fusion": fusion}))
         diagrams[fusion] = list_card_images(folder)["architecture.svg"].read_text()
@@ -178,6 +181,13 @@ def test_an_adapter_card_names_its_base_models(make_run, bases):
     code = card.text.split("```python\n")[1].split("```")[0]
     compile(code, "card", "exec")
     assert all(repr(base) in code for base in bases)
+    if len(bases) == 2:
+        call = next(
+            node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call) and node.keywords
+        )
+        settings = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        config = json.loads((folder / "crosstask" / "config.json").read_text())
+        assert settings == {name: config[name] for name in set(SHAPE_KEYS) - {"fusion_dropout", "share_base"}}
 
 
 def test_results_on_a_published_data_set(make_run):

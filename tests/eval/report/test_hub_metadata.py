@@ -11,7 +11,11 @@ def test_a_model_card_keeps_the_eval_results(evaluation):
         results, "someone/briefs", level=0.95, dataset_name="Briefs", split="test"
     )
     metrics = [result.metric_type for result in eval_results]
-    assert metrics == ["rouge1", "rougeL", "answer_recall", "length", "accuracy", "auroc", "brier"]
+    assert metrics == [
+        *("rouge1", "rougeL", "answer_recall", "length"),
+        *("answerability_accuracy", "answerability_auroc", "answerability_brier"),
+    ]
+    assert eval_results[5].metric_name == "answerability auroc"
     card = f"---\n{ModelCardData(model_name='a model', eval_results=eval_results).to_yaml()}\n---\n"
     parsed = ModelCard(card).data.eval_results
     estimate = evaluation.estimates["cross-task"]["rouge1"]

@@ -148,9 +148,11 @@ def test_errors_name_what_is_wrong(change, message):
         list_results(make_one_row_evaluation(), "c")
 
 
-def test_means_name_the_figures_of_answerability(evaluation):
+def test_means_and_results_name_the_figures_of_answerability(evaluation):
     means = get_means(evaluation)
     assert list(means) == list(evaluation.systems)
     assert means["cross-task"]["answer_recall"] == evaluation.estimates["cross-task"]["answer_recall"].mean
     assert means["cross-task"]["answerability_auroc"] == evaluation.systems["cross-task"].figures["auroc"]
     assert "answerability_auroc" not in means["lead-3"]
+    results = {result["metric"]: result["value"] for result in list_results(evaluation, "cross-task")}
+    assert results == {name: value for name, value in means["cross-task"].items() if value is not None}
