@@ -17,6 +17,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskOutput
+from crosstask.configuration_crosstask import FUSIONS
 
 ANSWERABLE = torch.tensor([1, 0])
 MODELS = [("t5", "t5", {}), ("bart", "bert", {"fusion": "gated"}), ("t5gemma", "roberta", {})]
@@ -325,7 +326,7 @@ def test_device_map(make_model, make_inputs, device_map, tmp_path):
     assert torch.allclose(output.answerability_logits.cpu(), expected.answerability_logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("method", ["device_map", "accelerate"])
 def test_offloading(make_model, make_inputs, fusion, method, tmp_path):
     model = make_model("t5", "bert", fusion=fusion)
@@ -400,7 +401,7 @@ def mesh(tmp_path):
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_fully_sharded_modules(make_model, make_inputs, mesh, fusion):
     model = make_model("t5", "bert", fusion=fusion)
     if fusion == "gated":

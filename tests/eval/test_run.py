@@ -1,7 +1,9 @@
 import json
 import random
+import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from datasets import load_dataset
 import crosstask
 from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.data.briefs import generate
-from crosstask.eval.run import list_rows, main, read_eval_recipe, score, write_summaries
+from crosstask.eval.run import list_rows, main, read_eval_recipe, score, score_summaries, write_summaries
+from crosstask.eval.scoring.answerability import answerability_figures
 from crosstask.eval.systems import make_system
 from crosstask.eval.systems.base import Outputs
 
@@ -161,3 +164,19 @@ def test_the_recipes_of_the_repository_are_valid():
         for spec in arguments.systems:
             if isinstance(spec, str) or "model" not in spec:
                 assert make_system(spec).settings
+
+
+def test_the_documentation_lists_all_metrics(rows, monkeypatch):
+    for function in ("entailment_rows", "bertscore_rows"):  # these run a model
+        monkeypatch.setattr(f"crosstask.eval.run.{function}", lambda *args, **kwargs: defaultdict(list))
+    scores = score_summaries([""] * len(rows), rows, bertscore={"model": "x"}, judge=object())
+    figures = answerability_figures([0.5], [1]).keys() - {"reliability"}
+    section = (Path(crosstask.__file__).parent / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    section = section.split("\n## Metrics\n")[1].split("\n## ")[0]
+    keys = [
+        key
+        for line in section.splitlines()
+        if line.startswith("| `")
+        for key in re.findall("`(.+?)`", line.split("|")[1])
+    ]
+    assert len(keys) == len(set(keys)) and set(keys) == scores.keys() | figures

@@ -18,6 +18,7 @@ from tiny_run import WITHOUT_PARTS, write_recipe
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 
 from crosstask import AdapterRouter, CrossTaskForConditionalGeneration, train
+from crosstask.configuration_crosstask import FUSIONS
 from crosstask.data.build import main as build
 from crosstask.hub.publish import main, publish
 from crosstask.loading_crosstask import write_checksums
@@ -233,7 +234,7 @@ def test_an_adapter_works_with_the_published_base(hub, alice, trained_run, lora_
     assert any(not torch.allclose(before[name], value) for name, value in expected.items())
 
 
-@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_an_adapter_of_three_stages_works_with_the_public_parts(hub, alice, trained_run, tmp_path, fusion):
     parts = {"summarizer": "alice/t5", "question_answerer": "alice/qa"}
     for side, repo in parts.items():

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer
+from crosstask.configuration_crosstask import FUSIONS
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator
 from crosstask.data.tokenizer import train_tokenizer
 from crosstask.training.trainer import NonFiniteLossError, disable_reentrant_checkpointing
@@ -581,7 +582,7 @@ def count_calls(module):
 
 
 @pytest.mark.parametrize("own_tokenizer", [False, True])
-@pytest.mark.parametrize("fusion", ["classifier", "gated"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_contrast_runs_the_question_encoder_only_with_gates(
     processor, tmp_path, monkeypatch, fusion, own_tokenizer
 ):
