@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,16 @@ from transformers.processing_utils import ProcessorMixin
 from .configuration_crosstask import IGNORE_INDEX, PROMPT
 
 QUESTION_TOKENIZER = "question_tokenizer"  # attribute of the processor, and folder of a checkpoint
-# Equal keys are one key: 0 also stands for 0.0 and False, 1 for 1.0 and True.
-_LABELS = {None: IGNORE_INDEX, "": IGNORE_INDEX, IGNORE_INDEX: IGNORE_INDEX}
-_LABELS |= {0: 0, "0": 0, "no": 0, 1: 1, "1": 1, "yes": 1}
+# The labels of answerability by their spellings, in lower case with "_" for "-" and spaces. They are those of
+# YAML, pandas and Excel (an empty cell, and their words for a missing value), and the class names of question
+# answering and of natural-language inference, where a summary that does not entail the answer lacks it.
+_LABELS = {
+    **dict.fromkeys(("1", "yes", "y", "true", "t", "answerable", "entailment", "entailed"), 1),
+    **dict.fromkeys(("0", "-0", "no", "n", "false", "f", "unanswerable", "not_answerable"), 0),
+    **dict.fromkeys(("not_entailment", "not_entailed", "neutral", "contradiction"), 0),
+    **dict.fromkeys(("", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nat"), IGNORE_INDEX),
+    str(IGNORE_INDEX): IGNORE_INDEX,
+}
 
 
 class QuestionTooLongError(ValueError):
@@ -279,8 +287,10 @@ def to_label(value: Any) -> int:
 
     Args:
         value (`int`, `float`, `bool`, `str` or `None`):
-            0, 0.0, `False`, `"0"` or `"no"` if the summary lacks the answer; 1, 1.0, `True`, `"1"` or
-            `"yes"` if it carries the answer; `None`, `""` or -100 if the row is not labeled.
+            0, 0.0, `False`, `"0"`, `"no"`, `"false"`, `"unanswerable"` or `"not_entailment"` if the summary
+            lacks the answer; 1, 1.0, `True`, `"1"`, `"yes"`, `"true"`, `"answerable"` or `"entailment"` if it
+            carries the answer; `None`, NaN, `""`, `"NaN"`, `"NA"` or -100 if the row is not labeled. Case,
+            surrounding spaces, and `-`, `_` or a space between words make no difference.
 
     Returns:
         `int`: 0, 1 or `IGNORE_INDEX` (-100).
@@ -289,7 +299,14 @@ def to_label(value: Any) -> int:
         ValueError: if `value` is anything else.
     """
     try:
-        return _LABELS[value.item() if hasattr(value, "item") else value]
+        scalar = value.item() if hasattr(value, "item") else value
+        # `str` turns the missing values of all libraries into words of the table: None, nan, <NA> and NaT.
+        if isinstance(scalar, (str, int, float)) or scalar is None or str(scalar) in ("<NA>", "NaT"):
+            words = re.sub(
+                r"(?<=\d)[.,]0+$", "", str(scalar).strip().casefold()
+            )  # "1.0", or "1,00" in German
+            return _LABELS[re.sub(r"(?<=\w)[-\s]+(?=\w)", "_", words)]
+        return {0: 0, 1: 1}[scalar]  # a number of another type, such as `Decimal`
     except (KeyError, TypeError, ValueError):  # TypeError: not hashable; ValueError: an array of several
         raise ValueError(
             f"expected a label of 0, 1, 'no' or 'yes' (None, '' or -100 if not labeled), got {value!r:.80}"

@@ -3,8 +3,10 @@
 import copy
 import os
 import pickle
+from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoProcessor, AutoTokenizer, BatchEncoding
@@ -151,9 +153,15 @@ def test_padding_side(processor, side):
 @pytest.mark.parametrize(
     ("label", "expected"),
     [
-        *[(value, 0) for value in (0, 0.0, False, "0", "no", np.int64(0), torch.tensor(0))],
+        *[(value, 0) for value in (0, 0.0, -0.0, False, "0", "no", np.int64(0), torch.tensor(0))],
+        *[(value, 0) for value in ("0.0", "0,00", "FALSE", "False", "No", " 0\n", "f", Decimal(0))],
+        *[(value, 0) for value in ("unanswerable", "Not Answerable", "not_entailment", "NEUTRAL")],
         *[(value, 1) for value in (1, 1.0, True, "1", "yes", np.float32(1), np.bool_(True))],
-        *[(value, -100) for value in (None, "", -100, -100.0)],
+        *[(value, 1) for value in ("1.0", "1,0", "TRUE", "True", "Yes", "YES", " 1", "Y", Decimal("1.0"))],
+        *[(value, 1) for value in ("answerable", "Entailment")],
+        *[(value, -100) for value in (None, "", " ", -100, -100.0, "-100", "-100.0")],
+        *[(value, -100) for value in (float("nan"), np.float64("nan"), pd.NA, pd.NaT)],
+        *[(value, -100) for value in ("NaN", "nan", "NA", "<NA>", "N/A", "#N/A", "null", "None")],
     ],
 )
 def test_labels_of_every_kind_become_0_1_or_minus_100(processor, label, expected):
@@ -165,7 +173,9 @@ def test_labels_of_every_kind_become_0_1_or_minus_100(processor, label, expected
 
 
 @pytest.mark.parametrize(
-    "label", [2, -1, 0.5, "maybe", "-100", "YES", " ", float("nan"), [1], {}, b"1", np.array([0, 1])]
+    "label",
+    [2, -1, 0.5, "maybe", "LABEL_1", "10", "0.5", "1.01", ".0", "-", float("inf"), [1], {}, b"1"]
+    + [np.array([0, 1])],
 )
 def test_other_labels_are_refused_with_their_position(processor, label):
     with pytest.raises(ValueError, match="^expected a label of 0, 1, 'no' or 'yes' .*, got ") as caught:
