@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -36,7 +37,7 @@ class CrossTaskAdapterMixin:
         adapter_name: str | None = None,
         *args,
         **kwargs,
-    ):
+    ) -> Any:
         r"""
         Load an adapter and make it the active one. Same arguments as [`PeftAdapterMixin.load_adapter`].
 

@@ -191,9 +191,11 @@ class GatedCrossAttention(nn.Module):
         scale = states.detach().float().square().mean(-1, keepdim=True).sqrt().to(states.dtype)
         attention_gate, ffn_gate = torch.tanh(self.gates)
         dropout = self.dropout if self.training else 0.0
+        key, value = question_key_values.unbind(1)
         attention_output, attentions = _compute_attention(
             _split_heads(self.q_proj(self.summary_norm(states)), self.num_heads),
-            *question_key_values.unbind(1),
+            key,
+            value,
             question_mask.to(states.device, torch.bool)[:, None, None, :],
             dropout,
             output_attentions,

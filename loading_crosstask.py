@@ -165,7 +165,7 @@ class CheckpointMixin:
         output_loading_info: bool = False,
         verify_weights: bool = False,
         **kwargs,
-    ):
+    ) -> Any:
         r"""
         Load a checkpoint. Same arguments as [`PreTrainedModel.from_pretrained`], and one more. With a
         `quantization_config` the fusion and the LM head keep their precision.

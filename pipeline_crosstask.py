@@ -135,7 +135,7 @@ class QuestionSummarizationPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
-    def push_to_hub(self, repo_id: str, **kwargs):
+    def push_to_hub(self, repo_id: str, **kwargs) -> Any:
         """Publish model, processor and code. Same arguments as [`PreTrainedModel.push_to_hub`]."""
         self.model.push_to_hub(repo_id, **kwargs)
         return self.processor.push_to_hub(repo_id, **kwargs)
@@ -169,11 +169,17 @@ class QuestionSummarizationPipeline(Pipeline):
         postprocess = {name: value for name, value in options.items() if value is not None}
         return preprocess, generate_kwargs, postprocess
 
-    def run_single(self, inputs, *parameters):
+    def run_single(self, inputs: Any, *parameters: dict[str, Any]) -> Any:
         return next(self.get_iterator([inputs], None, 1, *parameters))
 
     def get_iterator(
-        self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params
+        self,
+        inputs: Iterable[Any],
+        num_workers: int | None,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
     ) -> Iterator[dict[str, Any] | list[dict[str, Any]]]:
         """
         Yield the result of each input.
@@ -290,7 +296,9 @@ class QuestionSummarizationPipeline(Pipeline):
             for parameter, value in requires_grad:
                 parameter.requires_grad_(value)
 
-    def preprocess(self, inputs, where="", adapter=None):
+    def preprocess(
+        self, inputs: Any, where: str = "", adapter: str | list[str] | None = None
+    ) -> dict[str, Any]:
         """Encode one input, with one row per question. `where` is the beginning of an error message."""
         questions, passage = _check_input(inputs, where)
         encoded = self.processor(question=questions, passage=passage)
@@ -323,7 +331,13 @@ class QuestionSummarizationPipeline(Pipeline):
             ]
         return outputs
 
-    def postprocess(self, model_outputs, return_evidence=False, min_answerability=None, merge=False):
+    def postprocess(
+        self,
+        model_outputs: dict[str, Any],
+        return_evidence: bool = False,
+        min_answerability: float | None = None,
+        merge: bool = False,
+    ) -> dict[str, Any] | list[dict[str, Any]]:
         summaries = self.processor.batch_decode(model_outputs["sequences"], skip_special_tokens=True)
         sentences = split_sentences(model_outputs["passage"]) if return_evidence or merge else None
         results = []

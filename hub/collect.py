@@ -51,12 +51,12 @@ class Kind(NamedTuple):
 
 
 def collect_model(
-    run_dir: str | os.PathLike, repo_id: str, stack: ExitStack, **options: Any
+    source: str | os.PathLike, repo_id: str, stack: ExitStack, **options: Any
 ) -> tuple[Files, tuple[str, ...]]:
     """Collect weights, checksums, configuration, code, tokenizer, card and metrics of a run's model."""
-    run_dir = _check_finished_run(run_dir)
+    run_dir = _check_finished_run(source)
     folder = run_dir / STAGE_FOLDERS["fuse"]
-    files: Files = list_model_files(folder)
+    files: Files = {**list_model_files(folder)}
     files["config.json"] = _remove_local_names(folder / "config.json")
     files |= _make_checksums(folder, files)
     files |= _describe_run(run_dir, repo_id, **options)
@@ -64,10 +64,10 @@ def collect_model(
 
 
 def collect_adapter(
-    run_dir: str | os.PathLike, repo_id: str, stack: ExitStack, *, base: str | None = None, **options: Any
+    source: str | os.PathLike, repo_id: str, stack: ExitStack, *, base: str | None = None, **options: Any
 ) -> tuple[Files, tuple[str, ...]]:
     """Collect the weights of an adapter and of the fusion, their card, and a router's centroids if saved."""
-    run_dir = _check_finished_run(run_dir)
+    run_dir = _check_finished_run(source)
     if not (run_dir / "adapter" / ADAPTER_CONFIG_NAME).exists():
         raise ConfigError(f"{run_dir}: has no adapter, expected a run whose fuse stage has lora_r or peft")
     recipe = _read_recipe(run_dir)
@@ -101,10 +101,10 @@ def collect_adapter(
 
 
 def collect_dataset(
-    folder: str | os.PathLike, repo_id: str, stack: ExitStack, *, license: str | None = None
+    source: str | os.PathLike, repo_id: str, stack: ExitStack, *, license: str | None = None
 ) -> tuple[Files, tuple[str, ...]]:
     """Collect rows, statistics and card of a data set that `crosstask-build` has built."""
-    folder = Path(folder)
+    folder = Path(source)
     files: Files = {f"data/{file.name}": file for file in sorted((folder / "data").glob("*.parquet"))}
     if not files or not (folder / "README.md").exists():
         raise DataError(f"{folder}: expected a folder that crosstask-build has finished")
@@ -120,23 +120,23 @@ def collect_dataset(
 
 
 def collect_evaluation(
-    report_dir: str | os.PathLike, repo_id: str, stack: ExitStack, *, license: str | None = None
+    source: str | os.PathLike, repo_id: str, stack: ExitStack, *, license: str | None = None
 ) -> tuple[Files, tuple[str, ...]]:
     """Collect the rows of an evaluation, and the summaries and scores of each system."""
     if license is None:
-        raise ConfigError(f"{report_dir}: expected the license of its rows, for example --license cc-by-4.0")
+        raise ConfigError(f"{source}: expected the license of its rows, for example --license cc-by-4.0")
     check_license(license)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "evaluation"
-    write_evaluation_dataset(report_dir, folder, repo_id=repo_id, license=license)
+    write_evaluation_dataset(source, folder, repo_id=repo_id, license=license)
     return _list_files(folder), ("data/*/*.parquet",)
 
 
-def collect_metric(name: str, repo_id: str, stack: ExitStack) -> tuple[Files, tuple[str, ...]]:
+def collect_metric(source: str, repo_id: str, stack: ExitStack) -> tuple[Files, tuple[str, ...]]:
     """Collect the files of a Space from which `evaluate.load` reads a metric without this library."""
     if "." in repo_id:
         raise ConfigError(f"--repo: {repo_id}: evaluate loads no metric with a dot in its name")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "metric"
-    write_metric_space(name, folder, repo_id=repo_id)
+    write_metric_space(source, folder, repo_id=repo_id)
     return _list_files(folder), ("*.py",)
 
 
@@ -151,8 +151,8 @@ KINDS = {
 }
 
 
-def _check_finished_run(folder):
-    folder = Path(folder)
+def _check_finished_run(source: str | os.PathLike) -> Path:
+    folder = Path(source)
     names = (
         *("crosstask/config.json", "crosstask/processor_config.json"),
         *("metrics.json", "history.json", "learning_curve.png", "recipe.yaml"),

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from itertools import takewhile
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
@@ -24,7 +25,9 @@ TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 CONFLICT_STATUSES = frozenset({409, 412})  # somebody else committed after the head was read
 
 # The base class of all errors of the HTTP library: requests before huggingface_hub 1, httpx since.
-_HTTP_ERROR = [base for base in HfHubHTTPError.__mro__ if base.__module__ != "builtins"][-1]
+_HTTP_ERROR = [
+    base for base in HfHubHTTPError.__mro__ if issubclass(base, Exception) and base.__module__ != "builtins"
+][-1]
 _NETWORK_ERRORS = (_HTTP_ERROR, ConnectionError, TimeoutError)
 
 
@@ -44,7 +47,7 @@ def commit(
 
     Failures that may pass (status 429 or 5xx, a broken connection) are retried up to 6 times, after 1, 2,
     4, ... seconds or after the time in `Retry-After`. The commit names its parent, so that it is neither
-    made twice nor put on top of a commit that nobody has looked at; after a conflict it is prepared again
+    repeated nor put on top of a commit that nobody has looked at; after a conflict it is prepared again
     on the new head.
 
     Args:
@@ -67,7 +70,7 @@ def commit(
         HubError: In one sentence; then no file was uploaded to the repository.
     """
     create_repository(repo_id, repo_type=repo_type, private=private)
-    repo = {"repo_id": repo_id, "repo_type": repo_type}
+    repo: dict[str, Any] = {"repo_id": repo_id, "repo_type": repo_type}
     with _open_client(repo_id) as api:
         if revision and not create_pr:
             _retry(lambda: api.create_branch(**repo, branch=revision, exist_ok=True))
@@ -87,9 +90,9 @@ def create_repository(repo_id: str, *, repo_type: str, private: bool = False) ->
     Raises:
         HubError: In one sentence; also if `private` is set and the repository exists and is public.
     """
-    repo = {"repo_id": repo_id, "repo_type": repo_type}
+    repo: dict[str, Any] = {"repo_id": repo_id, "repo_type": repo_type}
     # The Hub requires the kind of a Space; a Space without a program is "static".
-    sdk = {"space_sdk": "static"} if repo_type == "space" else {}
+    sdk: dict[str, Any] = {"space_sdk": "static"} if repo_type == "space" else {}
     with _open_client(repo_id) as api:
         _retry(lambda: api.create_repo(**repo, private=private or None, exist_ok=True, **sdk))
         if private and not _retry(lambda: api.repo_info(**repo)).private:

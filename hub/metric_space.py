@@ -13,8 +13,7 @@ from crosstask.utils.files import write_text
 METRICS_FOLDER = Path(__file__).parents[1] / "eval" / "metrics"
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGE = "crosstask"
-# Packages that these metrics import inside functions; `evaluate` has to check for them when it loads a
-# metric.
+# Packages that these metrics import inside functions; `evaluate` has to check for them at loading.
 _LAZY_IMPORTS = {"rouge": {"joblib", "rouge_score"}, "bertscore": {"bert_score"}}
 
 
@@ -44,8 +43,7 @@ def write_metric_space(name: str, folder: str | os.PathLike, *, repo_id: str) ->
     sources = _collect_sources(script)
     packages = _LAZY_IMPORTS.get(name, set()).union(*map(_list_packages, sources.values()))
     script_lines = sources.pop(script).splitlines()
-    # `evaluate` finds imports with a regular expression that needs one import per line, with nothing after
-    # it.
+    # `evaluate` finds imports with a regular expression: one import per line, with nothing after it.
     imports = [f"import {package}" for package in sorted(packages)]
     imports += [f"from .{module} import __doc__ as _" for module in sorted(map(_flatten_name, sources))]
     after_docstring = ast.parse("\n".join(script_lines)).body[1].lineno - 1
@@ -79,17 +77,17 @@ def _flatten_imports(file: Path) -> tuple[str, list[Path]]:
             raise ValueError(f"{file}, line {node.lineno}: expected from {_PACKAGE}... import, got import")
         if not isinstance(node, ast.ImportFrom):
             continue
+        name = node.module or ""
         if node.level:  # a relative import in the root of the library
-            module = file.with_name(f"{node.module}.py")
-        elif node.module.split(".")[0] == _PACKAGE:
-            module = _ROOT.joinpath(*node.module.split(".")[1:]).with_suffix(".py")
+            module = file.with_name(f"{name}.py")
+        elif name.split(".")[0] == _PACKAGE:
+            module = _ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py")
         else:
             continue
         if not module.exists():
             raise ValueError(f"{file}, line {node.lineno}: expected an import from a module, got a package")
-        name = "." * node.level + node.module
         lines[node.lineno - 1] = lines[node.lineno - 1].replace(
-            f"from {name} import", f"from .{_flatten_name(module)} import"
+            f"from {'.' * node.level}{name} import", f"from .{_flatten_name(module)} import"
         )
         modules.append(module)
     return "\n".join(lines) + "\n", modules
@@ -106,6 +104,6 @@ def _list_packages(source: str) -> set[str]:
     for node in ast.parse(source).body:
         if isinstance(node, ast.Import):
             packages |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             packages.add(node.module.split(".")[0])
     return packages - sys.stdlib_module_names - {"__future__"}

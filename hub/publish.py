@@ -128,26 +128,27 @@ def publish(
 def prepare_push(recipe: Recipe) -> None:
     """Create a recipe's repository before the training, and refuse what could not be published after it."""
     run = recipe.run
-    _check_repo_id(run.hub_model_id, "hub_model_id")
+    repo_id = _check_repo_id(run.hub_model_id, "hub_model_id")
     check_metadata(recipe.values, recipe.output_dir, run.license, run.datasets, run.language)
-    create_repository(run.hub_model_id, repo_type="model", private=run.hub_private_repo)
+    create_repository(repo_id, repo_type="model", private=run.hub_private_repo)
 
 
 def push(recipe: Recipe) -> str:
     """Publish the model of a finished run as its recipe asks; return the URL of the commit."""
     run = recipe.run
-    target = {"private": run.hub_private_repo, "revision": run.hub_revision}
-    return publish("model", recipe.output_dir, run.hub_model_id, **target)
+    repo_id = _check_repo_id(run.hub_model_id, "hub_model_id")
+    private, revision = run.hub_private_repo, run.hub_revision
+    return publish("model", recipe.output_dir, repo_id, private=private, revision=revision)
 
 
-def _check_repo_id(repo_id, where):
+def _check_repo_id(repo_id: str | None, where: str) -> str:
     try:
         validate_repo_id(repo_id)
-        is_valid = repo_id is not None and repo_id.count("/") == 1
-    except HFValidationError:
-        is_valid = False
-    if not is_valid:
+    except HFValidationError as error:
+        raise ConfigError(f"{where}: expected user/name, got {repo_id!r}") from error
+    if repo_id is None or repo_id.count("/") != 1:
         raise ConfigError(f"{where}: expected user/name, got {repo_id!r}")
+    return repo_id
 
 
 if __name__ == "__main__":

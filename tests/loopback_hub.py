@@ -420,15 +420,10 @@ class _Handler(BaseHTTPRequestHandler):
         author, create_pr = self.user[0] if self.user else "", "create_pr" in self.query
         commit, pull = self.hub.store.commit(repo, revision, lines, author, create_pr)
         base = f"{self.hub.url}/{'' if repo.repo_type == 'model' else repo.repo_type + 's/'}{repo.repo_id}"
-        return (
-            {
-                "success": True,
-                "commitOid": commit.oid,
-                "commitUrl": f"{base}/commit/{commit.oid}",
-                "hookOutput": "",
-            }
-            | ({"pullRequestUrl": f"{base}/discussions/{pull.num}"} if pull else {}),
-        )
+        answer = {"success": True, "commitOid": commit.oid, "commitUrl": f"{base}/commit/{commit.oid}"}
+        if pull:
+            answer["pullRequestUrl"] = f"{base}/discussions/{pull.num}"
+        return (answer | {"hookOutput": ""},)
 
     def _get_discussions(self, repo, num=None):
         if num is None:

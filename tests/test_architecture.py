@@ -1,4 +1,4 @@
-"""Which part of the code may import which: the layers of folders, and the files that travel with a checkpoint."""
+"""Test the architecture: who imports whom, what travels with a checkpoint, and what is annotated."""
 
 import ast
 import sys
@@ -9,18 +9,18 @@ import pytest
 import crosstask
 
 ROOT = Path(crosstask.__file__).parent
-# Each folder may import those before it.
+# Each folder may import itself and the folders before it.
 LAYERS = ("utils", "data", "eval", "training", "hub")
 TRAVELLING = sorted(path.stem for path in ROOT.glob("*_crosstask.py"))
 ENTRY_FILES = ("configuration_crosstask", "modeling_crosstask", "processing_crosstask", "pipeline_crosstask")
-# What a checkpoint's code may need beside the standard library; peft only where an adapter is there.
+# Besides the standard library. peft may be imported within functions, too.
 TRAVELLING_MAY_IMPORT = {"torch", "transformers", "huggingface_hub", "safetensors"}
-LONGEST = 500  # lines of a file
-LONGER = {"modeling_crosstask.py": 700, "data/briefs/lexicon.py": 1000}
+MAX_LINES = 500
+MAX_LINES_OF = {"modeling_crosstask.py": 700, "data/briefs/lexicon.py": 1000}
 
 
 def get_imports(path):
-    """Return `(module, whether it is imported within a function)` of each import of a file."""
+    """Return `(module, is_within_function)` for each import of a file."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inner = {
         id(node)
@@ -28,13 +28,13 @@ def get_imports(path):
         if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)
     }
-    found = []
+    imports = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [(alias.name, id(node) in inner) for alias in node.names]
+            imports += [(alias.name, id(node) in inner) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.append(("." * node.level + (node.module or ""), id(node) in inner))
-    return found
+            imports.append(("." * node.level + (node.module or ""), id(node) in inner))
+    return imports
 
 
 def get_siblings(name):
@@ -44,7 +44,7 @@ def get_siblings(name):
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_folder_imports_only_the_folders_below_it(layer):
+def test_folder_imports_only_folders_before_it(layer):
     allowed = {*LAYERS[: LAYERS.index(layer) + 1], *TRAVELLING}
     for path in (ROOT / layer).rglob("*.py"):
         for module, _ in get_imports(path):
@@ -55,24 +55,41 @@ def test_a_folder_imports_only_the_folders_below_it(layer):
 
 
 @pytest.mark.parametrize("name", TRAVELLING)
-def test_a_travelling_file_imports_only_what_every_user_has(name):
-    for module, within_a_function in get_imports(ROOT / f"{name}.py"):
+def test_travelling_file_imports_only_allowed_libraries(name):
+    for module, is_within_function in get_imports(ROOT / f"{name}.py"):
         if module.startswith("."):
             assert module[1:] in TRAVELLING, f"{name} imports {module}"
             continue
         package = module.split(".")[0]
         allowed = TRAVELLING_MAY_IMPORT | set(sys.stdlib_module_names)
-        assert package in allowed | ({"peft"} if within_a_function else set()), f"{name} imports {module}"
+        assert package in allowed | ({"peft"} if is_within_function else set()), f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("name", TRAVELLING)
+def test_public_functions_of_travelling_files_are_annotated(name):
+    tree = ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8"))
+    for scope in (tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))):
+        for function in scope.body:
+            if not isinstance(function, ast.FunctionDef) or function.name.startswith("_"):
+                continue
+            arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+            missing = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+            is_setter = any(
+                isinstance(d, ast.Attribute) and d.attr == "setter" for d in function.decorator_list
+            )
+            if function.returns is None and not is_setter:
+                missing.append("return")
+            assert not missing, f"{name}.{function.name}: no annotation for {', '.join(missing)}"
 
 
 @pytest.mark.parametrize("name", ENTRY_FILES)
-def test_an_entry_file_imports_its_whole_closure_directly(name):
-    """transformers 4.57 copies only the files that an entry file itself imports, not those that these import."""
-    closure, waiting = set(), [name]
-    while waiting:
-        new = get_siblings(waiting.pop()) - closure
+def test_entry_file_imports_its_closure_directly(name):
+    """transformers 4.57 copies the files that an entry file imports, but not the imports of these files."""
+    closure, queue = set(), [name]
+    while queue:
+        new = get_siblings(queue.pop()) - closure
         closure |= new
-        waiting += new
+        queue += new
     assert closure - {name} == get_siblings(name)
 
 
@@ -81,16 +98,18 @@ def test_at_most_ten_files_travel_and_the_root_is_short():
     assert len(list(ROOT.glob("*.py"))) <= 14
 
 
-def test_no_module_has_the_name_of_a_module_that_it_could_shadow():
+def test_no_module_shadows_a_library():
     libraries = {"datasets", "evaluate", "tokenizers", "peft", "transformers", "accelerate", "torch"}
-    taken = libraries | set(sys.stdlib_module_names)
+    names = libraries | set(sys.stdlib_module_names)
     for folder in ("", *LAYERS):
         for path in (ROOT / folder).glob("**/*.py" if folder else "*.py"):
             if "metrics" not in path.parts:
-                assert path.stem not in taken, path
+                assert path.stem not in names, path
 
 
-def test_no_file_is_too_long():
+def test_files_are_short():
     for path in [*ROOT.glob("*.py"), *(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))]:
         lines = len(path.read_text(encoding="utf-8").splitlines())
-        assert lines <= LONGER.get(path.relative_to(ROOT).as_posix(), LONGEST), f"{path}: {lines} lines"
+        assert lines <= MAX_LINES_OF.get(path.relative_to(ROOT).as_posix(), MAX_LINES), (
+            f"{path}: {lines} lines"
+        )

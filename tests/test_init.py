@@ -1,4 +1,4 @@
-"""The package: light to import, known to the Auto classes, with its names in place."""
+"""Test the package: its imports, its public names and its registration with the Auto classes."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 import crosstask
 
 
-def run(code):
+def run_python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
@@ -25,7 +25,7 @@ def test_import_is_light_and_registers_the_auto_classes():
         "config = AutoConfig.for_model('crosstask', summarizer=t5, question_encoder=t5)\n"
         "print(type(AutoModelForSeq2SeqLM.from_config(config)).__name__)"
     )
-    assert run(code).split("\n")[:2] == ["[]", "CrossTaskForConditionalGeneration"]
+    assert run_python(code).split("\n")[:2] == ["[]", "CrossTaskForConditionalGeneration"]
 
 
 def test_checkpoint_loads_without_trusting_remote_code(make_model, tmp_path):
@@ -33,14 +33,14 @@ def test_checkpoint_loads_without_trusting_remote_code(make_model, tmp_path):
     assert type(AutoConfig.from_pretrained(tmp_path)) is crosstask.CrossTaskConfig
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
     assert type(model) is crosstask.CrossTaskForConditionalGeneration
-    # For those without the package, the code travels along, and the configuration names it.
+    # The checkpoint has its code, for users without crosstask.
     assert (tmp_path / "modeling_crosstask.py").exists()
     auto_map = crosstask.CrossTaskConfig.from_pretrained(tmp_path).auto_map
     assert auto_map["AutoModelForSeq2SeqLM"] == "modeling_crosstask.CrossTaskForConditionalGeneration"
     assert auto_map["AutoConfig"] == "configuration_crosstask.CrossTaskConfig"
 
 
-def test_names():
+def test_public_names():
     assert set(crosstask.__all__) <= set(dir(crosstask))
     assert crosstask.__version__
     for name in (
@@ -52,20 +52,20 @@ def test_names():
         assert getattr(crosstask, name).__name__ == name
 
 
-@pytest.mark.parametrize("name", ["CrossTaskTrainer", "CrossTaskCollator", "read_rows"])
-def test_names_that_come_when_asked_for(name):
+@pytest.mark.parametrize("name", ["AdapterRouter", "CrossTaskTrainer", "CrossTaskCollator", "read_rows"])
+def test_lazily_imported_names(name):
     pytest.importorskip("datasets")
     assert getattr(crosstask, name).__name__ == name
 
 
-def test_unknown_names():
+def test_unknown_names_are_rejected():
     with pytest.raises(AttributeError, match="module 'crosstask' has no attribute 'CrossTaskModel'"):
         crosstask.CrossTaskModel  # noqa: B018
     with pytest.raises(ImportError, match="CrossTaskModel"):
         from crosstask import CrossTaskModel  # noqa: F401
 
 
-def test_nothing_trusts_remote_code_by_itself():
+def test_no_code_trusts_remote_code_by_default():
     root = Path(crosstask.__file__).parent
     folders = ("data", "eval", "training", "hub", "utils")
     files = [*root.glob("*.py"), *(file for folder in folders for file in root.glob(f"{folder}/**/*.py"))]

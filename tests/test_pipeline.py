@@ -26,20 +26,24 @@ ROWS = [
 SHORT = {"max_new_tokens": 6}
 
 
-@pytest.fixture(scope="module", params=["t5", "bert"])
-def folder(request, make_model, tokenizer, tmp_path_factory):
-    """A model whose question encoder has the summarizer's vocabulary, and one with another vocabulary."""
-    folder = tmp_path_factory.mktemp("pipeline") / request.param
-    shapes = {"t5": {}, "bert": {"question_encoder": "bert"}}[request.param]
-    model = make_model(**shapes)
+def make_model_and_processor(make_model, tokenizer, question_encoder, **settings):
+    """Make a model whose question encoder has the summarizer's vocabulary ("t5") or another one ("bert")."""
+    model = make_model(question_encoder=question_encoder, **settings)
     model.resize_token_embeddings(len(tokenizer))
     question_tokenizer = None
-    if request.param == "bert":
+    if question_encoder == "bert":
         question_tokenizer = tokenizer
         model.question_encoder.resize_token_embeddings(len(tokenizer))
+    return model, CrossTaskProcessor(tokenizer, question_tokenizer, max_source_length=60)
+
+
+@pytest.fixture(scope="module", params=["t5", "bert"])
+def folder(request, make_model, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline") / request.param
+    model, processor = make_model_and_processor(make_model, tokenizer, request.param)
     model.generation_config.update(**SHORT)
     model.save_pretrained(folder)
-    CrossTaskProcessor(tokenizer, question_tokenizer, max_source_length=60).save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder
 
 
@@ -82,11 +86,8 @@ def test_batch_size_and_type_of_input_do_not_change_results(pipe):
     for size in (1, 2, 4, 100):
         assert are_equal(pipe(rows, batch_size=size), expected)
         assert are_equal(list(pipe((row for row in rows), batch_size=size)), expected)
-    data = Dataset.from_list([row for row in rows if isinstance(row["question"], str)])
-    expected = [
-        result for result, row in zip(expected, rows, strict=True) if isinstance(row["question"], str)
-    ]
-    assert are_equal(list(pipe(data, batch_size=3)), expected)
+    rows = [row for row in rows if isinstance(row["question"], str)]
+    assert are_equal(list(pipe(Dataset.from_list(rows), batch_size=3)), [pipe(row) for row in rows])
 
 
 def test_questions_about_one_passage_are_in_one_batch(pipe, monkeypatch):
@@ -141,13 +142,10 @@ def test_options_of_the_constructor_apply_to_every_call(folder):
         PIPELINE_TASK, model=str(folder), device="cpu", return_evidence=True, max_new_tokens=1, batch_size=2
     )
     assert "evidence" in pipe(ROWS[0]) and "evidence" not in pipe(ROWS[0], return_evidence=False)
-    model, processor = pipe.model, pipe.processor
-    other = QuestionSummarizationPipeline(
-        model=model, processor=processor, device="cpu", generate_kwargs=SHORT
-    )
+    other = QuestionSummarizationPipeline(pipe.model, processor=pipe.processor, generate_kwargs=SHORT)
     assert len(other(ROWS[0])["summary"]) >= len(pipe(ROWS[0])["summary"])
     with pytest.raises(ValueError, match="`processor` is needed beside a loaded `model`"):
-        QuestionSummarizationPipeline(model=model)
+        QuestionSummarizationPipeline(pipe.model)
 
 
 @pytest.mark.parametrize(
@@ -157,11 +155,7 @@ def test_options_of_the_constructor_apply_to_every_call(folder):
         ({"question": "Who?"}, ValueError, "^`passage` is missing"),
         ({"question": [], "passage": "x"}, ValueError, "^`question` is empty"),
         ({"question": ["Who?", " "], "passage": "x"}, ValueError, "^`question` is empty"),
-        (
-            {"question": 3, "passage": "x"},
-            TypeError,
-            "^`question` has to be a string or a list of strings, got 3",
-        ),
+        ({"question": 3, "passage": "x"}, TypeError, "^`question` has to be .* list of strings, got 3"),
         ({"question": ["Who?", None], "passage": "x"}, TypeError, "^`question` has to be a string or a list"),
         ({"question": "Who?", "passage": ["x"]}, TypeError, "^`passage` has to be a string, got list"),
         ({"question": "Who?", "passage": "\n"}, ValueError, "^`passage` is empty"),
@@ -180,11 +174,7 @@ def test_wrong_inputs_are_refused(pipe, inputs, error, message):
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        (
-            {"return_evidnce": True},
-            TypeError,
-            "`return_evidnce` is neither an option .*did you mean `return_evidence`",
-        ),
+        ({"return_evidnce": True}, TypeError, "is neither an option .*did you mean `return_evidence`"),
         ({"return_dict_in_generate": False}, TypeError, "`return_dict_in_generate` is neither an option"),
         ({"num_return_sequences": 2}, ValueError, "a question has one summary"),
         ({"min_answerability": 2}, ValueError, "between 0 and 1, got 2"),
@@ -272,17 +262,14 @@ def test_device_and_dtype(folder):
 def gated(request, make_model, tokenizer):
     """Pipelines of models with an open gate; `left` pads on the left."""
     tokenizer = copy.deepcopy(tokenizer)
-    model = make_model(question_encoder="bert" if request.param == "bert" else "t5", fusion="gated", seed=3)
-    model.resize_token_embeddings(len(tokenizer))
-    question_tokenizer = None
-    if request.param == "bert":
-        question_tokenizer = tokenizer
-        model.question_encoder.resize_token_embeddings(len(tokenizer))
+    question_encoder = "bert" if request.param == "bert" else "t5"
+    model, processor = make_model_and_processor(
+        make_model, tokenizer, question_encoder, fusion="gated", seed=3
+    )
     if request.param == "left":
         tokenizer.padding_side = "left"
     model.gated_cross_attention.gates.data.fill_(0.5)
     model.gated_cross_attention.q_proj.weight.data *= 3
-    processor = CrossTaskProcessor(tokenizer, question_tokenizer, max_source_length=60)
     return QuestionSummarizationPipeline(model, processor=processor)
 
 
@@ -301,18 +288,16 @@ def test_the_gates_attention_is_used_if_no_word_is_shared(gated, monkeypatch):
         )
         attention = output.fusion_attentions[0].mean(0).sum(0).tolist()
         sums = dict.fromkeys(["Zyx qwv jjk.", "Wqx zzv xxq vvw.", "Kkj zxw."], 0.0)
-        for span, value in zip(
-            gated.processor.get_passage_offsets(question, passage), attention, strict=True
-        ):
+        offsets = gated.processor.get_passage_offsets(question, passage)
+        for span, value in zip(offsets, attention, strict=True):
             if span is not None:
                 start = span[0] + (passage[span[0]] == " ")
                 name = list(sums)[(start >= 13) + (start >= 30)]
                 sums[name] += value
         expected.append([max(sums, key=sums.get)])
     assert [result["evidence"] for result in results] == expected
-    assert [
-        result["evidence"] for result in gated([row, row], batch_size=4, return_evidence=True, **kwargs)[1]
-    ] == (expected)
+    results = gated([row, row], batch_size=4, return_evidence=True, **kwargs)[1]
+    assert [result["evidence"] for result in results] == expected
 
     def slow(*_):
         raise NotImplementedError
@@ -429,6 +414,12 @@ def test_every_thread_gets_its_adapter(routed):
     assert routed.model.active_adapters() == ["b"] and are_equal(routed(ROWS[1]), expected["b"])
 
 
+def run_in_thread(function):
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(60)
+
+
 def test_unfinished_streams_do_not_block_others(routed):
     expected = {name: routed(ROWS[0], adapter=name) for name in "ab"}
     streams = {name: routed((ROWS[0] for _ in range(3)), adapter=name) for name in "ab"}
@@ -436,9 +427,7 @@ def test_unfinished_streams_do_not_block_others(routed):
         assert are_equal(next(streams[name]), expected[name])
     # Both streams are still open.
     results = []
-    thread = threading.Thread(target=lambda: results.append(routed(ROWS[0], adapter="a")), daemon=True)
-    thread.start()
-    thread.join(60)
+    run_in_thread(lambda: results.append(routed(ROWS[0], adapter="a")))
     assert results and are_equal(results[0], expected["a"])
 
 
@@ -453,9 +442,7 @@ def test_a_call_within_a_call_does_not_block(routed):
         return torch.zeros(len(ids), dtype=torch.bool)
 
     options = {"adapter": "b", "stopping_criteria": [watch]}
-    thread = threading.Thread(target=lambda: results.append(routed(ROWS[0], **options)), daemon=True)
-    thread.start()
-    thread.join(60)
+    run_in_thread(lambda: results.append(routed(ROWS[0], **options)))
     assert are_equal(results, [expected["a"], expected["b"]])
 
 
@@ -509,15 +496,14 @@ def test_wrong_adapters_are_refused(routed, pipe, monkeypatch):
 
 
 def test_wrong_routers_are_refused(routed, monkeypatch):
-    with pytest.raises(
-        TypeError, match="^`router` has to have a method `route`, as an AdapterRouter, got str"
-    ):
+    with pytest.raises(TypeError, match="^`router` has to have a method `route`, .*, got str"):
         QuestionSummarizationPipeline(routed.model, processor=routed.processor, router="minilm")
+    count = "^the router has to return one name for each passage, got 1 for 2.$"
     for names, error, message in (
         (["law"] * 2, ValueError, "^adapter 'law' is not loaded"),
-        (["a"], ValueError, "^the router has to return one name for each passage, got 1 for 2.$"),
-        ("ab", ValueError, "^the router has to return one name for each passage, got 1 for 2.$"),
-        (None, ValueError, "^the router has to return one name for each passage, got 1 for 2.$"),
+        (["a"], ValueError, count),
+        ("ab", ValueError, count),
+        (None, ValueError, count),
         ([None] * 2, TypeError, "^`adapter` has to be a name or a list of names, got None"),
     ):
         monkeypatch.setattr(routed.router, "route", lambda passages, names=names: names, raising=False)

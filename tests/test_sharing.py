@@ -369,7 +369,7 @@ def test_training_with_a_shared_base(trained_run, tmp_path):
             {"question_answerer": "other/model"},
             "share_base: expected summarizer and .* one checkpoint, got .* and oth",
         ),
-        ({"lora_r": 0}, "summarize: lora_r: expected 1 or more, as share_base keeps the base as it is"),
+        ({"lora_r": 0}, "summarize: lora_r: expected 1 or more, as share_base freezes the base"),
         (
             {"lora_r": 0, "peft": {"peft_type": "IA3", "target_modules": ["q"], "feedforward_modules": []}},
             "lora_r: expected 1 or more, as share_base",

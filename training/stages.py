@@ -1,4 +1,4 @@
-"""The stages of a training run: what each one reads, what it starts from, and where it saves its model."""
+"""Run the stages of a training: read and encode the rows, make the model, train it and save it."""
 
 from __future__ import annotations
 
@@ -330,7 +330,7 @@ class Stage:
         return rows.map(
             encode_batch,
             batched=True,
-            # Not `self`: `datasets` may pickle what it passes on, and a stage holds the rows of all stages.
+            # Not `self`, as it refers to the rows of all stages: `datasets` may pickle the arguments.
             fn_kwargs={"stage": self.name, "processor": processor, "data": self.arguments.data},
             new_fingerprint=Hasher.hash([rows._fingerprint, self.name, processor]),
             remove_columns=rows.column_names,

@@ -61,8 +61,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         compute_metrics (`Callable[[EvalPrediction], dict]`, *optional*):
             Metrics of the generated text.
         fusion_learning_rate (`float`, *optional*):
-            Learning rate of the fusion, which is new, while the two parts have been trained before. Defaults
-            to the learning rate of the other parameters.
+            Learning rate of the fusion. Defaults to the learning rate of the other parameters,
+            which have been trained before.
         contrastive_weight (`float`, *optional*, defaults to 0.0):
             Weight of a loss that makes each summary more likely under its own question than under another
             question on the passage: -log sigmoid(log p(summary | question) - log p(summary | other)), a mean
@@ -123,7 +123,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return optimizer_class, kwargs
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """Create the optimizer, with parameter groups of their own for the fusion if it has its own rate."""
+        """Create the optimizer, with separate groups for the fusion if `fusion_learning_rate` is set."""
         is_new = self.optimizer is None  # a second `train` keeps the optimizer and its groups
         optimizer = super().create_optimizer(*args, **kwargs)
         if not is_new or self.fusion_learning_rate is None or not self.is_fused:
@@ -285,7 +285,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
-        # A pickle with paths of this machine, which nothing reads.
+        # Nothing reads this pickle, and it contains paths of this machine.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def push_to_hub(
@@ -432,7 +432,7 @@ def disable_reentrant_checkpointing(args: TrainingArguments) -> None:
     Make gradient checkpointing, if it is on, non-reentrant unless `args` ask for the reentrant kind.
 
     The contrastive loss runs two forward passes before the backward pass. With several processes the
-    reentrant kind, the default of transformers 4, then reports each gradient twice to DDP, which fails.
+    reentrant kind, the default of transformers 4, then reports each gradient to DDP twice, and DDP fails.
 
     Raises:
         ValueError: If there are several processes and `args` ask for the reentrant kind.

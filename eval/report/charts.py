@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -43,8 +44,8 @@ def draw_score_distribution(evaluation: Evaluation, metric: str) -> Figure:
             estimate = evaluation.estimates[name][metric]
             if estimate.mean is not None:
                 error = _get_error_bar(estimate)
-                style = {"fmt": "D", "color": COLORS[1], "markersize": 5, "capsize": 3, "clip_on": False}
-                axes.errorbar(estimate.mean, height, xerr=error, **style)
+                style: dict[str, Any] = {"fmt": "D", "color": COLORS[1], "markersize": 5, "capsize": 3}
+                axes.errorbar(estimate.mean, height, xerr=error, clip_on=False, **style)
         axes.set_xlim(low, high)
     axes.set_yticks(range(len(names)), map(_make_label, names))
     axes.set_ylim(len(names) - 0.5, -0.5)  # the first system is at the top
@@ -68,7 +69,7 @@ def draw_reliability_diagram(evaluation: Evaluation) -> Figure:
         bins = [bin for bin in bins if bin["count"]]
         probabilities = np.array([bin["probability"] for bin in bins])
         shares = [bin["yes"] for bin in bins]
-        style = {"color": color, "marker": marker, "markersize": 5}
+        style: dict[str, Any] = {"color": color, "marker": marker, "markersize": 5}
         axes.plot(probabilities, shares, label=_make_label(name), **style)
         shifted = probabilities + width * (number - (len(systems) - 1) / 2)
         count_axes.bar(shifted, [bin["count"] for bin in bins], width, color=color)
@@ -98,10 +99,16 @@ def draw_score_against_length(evaluation: Evaluation, metric: str) -> Figure:
     figure, axes = _new_figure(4.4)
     for (name, estimates), color, marker in zip(lengths.items(), cycle(COLORS), cycle(MARKERS)):
         x, y = estimates["words"], evaluation.estimates[name].get(metric)
-        if y is None or y.mean is None:
+        if x.mean is None or y is None or y.mean is None:
             continue
-        style = {"fmt": marker, "color": color, "capsize": 2, "linewidth": 1, "clip_on": False}
-        errors = {"xerr": _get_error_bar(x), "yerr": _get_error_bar(y)}
+        style: dict[str, Any] = {
+            "fmt": marker,
+            "color": color,
+            "capsize": 2,
+            "linewidth": 1,
+            "clip_on": False,
+        }
+        errors: dict[str, Any] = {"xerr": _get_error_bar(x), "yerr": _get_error_bar(y)}
         axes.errorbar(x.mean, y.mean, label=_make_label(name), **errors, **style)
     axes.set(xlabel="words in the summary, mean", ylabel=f"{format_name(metric)}, mean")
     axes.set_xlim(left=0)
@@ -130,6 +137,6 @@ def _get_error_bar(estimate: Estimate) -> list[list[float]] | None:
 
     They are at least 0: by rounding, an end can be on the wrong side of the mean.
     """
-    if estimate.low is None:
+    if estimate.mean is None or estimate.low is None or estimate.high is None:
         return None
     return [[max(0, estimate.mean - estimate.low)], [max(0, estimate.high - estimate.mean)]]

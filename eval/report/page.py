@@ -98,11 +98,11 @@ def mark_answer(text: str, answer: str, words: bool = True) -> Markup:
                 for index, part in enumerate(parts)
             )
     answer_words = set(normalize_answer(answer).split()) if words else set()
-    parts = (
+    marked = Markup("").join(
         Markup("<mark>{}</mark>").format(part) if normalize_answer(part) in answer_words else escape(part)
         for part in re.split(r"(\s+)", text)
     )
-    return Markup(re.sub(r"</mark>(\s+)<mark>", r"\1", Markup("").join(parts)))  # join adjacent marks
+    return Markup(re.sub(r"</mark>(\s+)<mark>", r"\1", marked))  # join adjacent marks
 
 
 def _format_row_count(evaluation: Evaluation, metric: str) -> str:
@@ -117,7 +117,13 @@ def _make_cells(evaluation: Evaluation, metric: str) -> list[dict[str, Any]]:
     best, digits, cells = evaluation.get_best(metric), evaluation.get_digits(metric), []
     for name in evaluation.systems:
         estimate = evaluation.estimates[name].get(metric)
-        cell = {"mean": None, "interval": None, "p": None, "best": name in best, "significant": False}
+        cell: dict[str, Any] = {
+            "mean": None,
+            "interval": None,
+            "p": None,
+            "best": name in best,
+            "significant": False,
+        }
         if estimate is not None and estimate.mean is not None:
             cell["mean"] = format_number(estimate.mean, digits)
             if estimate.low is not None:
@@ -197,7 +203,8 @@ def _select_examples(evaluation: Evaluation) -> list[dict[str, Any]]:
 
     The rows are drawn by the hash of their texts, so the order of the rows does not matter.
     """
-    draws, rows_by_passage = [], Counter()
+    draws: list[tuple[int, int]] = []  # how many rows of the same passage precede a row, and its index
+    rows_by_passage: Counter[str] = Counter()
     for index in sorted(range(len(evaluation.rows)), key=lambda index: _hash_row(evaluation.rows[index])):
         passage = evaluation.rows[index]["passage"]
         draws.append((rows_by_passage[passage], index))

@@ -82,7 +82,7 @@ def _format_cells(evaluation: Evaluation, name: str, metrics: Sequence[str]) -> 
             continue
         digits = evaluation.get_digits(metric)
         text = format_number(estimate.mean, digits)
-        if estimate.low is not None:
+        if estimate.low is not None and estimate.high is not None:
             text += f" ±{format_number((estimate.high - estimate.low) / 2, digits)}"
         best_mark = ">" if name in evaluation.get_best(metric) else ""
         significant = estimate.p is not None and estimate.p < SIGNIFICANCE_LEVEL

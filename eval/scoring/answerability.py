@@ -97,9 +97,10 @@ def _compute_calibration(probabilities: np.ndarray, labels: np.ndarray, bins: in
     reliability, error = [], 0.0
     for index in range(bins):
         in_bin = bin_indices == index
-        line = {"from": float(edges[index]), "to": float(edges[index + 1]), "probability": None, "yes": None}
+        probability, yes = None, None
         if in_bin.any():
-            line |= {"probability": float(probabilities[in_bin].mean()), "yes": float(labels[in_bin].mean())}
-            error += float(in_bin.mean()) * abs(line["probability"] - line["yes"])
-        reliability.append(line | {"count": int(in_bin.sum())})
+            probability, yes = float(probabilities[in_bin].mean()), float(labels[in_bin].mean())
+            error += float(in_bin.mean()) * abs(probability - yes)
+        line = {"from": float(edges[index]), "to": float(edges[index + 1]), "count": int(in_bin.sum())}
+        reliability.append({**line, "probability": probability, "yes": yes})
     return {"ece": error if len(labels) else None, "reliability": reliability}

@@ -93,7 +93,9 @@ def estimate_means(
     for (system, metric), means in resampled.items():
         mean, rows = observed[system, metric]
         low, high = (None, None) if means is None else map(float, np.nanpercentile(means, percentiles))
-        baseline_means = resampled.get((baseline, metric)) if system != baseline else None
+        baseline_means = None
+        if baseline is not None and system != baseline:
+            baseline_means = resampled.get((baseline, metric))
         estimates[system][metric] = Estimate(mean, low, high, _compute_p_value(means, baseline_means), rows)
     return estimates
 

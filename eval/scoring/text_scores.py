@@ -256,6 +256,6 @@ def _measure_fragments(summary: list[str], passage: list[str]) -> list[int]:
     return lengths
 
 
-def length_rows(texts: Iterable[str]) -> list[float]:
+def length_rows(texts: Iterable[str]) -> list[float | None]:
     """Return the length of each text in words, separated by white space; 0 for a blank text."""
     return [float(len(text.split())) for text in texts]

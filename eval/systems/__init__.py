@@ -35,8 +35,8 @@ def make_system(spec: str | dict) -> System:
         DataError: If the kind or a key is unknown, if an argument is missing, or if the class refuses it.
     """
     if isinstance(spec, str):
-        kind, _, k = re.fullmatch(r"(.*?)(-(\d+))?", spec, re.DOTALL).groups()
-        spec = {"kind": kind} | ({"k": int(k)} if k else {})
+        match = re.fullmatch(r"(.+)-(\d+)", spec, re.DOTALL)
+        spec = {"kind": match[1], "k": int(match[2])} if match else {"kind": spec}
     if not isinstance(spec, dict) or "kind" not in spec:
         raise DataError(f"system {spec!r} has no kind, expected one of {', '.join(KINDS)}")
     check_keys("system", [spec["kind"]], KINDS)

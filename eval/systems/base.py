@@ -61,30 +61,30 @@ class System(ABC):
 class Extractive(System):
     """A system that selects sentences of the passage. Each passage is parsed once.
 
-    Subclasses implement [`~Extractive.parse`] and [`~Extractive.select`]. `fields` names the columns that the
-    summary depends on; the first one is `passage`, and `select` gets the values of the others.
+    Subclasses implement [`~Extractive.parse`] and [`~Extractive.select`]. `column` is the column besides the
+    passage that the summary depends on, if there is one.
     """
 
-    fields: tuple[str, ...] = ("passage",)
+    column: str | None = None
 
     @abstractmethod
     def parse(self, passage: str) -> Any:
         """Return what `select` needs to know about a passage."""
 
     @abstractmethod
-    def select(self, parsed: Any, *values: str) -> str:
-        """Return the summary of a parsed passage."""
+    def select(self, parsed: Any, value: Any) -> str:
+        """Return the summary of a parsed passage, for a value of `column` (None without a column)."""
 
     def write(self, rows: Sequence[Mapping], update: Update = None) -> Outputs:
-        groups: dict[str, dict[tuple, list[int]]] = {}
+        groups: dict[str, dict[str | None, list[int]]] = {}
         for index, row in enumerate(rows):
-            key = tuple(row[name] for name in self.fields)
-            groups.setdefault(row["passage"], {}).setdefault(key, []).append(index)
+            value = None if self.column is None else row[self.column]
+            groups.setdefault(row["passage"], {}).setdefault(value, []).append(index)
         summaries = [""] * len(rows)
-        for passage, keys in groups.items():
+        for passage, values in groups.items():
             parsed = self.parse(passage)
-            for key, indices in keys.items():
-                summary = self.select(parsed, *key[1:])
+            for value, indices in values.items():
+                summary = self.select(parsed, value)
                 for index in indices:
                     summaries[index] = summary
                 if update:

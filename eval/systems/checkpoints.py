@@ -25,11 +25,11 @@ def get_adapter_base(checkpoint: str | os.PathLike) -> str | None:
         DataError: If the adapter's configuration cannot be loaded.
     """
     try:
-        if find_adapter_config_file(checkpoint) is None:
+        if find_adapter_config_file(str(checkpoint)) is None:
             return None
         from peft import PeftConfig
 
-        return PeftConfig.from_pretrained(checkpoint).base_model_name_or_path
+        return PeftConfig.from_pretrained(str(checkpoint)).base_model_name_or_path
     except LOAD_ERRORS as error:
         raise load_error(checkpoint, error) from error
 
@@ -67,8 +67,9 @@ def get_revision(checkpoint: str | os.PathLike) -> str:
             digest.update(f"{path.relative_to(folder).as_posix()}\0{hash_file(path)}\n".encode())
         revision = digest.hexdigest()[:16]
     else:  # the file is in a folder of the Hub's cache that is named after the commit
-        file = cached_file(checkpoint, CONFIG_NAME) if base is None else find_adapter_config_file(checkpoint)
-        revision = extract_commit_hash(file, None)
+        name = str(checkpoint)
+        file = cached_file(name, CONFIG_NAME) if base is None else find_adapter_config_file(name)
+        revision = str(extract_commit_hash(file, None))
     return revision if base is None else f"{revision}+{get_revision(base)}"
 
 

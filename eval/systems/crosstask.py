@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from transformers import AutoModelForSeq2SeqLM
@@ -68,7 +69,9 @@ class CrossTask(Generative):
             raise DataError(f"crosstask: ablation is {ablation!r}, expected None, 'zeroed' or 'swapped'")
         check_counts("crosstask", num_beams=num_beams, max_new_tokens=max_new_tokens, batch_size=batch_size)
         lengths = {"num_beams": num_beams, "min_new_tokens": min_new_tokens, "max_new_tokens": max_new_tokens}
-        reranking = {} if answerability_rerank is None else {"answerability_rerank": answerability_rerank}
+        reranking: dict[str, Any] = (
+            {} if answerability_rerank is None else {"answerability_rerank": answerability_rerank}
+        )
         if (num_return_sequences > 1) != bool(reranking):
             raise DataError(
                 "crosstask: expected num_return_sequences above 1 with answerability_rerank, and else 1"
@@ -80,14 +83,14 @@ class CrossTask(Generative):
             raise DataError(
                 f"crosstask: {model} is a checkpoint of {self.config.model_type}, expected one of crosstask"
             )
-        self.ablation, self.lengths, self.reranking = ablation, list(lengths.values()), reranking
+        self.ablation, self.lengths, self.reranking = ablation, lengths, reranking
         self.dtype, self.device, self.batch_size = dtype, device, batch_size
         self.name = "cross-task" + (f", question {ablation}" if ablation else "")
 
     def write(self, rows: Sequence[Mapping], update: Update = None) -> Outputs:
         model, _ = load_checkpoint(AutoModelForSeq2SeqLM, self.checkpoint, self.dtype, self.device, self.kind)
         processor = CrossTaskProcessor.from_pretrained(self.checkpoint)
-        settings = get_generation_kwargs(model, *self.lengths, role=self.kind)
+        settings = get_generation_kwargs(model, **self.lengths, role=self.kind)
         settings["logits_processor"] = [make_nan_check(model, self.kind)]
         if self.ablation == "swapped":
             questions = swap_questions(rows)

@@ -27,7 +27,7 @@ class Lead(Extractive):
     def parse(self, passage: str) -> str:
         return get_lead(passage, self.k)
 
-    def select(self, parsed: str) -> str:
+    def select(self, parsed: str, value: None) -> str:
         return parsed
 
 

@@ -57,7 +57,7 @@ class LexRank(Extractive):
         self.name = f"lexrank-{k}" + (" + question" if question else "")
         self.settings = {"kind": "lexrank", "k": k, "question": question} | ({"d": d} if question else {})
         if question:
-            self.fields = ("passage", "question")
+            self.column = "question"
         self._summarizer, self._make_sentence = _load_sumy()
 
     def parse(self, passage: str) -> ParsedPassage:
@@ -65,7 +65,7 @@ class LexRank(Extractive):
         stems = [self.stem(sentence) for sentence in sentences]
         return ParsedPassage(sentences, stems, self.compute_cosines(stems))
 
-    def select(self, parsed: ParsedPassage, question: str | None = None) -> str:
+    def select(self, parsed: ParsedPassage, question: str | None) -> str:
         sentences, stems, cosines = parsed
         if not sentences:
             return ""
@@ -73,8 +73,8 @@ class LexRank(Extractive):
             scores = self.compute_centrality(cosines)
         else:
             scores = self.compute_biased_scores(stems, cosines, self.stem(question))
-        # Rounded, so that scores that differ only by the order of a sum are a tie.
-        ranking = sorted(range(len(sentences)), key=lambda index: (-round(scores[index], 9), index))
+        scores = np.round(scores, 9)  # scores that differ only by the order of a sum are a tie
+        ranking = sorted(range(len(sentences)), key=lambda index: (-scores[index], index))
         distinct: dict[str, int] = {}
         for index in ranking:
             distinct.setdefault(sentences[index].lower(), index)

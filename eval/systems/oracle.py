@@ -52,7 +52,7 @@ class Oracle(Extractive):
         DataError: If `k` is not a positive integer.
     """
 
-    fields = ("passage", "summary")
+    column = "summary"
 
     def __init__(self, k: int = 3):
         from rouge_score.tokenizers import DefaultTokenizer
@@ -95,9 +95,9 @@ class Oracle(Extractive):
             totals = counts + counts[selected].sum(0)  # row i: the counts of `selected` with sentence i added
             for index in range(len(words)):
                 for left, right in pairwise(sorted([*selected, index])):
-                    column = columns.get((words[left][-1], words[right][0]))  # the bigram across the border
-                    if column is not None:
-                        totals[index, column] += 1
+                    border = columns.get((words[left][-1], words[right][0]))  # a bigram of two sentences
+                    if border is not None:
+                        totals[index, border] += 1
             matches = np.minimum(totals, limits)
             length = lengths + lengths[selected].sum()
             scores = _compute_f1(matches[:, is_unigram].sum(1), length, len(reference))

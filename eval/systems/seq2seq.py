@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from accelerate import PartialState
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -65,7 +66,7 @@ class Seq2Seq(Generative):
         batch_size: int = 16,
     ):
         check_counts("seq2seq", num_beams=num_beams, max_new_tokens=max_new_tokens, batch_size=batch_size)
-        self.teacher_settings = {
+        self.teacher_settings: dict[str, Any] = {
             "prompt": prompt,
             "prefix": prefix,
             "max_source_length": max_source_length,
@@ -96,4 +97,5 @@ class Seq2Seq(Generative):
             tokenizer = AutoTokenizer.from_pretrained(self.checkpoint)
         except LOAD_ERRORS as error:
             raise load_error(self.checkpoint, error) from error
-        return model.to(PartialState().device if self.device is None else self.device), tokenizer
+        model.to(PartialState().device if self.device is None else self.device)  # type: ignore[arg-type]
+        return model, tokenizer

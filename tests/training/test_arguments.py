@@ -292,7 +292,7 @@ WRONG = {
 def test_a_mistake_is_one_sentence_that_names_file_and_key(read, values, words):
     with pytest.raises(ConfigError, match=words) as error:
         read(**values)
-    assert "\n" not in str(error.value) and "recipe.yaml" in str(caught.value)
+    assert "\n" not in str(error.value) and "recipe.yaml" in str(error.value)
     assert "secret" not in str(error.value)
 
 
@@ -330,7 +330,7 @@ WRONG_FLAGS = {
 def test_a_mistake_in_a_flag_is_one_sentence(read, flags, words):
     with pytest.raises(ConfigError, match=words) as error:
         read(*flags)
-    assert "\n" not in str(error.value) and "secret" not in str(caught.value)
+    assert "\n" not in str(error.value) and "secret" not in str(error.value)
 
 
 MALFORMED = {
