@@ -123,7 +123,7 @@ class BuildArguments:
     dry_run: bool = field(default=False, metadata={"help": "Print the amount of work and stop."})
 
     def __post_init__(self) -> None:
-        self.normalize = Normalization.from_mapping(self.normalize)
+        self.normalization = Normalization.from_mapping(self.normalize)
         for name, known in (("mode", MODES), ("engine", ENGINES)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")

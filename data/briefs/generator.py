@@ -23,7 +23,7 @@ from crosstask.data.briefs import farm, lexicon
 
 TASKS = ("summarize", "answer", "fuse")
 MATCHINGS = ("type", "name")
-EVENTS = {"news": lexicon.EVENTS, "farm": farm.EVENTS}  # by domain
+EVENTS: dict[str, dict[str, Any]] = {"news": lexicon.EVENTS, "farm": farm.EVENTS}  # by domain
 DOMAINS = tuple(EVENTS)
 FACT_TYPES = tuple(lexicon.CLAUSES)
 
@@ -113,22 +113,22 @@ def generate(
     Raises:
         ValueError: If an argument is not as described.
     """
-    for name, value, allowed in (
+    for name, value, choices in (
         ("task", task, TASKS),
         ("split", split, SPLITS),
         ("matching", matching, MATCHINGS),
         ("domain", domain, DOMAINS),
     ):
-        if value not in allowed:
-            raise ValueError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
-    for name, value, minimum in (
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+    for name, number, minimum in (
         ("passages", passages, 0),
         ("questions", questions, 1),
         ("seed", seed, None),
     ):
-        if type(value) is not int or minimum is not None and value < minimum:
+        if type(number) is not int or minimum is not None and number < minimum:
             expected = "an integer" if minimum is None else f"an integer of at least {minimum}"
-            raise ValueError(f"{name} is {value!r}, expected {expected}")
+            raise ValueError(f"{name} is {number!r}, expected {expected}")
     return _iter_rows(task, split, passages, seed, questions, matching, domain)
 
 

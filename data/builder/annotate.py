@@ -50,7 +50,8 @@ class Annotator:
 
     def __init__(self, arguments: BuildArguments):
         self.arguments = arguments
-        self.teacher = self.judge = None
+        self.teacher: Teacher | None = None
+        self.judge: Judge | None = None
         if arguments.teacher:
             self.teacher = Teacher(
                 arguments.teacher,
@@ -95,6 +96,7 @@ class Annotator:
 
     def describe_teacher(self) -> dict[str, Any]:
         """Return the settings of the teacher for the card; only the loaded model knows its defaults."""
+        assert self.teacher is not None
         kwargs = self.teacher.generation_kwargs
         lengths = {f"{end}_new_tokens": kwargs[f"{end}_length"] - 1 for end in ("min", "max")}
         samples = self.arguments.mode == "question" and self.arguments.candidates > 1
@@ -111,11 +113,12 @@ class Annotator:
             candidates = [[summary] for summary in summaries]
         else:
             candidates = self._write_candidates_for_questions(rows)
-        return [[normalize(text, self.arguments.normalize) for text in texts] for texts in candidates]
+        return [[normalize(text, self.arguments.normalization) for text in texts] for texts in candidates]
 
     def _write_candidates_for_questions(self, rows: list[Row]) -> list[list[str]]:
         """Return several candidates for a row with an answer, and one for a row that will not be judged."""
-        candidates = {}
+        assert self.teacher is not None
+        candidates: dict[tuple[bool, str, str], list[str]] = {}
         with _show_progress("candidates", len(rows)) as update:
             for has_answer, n in ((True, self.arguments.candidates), (False, 1)):
                 group = [row for row in rows if bool(row["answer"]) == has_answer]

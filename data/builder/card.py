@@ -47,7 +47,7 @@ class BuildReport:
         statistics (`Mapping[str, Any]`):
             Statistics as returned by [`compute_statistics`]. Their splits are the splits of the files, and
             their threshold is the one of the labels.
-        sources (`Sequence[Mapping[str, str | None]]`):
+        sources (`Sequence[Mapping[str, Any]]`):
             One mapping per source with its `name` and, where known, `id` (on the Hub), `license` (an
             identifier of the Hub, or a name such as "CC BY-SA 4.0"), `citation` (BibTeX or text) and `url`.
         rows_read (`int`):
@@ -80,7 +80,7 @@ class BuildReport:
     name: str
     features: Features
     statistics: Mapping[str, Any]
-    sources: Sequence[Mapping[str, str | None]]
+    sources: Sequence[Mapping[str, Any]]
     rows_read: int
     rejects: Mapping[str, int] = field(default_factory=dict)
     rows_added: int = 0
@@ -175,7 +175,7 @@ def _get_uncompressed_size(path: Path) -> int:
     return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
 
 
-def _get_license(sources: Sequence[Mapping[str, str | None]]) -> dict[str, str]:
+def _get_license(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the license that all sources share if the Hub knows it, or else "other" and a name for it."""
     names = {"-".join((source.get("license") or "unknown").lower().split()) for source in sources}
     if len(names) == 1 and names <= LICENSES:
@@ -340,7 +340,7 @@ def _render_limitations(report: BuildReport) -> str:
                 "are overrepresented."
             )
     if judge:
-        limitations.append("A model estimated the labels. No person has checked them.")
+        limitations.append("A model, not a person, estimated the labels.")
         if judge["template"].strip() == "{answer}":
             limitations.append("The hypothesis is the bare answer, but the judge was trained on sentences.")
     if statistics["tokens"]["answer"]["count"]:

@@ -84,16 +84,17 @@ def _write_rows(arguments: BuildArguments, folder: Path, counts: Mapping[str, An
     Returns:
         `Counter`: The rows of each split, `negatives` among them, and `passages_to_split`.
     """
-    work, temporary, rows = folder / "work", folder / "data.tmp", Counter()
+    work, temporary = folder / "work", folder / "data.tmp"
+    rows: Counter[str] = Counter()
     shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed while writing
     temporary.mkdir()
     all_rows = chain.from_iterable(_iter_entries(work, shard, "row") for shard in range(counts["shards"]))
     positions = {hash_passage(row["passage"]) for row in all_rows if row["split"] is None}
     rows["passages_to_split"] = len(positions)
-    ends = compute_split_ends(positions, arguments.validation, arguments.test) if positions else None
+    ends = compute_split_ends(positions, arguments.validation, arguments.test) if positions else {}
     schema = SCORED_FEATURES.arrow_schema  # has the types of the columns as `datasets` reads them
     for shard in range(counts["shards"]):
-        rows_by_split = {split: [] for split in SPLITS}
+        rows_by_split: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         for row in _iter_entries(work, shard, "row"):
             label = _get_label(row, arguments.threshold)
             if row["negative"] and label:
@@ -122,7 +123,8 @@ def _get_label(row: Mapping[str, Any], threshold: float) -> int | None:
 
 def _write_rejects(folder: Path, counts: Mapping[str, Any]) -> dict[str, int]:
     """Write the rejects of the first two steps to `rejects.jsonl`, and return how many have each reason."""
-    reasons, work = Counter(), folder / "work"
+    work = folder / "work"
+    reasons: Counter[str] = Counter()
     with (
         replace_file(folder / "rejects.jsonl") as temporary,
         open(temporary, "w", encoding="utf-8") as file,
@@ -176,7 +178,7 @@ def _make_report(
     if arguments.judge:
         judge = {"name": arguments.judge, "template": arguments.hypothesis}
     corpus = find_corpus(arguments.data)
-    source = {"name": arguments.data}
+    source: dict[str, str | None] = {"name": arguments.data}
     if corpus:
         source = {"name": corpus.title, "id": corpus.hub_id}
         source |= {name: getattr(corpus, name) for name in ("license", "citation", "url")}
@@ -189,7 +191,7 @@ def _make_report(
         rejects=rejects,
         rows_added=rows["negatives"],
         language=["en"] if corpus else [],  # all corpora with a reader are English
-        normalization=_list_steps(arguments.normalize),
+        normalization=_list_steps(arguments.normalization),
         splitting=SPLIT_BY_HASH if rows["passages_to_split"] else SPLIT_BY_SOURCE,
         teacher=teacher,
         truncated_inputs=sum(entry["truncated"] for entry in entries),

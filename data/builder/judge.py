@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from string import Formatter
+from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
@@ -70,7 +71,7 @@ class Judge:
         self.model, self.tokenizer = load_checkpoint(
             AutoModelForSequenceClassification, model, dtype, device, "judge"
         )
-        self.entailment_index = find_entailment_index(self.model.config.id2label)
+        self.entailment_index = find_entailment_index(self.model.config.id2label or {})
         self.hypothesis, self.batch_size = hypothesis, batch_size
         self.max_length = min(max_length, self.tokenizer.model_max_length, get_max_positions(self.model))
         self.truncated = 0
@@ -109,7 +110,8 @@ class Judge:
             DataError: If the logits of the model are not finite.
         """
         pairs = list(zip(premises, hypotheses, strict=True))
-        counts, scores = Counter(pairs), {}
+        counts = Counter(pairs)
+        scores: dict[tuple[str, str], float] = {}
         encoded = {pair: self._encode(*pair) for pair in counts}
         for batch in batch_by_length(encoded, self.batch_size):
             scores |= zip(batch, self._score_batch([encoded[pair] for pair in batch]), strict=True)
@@ -163,7 +165,7 @@ def check_template(template: str) -> None:
         raise DataError(f"hypothesis: {template!r} has no field, {expected}")
 
 
-def find_entailment_index(id2label: Mapping[int, str]) -> int:
+def find_entailment_index(id2label: Mapping[Any, str]) -> int:
     """
     Return the index of the class that is named entailment, in any case and with or without other words.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm.auto import tqdm
 
@@ -115,7 +115,7 @@ def _iter_normalized_rows(
 ) -> Iterator[tuple[str | None, dict[str, Any], dict[str, Any]]]:
     """Yield the split, the location in the source and the texts of each row, and reject unusable rows."""
     # The questions about a passage mostly follow each other, and a passage may be as long as a book.
-    cached_normalize = lru_cache(maxsize=64)(partial(normalize, steps=arguments.normalize))
+    cached_normalize = lru_cache(maxsize=64)(partial(normalize, steps=arguments.normalization))
     required = ("passage", "question", "summary") if arguments.teacher is None else ("passage", "question")
     for split, location, row in iter_rows(
         arguments.data,
@@ -142,7 +142,9 @@ class _ShardWriter:
     """
 
     def __init__(self, work: Path | None):
-        self.work, self.shard, self.file = work, None, None
+        self.work = work
+        self.shard: int | None = None
+        self.file: TextIO | None = None
 
     def __enter__(self) -> _ShardWriter:
         return self
@@ -154,7 +156,7 @@ class _ShardWriter:
     def write(self, shard: int, row: dict[str, Any]) -> None:
         if not self.work:
             return
-        if shard != self.shard:
+        if self.file is None or shard != self.shard:
             self.__exit__()
             self.shard, self.file = shard, open(get_rows_path(self.work, shard), "a", encoding="utf-8")
         self.file.write(json.dumps(row) + "\n")

@@ -92,14 +92,15 @@ def compute_statistics(
         name: _count_split(name, rows, lengths, count_tokens or _count_words, threshold)
         for name, rows in splits.items()
     }
-    total, questions = defaultdict(Counter), array("Q")
+    total: dict[str, Counter] = defaultdict(Counter)
+    questions = array("Q")
     for counts, split_questions in counts_by_split.values():
         questions += split_questions
         for key, counter in counts.items():
             total[key] += counter
     total["passage"] = Counter(lengths.values())  # a passage in two splits counts once
 
-    edges = {column: _get_edges(total[column]) for column in TEXTS}
+    edges: dict[str, list] = {column: _get_edges(total[column]) for column in TEXTS}
     edges["compression"] = [edge / _RATIO_STEPS for edge in _get_edges(total["compression"])]
     return {
         "unit": "tokens" if count_tokens else "words",
@@ -122,19 +123,21 @@ def _count_split(
     threshold: float,
 ) -> tuple[dict[str, Counter], array]:
     """Return the histograms of a split by name and the hashes of its questions; add passages to `lengths`."""
-    counts, questions, seen_passages = defaultdict(Counter), array("Q"), set()
+    counts: dict[str, Counter] = defaultdict(Counter)
+    questions, seen_passages = array("Q"), set()
     for row, key, tokens in _iter_tokenized(rows, lengths, count_tokens):
         _check_row(row, split)
         passage, question, answer, summary = (row[column] for column in TEXTS)
         label, entailment = row["answerable"], row.get("entailment")
         counts["labels"][LABELS[label]] += 1
         if passage.strip():
-            length = lengths.setdefault(key, tokens.get(passage))
+            if key not in lengths:
+                lengths[key] = tokens[passage]
             if key not in seen_passages:
                 seen_passages.add(key)
-                counts["passage"][length] += 1
-            if summary.strip() and length:
-                counts["compression"][round(_RATIO_STEPS * tokens[summary] / length)] += 1
+                counts["passage"][lengths[key]] += 1
+            if summary.strip() and lengths[key]:
+                counts["compression"][round(_RATIO_STEPS * tokens[summary] / lengths[key])] += 1
         for column in TEXTS[1:]:
             if row[column].strip():
                 counts[column][tokens[row[column]]] += 1
@@ -172,8 +175,8 @@ def _iter_tokenized(
     rows = iter(rows)
     while batch := list(islice(rows, _BATCH_SIZE)):
         keys = [hash_texts(row["passage"]) for row in batch]
-        texts = {row["passage"] for row, key in zip(batch, keys, strict=True) if key not in lengths}
-        texts = [*texts, *{row[column] for row in batch for column in TEXTS[1:]} - texts]
+        passages = {row["passage"] for row, key in zip(batch, keys, strict=True) if key not in lengths}
+        texts = [*passages, *{row[column] for row in batch for column in TEXTS[1:]} - passages]
         tokens = dict(zip(texts, count_tokens(texts), strict=True))
         yield from ((row, key, tokens) for row, key in zip(batch, keys, strict=True))
 

@@ -175,7 +175,8 @@ class Teacher:
 
     def _write(self, keys: list, encoded: Mapping, n: int, update: Callable | None) -> list[list[str]]:
         """Write `n` texts per key from the encoded input of the key; a key without an input gets none."""
-        counts, texts_by_key = Counter(keys), {}
+        counts = Counter(keys)
+        texts_by_key: dict[Any, list[str]] = {}
         kwargs = self.generation_kwargs
         if n > 1:
             kwargs = kwargs | _NO_BEAM_SEARCH
@@ -200,7 +201,10 @@ class Teacher:
         inputs = self._processor.pad(rows, pad_to_multiple_of=multiple).to(device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            ids = self.model.generate(**inputs, **kwargs, logits_processor=[self._check_scores])
+            # mypy takes `generate` of a `PreTrainedModel` for a submodule.
+            ids = self.model.generate(  # type: ignore[operator]
+                **inputs, **kwargs, logits_processor=[self._check_scores]
+            )
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def _check_scores(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -209,10 +213,11 @@ class Teacher:
             raise make_non_finite_error(self.model, "teacher")
         return scores
 
-    def _encode(self, **texts: str) -> dict[str, list[int]]:
-        encoded = dict(self._processor(**texts))
+    def _encode(self, passage: str, question: str | None = None) -> dict[str, list[int]]:
+        encoded = dict(self._processor(question=question, passage=passage))
         if len(encoded["input_ids"]) == self.max_source_length:
-            self.truncated += len(self._longer_processor(**texts)["input_ids"]) > self.max_source_length
+            longer = self._longer_processor(question=question, passage=passage)
+            self.truncated += len(longer["input_ids"]) > self.max_source_length
         return encoded
 
     def _get_source_length(self, max_source_length: int | None) -> int:
@@ -271,7 +276,7 @@ def get_generation_kwargs(
         )
     else:
         min_length = min_new_tokens
-    kwargs = {
+    kwargs: dict[str, Any] = {
         "max_length": max_length + 1,  # with the start token
         "min_length": min_length + 1,
         "max_new_tokens": None,
