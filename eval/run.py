@@ -57,7 +57,7 @@ class EvalArguments:
     data_config_name: str | None = field(
         default=None, metadata={"help": "configuration of a data set on the Hub, such as 3.0.0"}
     )
-    data_columns: dict | None = field(
+    data_columns: dict[str, str] | None = field(
         default=None, metadata={"help": "mapping of row columns to the data's columns: {passage: article}"}
     )
     data_options: dict | None = field(

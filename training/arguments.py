@@ -211,7 +211,7 @@ class StageArguments:
     data_config_name: str | None = field(
         default=None, metadata={"help": "Configuration of a data set on the Hub, such as 3.0.0."}
     )
-    data_columns: dict | None = field(
+    data_columns: dict[str, str] | None = field(
         default=None,
         metadata={
             "help": "Mapping from the columns of the row schema to those of the data: {passage: article}."

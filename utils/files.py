@@ -48,7 +48,7 @@ def replace_file(path: str | os.PathLike) -> Iterator[Path]:
     A reader therefore never sees half a file. The folder is created if it is missing; if the block fails,
     `path` stays as it was.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")  # always the same name, so that leftovers do not pile up
     try:

@@ -11,17 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, IterableDataset, load_dataset, load_from_disk
 
 from crosstask.data.readers.corpus import Part
 from crosstask.data.readers.formats import (
     BATCH_SIZE,
     NumberedRecords,
+    find_json_records,
     read_batches,
     read_csv,
     read_jsonl,
     read_parquet,
 )
+from crosstask.data.readers.opening import read_text, split_name
 from crosstask.data.readers.registry import CORPORA
 from crosstask.data.splits import SPLITS
 from crosstask.utils.errors import DataError, first_line
@@ -37,6 +39,7 @@ SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
 def find_parts(
@@ -68,7 +71,7 @@ def find_parts(
     if path.is_dir():
         parts = read_folder(path, config_name)
     elif path.exists() or isinstance(data, os.PathLike) or _looks_like_a_path(data):
-        parts = {"train": read_file(path)}
+        parts = {split_name(path)[0]: read_file(path)}
     else:
         parts = read_hub(data, config_name, streaming)
     return _rename_splits(parts, data), False
@@ -80,22 +83,27 @@ def _looks_like_a_path(data: str) -> bool:
 
 
 def _rename_splits(parts: dict[str, Part], data: Any) -> dict[str, Part]:
-    """Return the parts under the names in `SPLITS`, in their order; a single part is "train"."""
+    """Return the parts under the names in `SPLITS`, in their order; one part of another name is "train"."""
     if len(parts) == 1:
-        return {"train": next(iter(parts.values()))}
+        return {_find_split(name) or "train": part for name, part in parts.items()}
     names = ", ".join(parts)
     renamed: dict[str, Part] = {}
     for name, part in parts.items():
-        split = SPLIT_NAMES.get(name)
+        split = _find_split(name)
         if split in renamed:
             raise DataError(f"{data}: has the splits {names}, expected one {split} split")
         if split is not None:
             renamed[split] = part
     if not renamed:
         raise DataError(f"{data}: has the splits {names}, expected {', '.join(SPLITS)}")
-    if ignored := [name for name in parts if name not in SPLIT_NAMES]:
+    if ignored := [name for name in parts if not _find_split(name)]:
         logger.warning("%s: ignored the splits %s", data, ", ".join(ignored))
     return {split: renamed[split] for split in SPLITS if split in renamed}
+
+
+def _find_split(name: str) -> str | None:
+    """Return the split with this name or of the file with this stem, e.g. "test-00000-of-00002"."""
+    return SPLIT_NAMES.get(re.sub(r"-\d+(-of-\d+)?$", "", name.lower()))
 
 
 def read_file(path: Path) -> Part:
@@ -103,7 +111,8 @@ def read_file(path: Path) -> Part:
 
     Args:
         path (`Path`):
-            A .jsonl, .csv or .parquet file of records, or the official .json of a corpus.
+            A file of records with a suffix of `SUFFIXES`, or the official .json of a corpus. All but .parquet
+            may be compressed, with a second suffix: .gz, .bz2, .xz or .zip.
 
     Returns:
         [`Part`]: The part. The file is read, and its errors are raised, while the records are iterated. A
@@ -114,36 +123,50 @@ def read_file(path: Path) -> Part:
     """
     if not path.exists():
         raise DataError(f"{path}: file not found")
-    if path.suffix not in _READERS:
-        raise DataError(f"{path}: expected a file that ends in {', '.join(_READERS)}")
-    unit = "line" if path.suffix in (".jsonl", ".csv") else "index"
-    return Part(str(path), _READERS[path.suffix](path), path.name, path.stem, unit)
+    stem, suffix = split_name(path)
+    if not _is_readable(path):
+        raise DataError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+    unit = "line"
+    if suffix in (".jsonl", ".ndjson"):
+        records = read_jsonl(path)
+    elif suffix == ".json":
+        records, unit = _read_json(path)
+    elif suffix == ".parquet":
+        records, unit = read_parquet(path), "index"
+    else:
+        records = read_csv(path, delimiter="," if suffix == ".csv" else "\t")
+    return Part(str(path), records, path.name, stem, unit)
 
 
-def _read_official_json(path: Path) -> NumberedRecords:
+def _is_readable(path: Path) -> bool:
+    suffix = split_name(path)[1]
+    return suffix in SUFFIXES and (suffix != ".parquet" or path.suffix.lower() == ".parquet")
+
+
+def _read_json(path: Path) -> tuple[NumberedRecords, str]:
+    """Return the records of a .json file, which may be JSON Lines, and the unit of their numbers."""
     formats = {corpus.title: corpus.json_format for corpus in CORPORA if corpus.json_format}
-    expected = " or ".join(f"that of {title} ({form.description})" for title, form in formats.items())
+    forms = [f"that of {title} ({json_format.description})" for title, json_format in formats.items()]
+    expected = f"a list of records, {' or '.join(forms)}"
     try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        document = json.loads(read_text(path))
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            if "\n" not in error.doc[: error.pos].strip():  # the first line is one object
+                return read_jsonl(path), "line"
         raise DataError(
             f"{path}: expected JSON in UTF-8, {expected}, got {first_line(error)} (a file with one object "
             "per line must end in .jsonl)"
         ) from None
     for json_format in formats.values():
         if json_format.matches(document):
-            return enumerate(json_format.flatten(document))
-    raise DataError(f"{path}: expected JSON of a known form, {expected}")
-
-
-_READERS: dict[str, Callable[[Path], NumberedRecords]] = {
-    ".jsonl": read_jsonl,
-    ".csv": read_csv,
-    ".parquet": read_parquet,
-    ".json": _read_official_json,
-}
+            return enumerate(json_format.flatten(document)), "index"
+    records = find_json_records(document)
+    if records is None:
+        raise DataError(f"{path}: expected JSON of a known form, {expected}")
+    return records, "index"
 
 
 def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]:
@@ -151,8 +174,8 @@ def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]
 
     Args:
         folder (`Path`):
-            A folder that `save_to_disk` wrote, that has one file per split ("train.jsonl", "dev.jsonl"), or
-            that `datasets.load_dataset` understands.
+            A folder that `save_to_disk` wrote, that has one file per split ("train.jsonl", "dev.jsonl") or
+            only one file, or that `datasets.load_dataset` understands.
         config_name (`str`, *optional*):
             The configuration of a data set folder that has several.
 
@@ -161,14 +184,17 @@ def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]
     """
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _load(load_from_disk, str(folder))
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix in _READERS]
+    entries = sorted(folder.iterdir())
+    paths = [path for path in entries if path.is_file() and _is_readable(path)]
     # Sharded, nested or configured data sets have other file names, and `datasets` knows them all.
-    has_one_file_per_split = bool(paths) and all(path.stem in SPLIT_NAMES for path in paths)
-    if config_name is not None or not has_one_file_per_split:
+    has_one_file_per_split = bool(paths) and all(split_name(path)[0].lower() in SPLIT_NAMES for path in paths)
+    is_one_file = len(paths) == 1 and not any(path.is_dir() for path in entries)
+    if config_name is not None or not (has_one_file_per_split or is_one_file):
         return _load(load_dataset, str(folder), config_name)
     path_by_split: dict[str, Path] = {}
     for path in paths:
-        split = SPLIT_NAMES[path.stem]
+        stem = split_name(path)[0].lower()
+        split = SPLIT_NAMES.get(stem, stem)
         if split in path_by_split:
             names = f"{path_by_split[split].name} and {path.name}"
             raise DataError(f"{folder}: {names} are both the {split} split, expected one file per split")
@@ -202,7 +228,9 @@ def _read_dataset(dataset: Dataset | IterableDataset, name: str) -> NumberedReco
     # As Arrow tables, whatever format was saved, and without decoding columns that are dropped anyway.
     batches = dataset.with_format("arrow").iter(batch_size=BATCH_SIZE)
     try:
-        yield from read_batches(batches, dataset.features or {})
+        features = dataset.features or {}
+        names = {name: feature.names for name, feature in features.items() if isinstance(feature, ClassLabel)}
+        yield from read_batches(batches, names)
     except Exception as error:  # a stream raises here what `load_dataset` would have raised
         raise _loading_error(name, error) from error
 

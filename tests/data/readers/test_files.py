@@ -23,7 +23,7 @@ def test_what_looks_like_a_path_is_not_looked_up_on_the_hub(data, monkeypatch, t
 def test_a_file_of_an_unknown_format_is_an_error(tmp_path):
     (tmp_path / "rows.txt").write_text("hello")
     message = get_error(tmp_path / "rows.txt", "fuse")
-    assert "rows.txt: expected a file that ends in .jsonl, .csv, .parquet, .json" in message
+    assert "rows.txt: expected a file that ends in .jsonl, .ndjson, .json, .csv, .tsv, .parquet" in message
 
 
 def test_a_folder_may_have_one_file_per_split(tmp_path):
@@ -61,7 +61,8 @@ def test_a_folder_may_have_the_layout_of_datasets(tmp_path):
 @pytest.mark.parametrize(("content", "problem"), [(None, "data"), ("not json\n", "JSON parse error")])
 def test_a_folder_of_an_unknown_layout_is_an_error(tmp_path, content, problem):
     if content:
-        (tmp_path / "train-part.jsonl").write_text(content)
+        for part in range(2):
+            (tmp_path / f"train-{part}.jsonl").write_text(content)
     message = get_error(tmp_path, "fuse")
     assert f"{tmp_path}: cannot be read as a data set: " in message and problem in message
 

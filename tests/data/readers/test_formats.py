@@ -122,9 +122,11 @@ def test_an_unclosed_quote_costs_one_line(tmp_path):
 
 
 def test_the_end_of_a_malformed_quoted_field_is_no_row(tmp_path):
-    (tmp_path / "rows.csv").write_text('passage,question,answer\n"a\nb,"c,d\nx"y,q,e\np,q,"two\nlines"\n')
+    (tmp_path / "rows.csv").write_text(
+        'passage,question,answer\n"a\nb,"c,d\nx"y,q,e\np,q,"two\nlines"\np,r,\np,s,\n'
+    )
     rows, rejects = read_leniently(tmp_path / "rows.csv")
-    assert [row["answer"] for row in rows] == ["two\nlines"]
+    assert [row["answer"] for row in rows] == ["two\nlines", "", ""]
     assert [reject["line"] for reject in rejects] == [2, 3, 4]
 
 

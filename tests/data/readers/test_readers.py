@@ -83,6 +83,9 @@ def test_iter_rows_yields_the_split_of_the_source(tmp_path):
     splits = [split for split, _, _ in iter_rows(tmp_path, "build", reject=pytest.fail)]
     assert splits == ["train", "train", "validation", "validation"]
     splits = [split for split, _, _ in iter_rows(tmp_path / "dev.jsonl", "build", reject=pytest.fail)]
+    assert splits == ["validation", "validation"]
+    write_jsonl(tmp_path / "rows.jsonl", [make_row(1), make_row(2)])
+    splits = [split for split, _, _ in iter_rows(tmp_path / "rows.jsonl", "build", reject=pytest.fail)]
     assert splits == [None, None]
 
 
