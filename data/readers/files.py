@@ -174,8 +174,9 @@ def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]
 
     Args:
         folder (`Path`):
-            A folder that `save_to_disk` wrote, that has one file per split ("train.jsonl", "dev.jsonl") or
-            only one file, or that `datasets.load_dataset` understands.
+            A folder that `save_to_disk` wrote, that has one file per split ("train.jsonl", "dev.jsonl"),
+            numbered files ("data/train-00000-of-00002.parquet"), or only one file, or that
+            `datasets.load_dataset` understands.
         config_name (`str`, *optional*):
             The configuration of a data set folder that has several.
 
@@ -184,22 +185,49 @@ def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]
     """
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _load(load_from_disk, str(folder))
-    entries = sorted(folder.iterdir())
-    paths = [path for path in entries if path.is_file() and _is_readable(path)]
-    # Sharded, nested or configured data sets have other file names, and `datasets` knows them all.
-    has_one_file_per_split = bool(paths) and all(split_name(path)[0].lower() in SPLIT_NAMES for path in paths)
-    is_one_file = len(paths) == 1 and not any(path.is_dir() for path in entries)
-    if config_name is not None or not (has_one_file_per_split or is_one_file):
+    paths = _list_files(folder) or _list_files(folder / "data")
+    if len(paths) == 1 and not any(path.is_dir() for path in folder.iterdir()):
+        path_by_split = {split_name(paths[0])[0]: paths}
+    else:
+        path_by_split = _group_by_split(folder, paths)
+    # Nested or configured data sets have other layouts, and `datasets` knows them all.
+    if config_name is not None or not path_by_split:
         return _load(load_dataset, str(folder), config_name)
-    path_by_split: dict[str, Path] = {}
+    return {
+        split: read_file(paths[0]) if len(paths) == 1 else _read_numbered_files(folder, split, paths)
+        for split, paths in path_by_split.items()
+    }
+
+
+def _list_files(folder: Path) -> list[Path]:
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in paths if path.is_file() and _is_readable(path)]
+
+
+def _group_by_split(folder: Path, paths: list[Path]) -> dict[str, list[Path]]:
+    """Return the files of each split, or none if a file is of no split or the card has configurations."""
+    groups: dict[str, list[Path]] = {}
     for path in paths:
-        stem = split_name(path)[0].lower()
-        split = SPLIT_NAMES.get(stem, stem)
-        if split in path_by_split:
-            names = f"{path_by_split[split].name} and {path.name}"
+        stem = split_name(path)[0]
+        split = _find_split(stem)
+        if split is None:
+            return {}
+        files = groups.setdefault(split, [])
+        if files and stem.lower() in SPLIT_NAMES:
+            names = f"{files[0].name} and {path.name}"
             raise DataError(f"{folder}: {names} are both the {split} split, expected one file per split")
-        path_by_split[split] = path
-    return {split: read_file(path) for split, path in path_by_split.items()}
+        files.append(path)
+    card = folder / "README.md"
+    is_numbered = any(len(files) > 1 or files[0].parent != folder for files in groups.values())
+    if is_numbered and card.exists() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace"):
+        return {}
+    return groups
+
+
+def _read_numbered_files(folder: Path, split: str, paths: list[Path]) -> Part:
+    """Return the part of a split that lies in several files; its records are numbered across the files."""
+    records = (record for path in paths for _, record in read_file(path).records)
+    return Part(f"{folder}, split {split}", enumerate(records), str(folder), split, "index")
 
 
 def read_hub(name: str, config_name: str | None = None, streaming: bool = False) -> dict[str, Part]:
@@ -229,8 +257,9 @@ def _read_dataset(dataset: Dataset | IterableDataset, name: str) -> NumberedReco
     batches = dataset.with_format("arrow").iter(batch_size=BATCH_SIZE)
     try:
         features = dataset.features or {}
-        names = {name: feature.names for name, feature in features.items() if isinstance(feature, ClassLabel)}
-        yield from read_batches(batches, names)
+        yield from read_batches(
+            batches, {column: kind.names for column, kind in features.items() if isinstance(kind, ClassLabel)}
+        )
     except Exception as error:  # a stream raises here what `load_dataset` would have raised
         raise _loading_error(name, error) from error
 

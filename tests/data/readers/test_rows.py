@@ -236,3 +236,59 @@ def test_the_columns_of_a_build_may_be_named(tmp_path):
     assert {row["summary"] for row in rows} == {"s"}
     with pytest.raises(DataError, match="'tl;dr' is missing"):
         read_leniently(path, columns={**names, "summary": "tl;dr"})
+
+
+def test_rows_that_share_an_id_get_ids_of_their_own(tmp_path, caplog):
+    rows = [make_row(p, id=f"p{p}", question=f"q{q}?", summary=f"s{q}") for p in range(3) for q in range(3)]
+    rows.insert(4, make_row(7, id="p0-2"))
+    path = write_jsonl(tmp_path / "rows.jsonl", [*rows, rows[5], rows[1]])
+    for stage in ("fuse", "answer", "summarize"):
+        caplog.clear()
+        rejects = []
+        splits = read_rows(path, stage, rejects=rejects)
+        ids = {(row["id"], row["question"] or row["summary"]) for row in concatenate(splits)}
+        column = "summary" if stage == "summarize" else "question"
+        expected = ["p0", "p0-2", "p0-3", "p1", "p0-2-2", "p1-2", "p1-3", "p2", "p2-2", "p2-3"]
+        assert ids == {(i, row[column]) for i, row in zip(expected, rows, strict=True)}
+        assert len(rejects) == 2
+        assert caplog.messages == [
+            f"{path}: 7 rows repeat the id of an earlier row and get ids of their own, "
+            "such as 'p0-2' for 'p0'"
+        ] * (stage == "fuse")
+    rows_read, _ = read_leniently(path, "build")
+    assert [row["id"] for row in rows_read] == expected
+
+
+def test_an_id_that_all_rows_share_takes_no_longer(tmp_path):
+    rows = [{"id": "en", "passage": f"p{n}", "summary": "s"} for n in range(20_000)]
+    rows_read, _ = read_leniently(write_jsonl(tmp_path / "rows.jsonl", rows), "summarize")
+    assert [row["id"] for row in rows_read] == ["en", *(f"en-{n}" for n in range(2, 20_001))]
+
+
+@pytest.mark.parametrize("read", [read_rows, read_leniently])
+def test_most_rows_without_a_text_are_an_error(tmp_path, read):
+    rows = [make_row(n, summary="" if n % 3 else "s") for n in range(12)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError) as error:
+        read(path, "fuse")
+    assert str(error.value) == (
+        f"{path}: 8 of 12 rows are rejected for one reason, empty summary (line 2), expected at most half of "
+        "the rows"
+    )
+    rows = [make_row(n, summary="" if n % 2 else "s") for n in range(12)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    read(path, "fuse")
+
+
+def test_reasons_that_differ_in_values_only_are_one_reason(tmp_path):
+    rows = [make_row(n, answerable=f"{n} of 5") for n in range(3)] + [make_row(3), make_row(4)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(
+        DataError, match="3 of 5 rows are rejected for one reason, answerable is '0 of 5', exp"
+    ):
+        read_leniently(path, "fuse")
+
+
+def test_booleans_and_infinite_numbers_are_no_text(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [make_row(0, answer=True), make_row(1)])
+    assert "row 'r0': answer is True, expected a string" in get_error(path, "fuse")
