@@ -105,6 +105,8 @@ def run(recipe: Recipe) -> None:
         stages += [Stage(name, recipe, stages) for name in recipe.stages]
         for stage in stages:
             stage.check_data()
+        for stage in stages:
+            stage.check_lengths()
         trained = [stage.name for stage in stages if stage.train()]
         state.wait_for_everyone()
         if state.is_main_process:

@@ -109,7 +109,7 @@ def test_the_question_tokenizer_reads_the_same_text(two_tokenizers):
 
 def test_the_limit_of_the_question_tokenizer(two_tokenizers):
     two_tokenizers.question_tokenizer.model_max_length = 20
-    with pytest.raises(QuestionTooLongError, match="`max_source_length` is 20"):
+    with pytest.raises(QuestionTooLongError, match="`question_tokenizer.model_max_length` is 20"):
         two_tokenizers(question=QUESTION, passage=PASSAGE)
 
 

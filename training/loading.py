@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
@@ -90,3 +94,21 @@ def make_config(
     if not config.is_encoder_decoder:
         raise ConfigError(f"{key}: {model_type} is no sequence-to-sequence model, expected t5 or bart")
     return config
+
+
+def find_last_checkpoint(folder: Path) -> str | None:
+    """
+    Return the newest complete checkpoint of an interrupted stage, or `None` if there is none.
+
+    Newer, incomplete checkpoints are deleted: `trainer_state.json` is written last, so it is missing or
+    unreadable if the process was killed while it wrote the checkpoint.
+    """
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for checkpoint in reversed(checkpoints):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            return str(checkpoint)
+        except (OSError, ValueError):
+            if PartialState().is_main_process:
+                shutil.rmtree(checkpoint)
+    return None

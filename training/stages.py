@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate import PartialState
@@ -31,13 +32,20 @@ from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.data.answers import answer_recall, mean
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator, detect_contrasts
 from crosstask.data.readers import read_rows, write_rejects
-from crosstask.data.schema import NO_ANSWER
 from crosstask.data.tokenizer import train_tokenizer
 from crosstask.eval.scoring.text_scores import rouge_rows
+from crosstask.eval.systems.checkpoints import get_adapter_base
 from crosstask.loading_crosstask import merge_adapter, prevent_weight_packing
-from crosstask.processing_crosstask import QuestionTooLongError
+from crosstask.processing_crosstask import TRUNCATED
+from crosstask.sharing_crosstask import compare_vocabularies
 from crosstask.training.arguments import MODEL_KEYS, STAGE_FOLDERS, Recipe
-from crosstask.training.loading import load_pretrained, load_tokenizer, make_config
+from crosstask.training.encoding import (
+    count_truncated,
+    describe_truncated,
+    encode_batch,
+    reject_long_questions,
+)
+from crosstask.training.loading import find_last_checkpoint, load_pretrained, load_tokenizer, make_config
 from crosstask.training.record import describe_environment
 from crosstask.training.trainer import CrossTaskTrainer, NonFiniteLossError, disable_reentrant_checkpointing
 from crosstask.training.tuning import (
@@ -48,6 +56,9 @@ from crosstask.training.tuning import (
 )
 from crosstask.utils.errors import ConfigError, DataError, first_line
 from crosstask.utils.files import write_folder, write_text
+
+# The part of the cross-task model that each of the first two stages trains, as the recipe names it.
+PARTS = {"summarize": "summarizer", "answer": "question_answerer"}
 
 
 class Stage:
@@ -70,6 +81,8 @@ class Stage:
         self.run_dir = recipe.output_dir
         self.folder = self.run_dir / STAGE_FOLDERS[name]
         self.checkpoint_dir = Path(self.training.output_dir)
+        self.rejects: list[dict[str, Any]] = []
+        self.counts: dict[str, dict[str, int]] = {}  # of rows and of what was cut, by split
 
     def train(self) -> bool:
         """Train the model and save it. Return `False` if the stage was finished before."""
@@ -129,6 +142,68 @@ class Stage:
         if self.name == "fuse" and self.arguments.contrastive_weight:
             self._check_contrasts(rows["train"])
 
+    def check_lengths(self) -> None:
+        """
+        Check that the rows fit the model, before any stage is trained.
+
+        Rows whose question leaves no room for the passage are rejected. Limits above the numbers of positions
+        of the model are lowered, with a line in the log.
+
+        Raises:
+            ConfigError: If a model cannot be loaded.
+            DataError: If more than half of the rows of a split are rejected.
+        """
+        if self.folder.exists():
+            return
+        processor, config = self._preview_model()
+        sentences = processor.limit_lengths(config)
+        limit, length = processor.max_summary_length, self.training.generation_max_length
+        if limit is not None and length is not None and length > limit:
+            self.training.generation_max_length = limit
+            sentences.append(
+                f"`generation_max_length` is {limit}, as the decoder has positions, and not {length}."
+            )
+        for sentence in sentences:
+            print_once(f"{self.name}: {sentence}")
+        if self.name != "summarize":
+            self.rows, rejects = reject_long_questions(self.rows, processor, self.arguments.data)
+            self._report_rejects(rejects)
+
+    def _preview_model(self):
+        """Return the processor and the configuration of the model that the stage will train."""
+        if self.name == "fuse" and self.run.model is not None:
+            return self._load_processor(), self._load_cross_task_config()
+        loaded = [self._load_part(part) for stage, part in PARTS.items() if self.name in (stage, "fuse")]
+        tokenizers, configs = map(list, zip(*loaded, strict=True))
+        if self.name != "fuse":
+            return self._make_processor(*tokenizers), configs[0]
+        if compare_vocabularies(*tokenizers):
+            tokenizers.pop()
+        try:
+            config = CrossTaskConfig(*configs, **{name: getattr(self.run, name) for name in MODEL_KEYS})
+        except ValueError as error:
+            raise ConfigError(f"fuse: {first_line(error)}") from error
+        return self._make_processor(*tokenizers), config
+
+    def _load_part(self, part):
+        """Return the tokenizer and the configuration of a part, after its stage if that is finished."""
+        checkpoint = getattr(self.run, part)
+        for stage in self.stages:  # the stage of the part may be finished
+            if PARTS.get(stage.name) == part and stage.folder.exists():
+                checkpoint = stage.folder
+        if checkpoint is None:
+            key, tokenizer = f"{part}_config", self._train_tokenizer()
+            return tokenizer, make_config(getattr(self.run, key), tokenizer, key)
+        tokenizer = load_tokenizer(checkpoint, part)
+        base = get_adapter_base(checkpoint) if self.name == "fuse" else None
+        config = load_pretrained(AutoConfig, base or checkpoint, part)
+        if self.name != "fuse" and not config.is_encoder_decoder:
+            hint = "expected a model such as T5 or BART"
+            if self.name == "answer":
+                hint = "leave 'answer' out of stages to fuse it as it is"
+            raise ConfigError(f"{part}: {checkpoint} is no sequence-to-sequence model; {hint}")
+        return tokenizer, config
+
     def _check_contrasts(self, rows):
         try:
             disable_reentrant_checkpointing(self.training)
@@ -160,41 +235,39 @@ class Stage:
                 rejects=rejects,
             )
         finally:
-            if rejects and PartialState().is_main_process:
-                path = self.run_dir / f"rejects_{self.name}.jsonl"
-                write_rejects(rejects, path)
-                print_once(f"{self.name}: {len(rejects)} rows rejected, with their reasons in {path}")
+            self._report_rejects(rejects)
+
+    def _report_rejects(self, rejects):
+        """Count rejected rows in the log, and write them to a file, after those that were rejected before."""
+        self.rejects += rejects
+        if rejects and PartialState().is_main_process:
+            path = self.run_dir / f"rejects_{self.name}.jsonl"
+            write_rejects(self.rejects, path)
+            print_once(f"{self.name}: {len(rejects)} rows rejected, with their reasons in {path}")
 
     def make_model(self) -> tuple[PreTrainedModel | PeftModel, CrossTaskProcessor]:
         """Return the model that the stage trains, with frozen weights and adapter, and its processor."""
         if self.name == "fuse":
             return self._make_cross_task_model()
-        part = "summarizer" if self.name == "summarize" else "question_answerer"
-        checkpoint, settings = getattr(self.run, part), getattr(self.run, f"{part}_config")
+        part = PARTS[self.name]
+        tokenizer, config = self._load_part(part)
+        checkpoint = getattr(self.run, part)
         if checkpoint is None:
-            tokenizer = self._train_tokenizer()
-            model = AutoModelForSeq2SeqLM.from_config(make_config(settings, tokenizer, f"{part}_config"))
+            model = AutoModelForSeq2SeqLM.from_config(config)
         else:
-            tokenizer = load_tokenizer(checkpoint, part)
-            config = load_pretrained(AutoConfig, checkpoint, part)
-            if not config.is_encoder_decoder:
-                hint = (
-                    "leave 'answer' out of stages to fuse it as it is"
-                    if self.name == "answer"
-                    else "expected a model such as T5 or BART"
-                )
-                raise ConfigError(f"{part}: {checkpoint} is no sequence-to-sequence model; {hint}")
             model = load_pretrained(AutoModelForSeq2SeqLM, checkpoint, part, **self._get_loading_kwargs())
             prevent_weight_packing(model)
+        processor = self._make_processor(tokenizer)
+        processor.limit_lengths(model)
         self._set_generation_length(model)
-        return self._select_trainable(model), self._make_processor(tokenizer)
+        return self._select_trainable(model), processor
 
     def _make_cross_task_model(self):
         if self.run.model is not None:
-            processor = load_pretrained(CrossTaskProcessor, self.run.model, "model")
-            for key in self.explicit_keys & {"prompt", "max_source_length"}:
-                setattr(processor, key, getattr(self.run, key))
+            processor = self._load_processor()
             model = self._load_cross_task_model(**self._get_loading_kwargs())
+            processor.limit_lengths(model)
+            model.config.max_source_length = processor.max_source_length
             return self._select_trainable(model), processor
         summarizer, question_answerer = self._find_parts()
         model = self._compose_model()
@@ -204,18 +277,19 @@ class Stage:
                 kwargs = self._get_loading_kwargs()
                 model = CrossTaskForConditionalGeneration.from_pretrained(folder, **kwargs)
         tokenizer = load_tokenizer(summarizer, "summarizer")
-        question_tokenizer = load_tokenizer(question_answerer, "question_answerer")
-        if question_tokenizer.get_vocab() == tokenizer.get_vocab():
-            question_tokenizer = None
-        return self._select_trainable(model, new_fusion=True), self._make_processor(
-            tokenizer, question_tokenizer
-        )
+        question_tokenizer = None
+        if not model.config.shares_vocabulary:
+            question_tokenizer = load_tokenizer(question_answerer, "question_answerer")
+        processor = self._make_processor(tokenizer, question_tokenizer)
+        processor.limit_lengths(model)
+        model.config.max_source_length = processor.max_source_length
+        return self._select_trainable(model, new_fusion=True), processor
 
     def _find_parts(self):
         """Return the folders or Hub ids of the summarizer and the question answerer to fuse."""
         return [
             self.run_dir / STAGE_FOLDERS[stage] if stage in self.run.stages else getattr(self.run, part)
-            for stage, part in (("summarize", "summarizer"), ("answer", "question_answerer"))
+            for stage, part in PARTS.items()
         ]
 
     def _compose_model(self):
@@ -230,15 +304,28 @@ class Stage:
     def _load_cross_task_model(self, **kwargs):
         """Return the cross-task model to train further, with the settings that the recipe changes."""
         name = self.run.model
-        model_type = load_pretrained(AutoConfig, name, "model").model_type
-        if model_type != CrossTaskConfig.model_type:
-            raise ConfigError(f"model: {name} is a {model_type}, expected a cross-task model")
+        self._load_cross_task_config()
         kwargs = {"use_safetensors": True} | kwargs
         model = load_pretrained(CrossTaskForConditionalGeneration, name, "model", **kwargs)
         for key in self.explicit_keys & set(MODEL_KEYS):
             setattr(model.config, key, getattr(self.run, key))
         self._set_generation_length(model)
         return model
+
+    def _load_cross_task_config(self):
+        config = load_pretrained(AutoConfig, self.run.model, "model")
+        if config.model_type != CrossTaskConfig.model_type:
+            raise ConfigError(
+                f"model: {self.run.model} is a {config.model_type}, expected a cross-task model"
+            )
+        return config
+
+    def _load_processor(self):
+        """Return the processor of the cross-task model to train further, with the recipe's settings."""
+        processor = load_pretrained(CrossTaskProcessor, self.run.model, "model")
+        for key in self.explicit_keys & {"prompt", "max_source_length"}:
+            setattr(processor, key, getattr(self.run, key))
+        return processor
 
     def _set_generation_length(self, model):
         if self.training.generation_max_length:
@@ -301,7 +388,10 @@ class Stage:
         if self.training.device.type == "cpu":
             self.training.dataloader_pin_memory = False  # torch warns if there is no GPU to pin memory for
         validation = rows.get("validation")
-        train, contrasts, contrastive_weight = self.encode(rows["train"], processor), None, 0.0
+        # The joint stage is evaluated on the test rows, too: they are encoded to count what is cut.
+        splits = rows if self.name == "fuse" else rows.keys() & {"train", "validation"}
+        encoded = {split: self.encode(rows[split], processor, split) for split in splits}
+        train, contrasts, contrastive_weight = encoded["train"], None, 0.0
         if self.name == "fuse" and self.arguments.contrastive_weight:
             contrastive_weight = self.arguments.contrastive_weight
             contrasts = Contrasts(rows["train"], train, seed=self.training.seed)
@@ -311,7 +401,7 @@ class Stage:
             model=model,
             args=self.training,
             train_dataset=train,
-            eval_dataset=None if validation is None else self.encode(validation, processor),
+            eval_dataset=encoded.get("validation"),
             data_collator=CrossTaskCollator(processor, contrasts=contrasts),
             processing_class=processor,
             compute_metrics=self._make_text_metrics(processor, validation),
@@ -320,14 +410,14 @@ class Stage:
             contrastive_weight=contrastive_weight,
         )
 
-    def encode(self, rows: Dataset, processor: CrossTaskProcessor) -> Dataset:
+    def encode(self, rows: Dataset, processor: CrossTaskProcessor, split: str = "train") -> Dataset:
         """
-        Encode rows as the inputs and labels of the stage.
+        Encode rows as the inputs and labels of the stage, and count those that are cut.
 
         Raises:
             DataError: If a question leaves no room for its passage.
         """
-        return rows.map(
+        encoded = rows.map(
             encode_batch,
             batched=True,
             # Not `self`, as it refers to the rows of all stages: `datasets` may pickle the arguments.
@@ -336,6 +426,12 @@ class Stage:
             remove_columns=rows.column_names,
             desc="encoding",
         )
+        counts = count_truncated(encoded)
+        if line := describe_truncated(counts, processor):
+            print_once(f"{self.name}: {split}: {line}")
+        rejected = sum(reject.get("split") == split for reject in self.rejects)
+        self.counts[split] = counts | {"rejected": rejected}
+        return encoded.remove_columns([name for name in encoded.column_names if name.endswith(TRUNCATED)])
 
     def _make_text_metrics(
         self, processor: CrossTaskProcessor, rows: Dataset | None
@@ -384,6 +480,7 @@ class Stage:
         history[self.name] = {
             "seconds": seconds,
             "log": trainer.state.log_history,
+            "lengths": self.counts,
             "environment": describe_environment(self.training.world_size),
         }
         write_text(path, json.dumps(history, indent=1))
@@ -399,53 +496,6 @@ class Stage:
             base = self._compose_model() if self.run.model is None else self._load_cross_task_model()
             model = PeftModel.from_pretrained(base, folder)
         return merge_adapter(model)
-
-
-def encode_batch(
-    batch: Mapping[str, list], stage: str, processor: CrossTaskProcessor, data: str
-) -> dict[str, list]:
-    """
-    Encode a batch of rows as the inputs and labels of a stage.
-
-    Args:
-        batch (`dict[str, list]`): The columns of the rows.
-        stage (`str`): "summarize", "answer" or "fuse".
-        processor ([`CrossTaskProcessor`]): The processor of the model.
-        data (`str`): The name of the data, for errors.
-
-    Raises:
-        DataError: If a question leaves no room for its passage.
-    """
-    if stage == "summarize":
-        inputs = {name: batch[name] for name in ("passage", "summary")}
-    elif stage == "answer":
-        inputs = {name: batch[name] for name in ("question", "passage")}
-        inputs["summary"] = [answer or NO_ANSWER for answer in batch["answer"]]
-    else:
-        inputs = {name: batch[name] for name in ("question", "passage", "summary", "answerable")}
-    try:
-        return dict(processor(**inputs))
-    except QuestionTooLongError as error:
-        reason = str(error).replace(f"question {error.index} takes", "the question takes", 1)
-        raise DataError(f"{data}: row {batch['id'][error.index]}: {reason}") from error
-
-
-def find_last_checkpoint(folder: Path) -> str | None:
-    """
-    Return the newest complete checkpoint of an interrupted stage, or `None` if there is none.
-
-    Newer, incomplete checkpoints are deleted: `trainer_state.json` is written last, so it is missing or
-    unreadable if the process was killed while it wrote the checkpoint.
-    """
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for checkpoint in reversed(checkpoints):
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            return str(checkpoint)
-        except (OSError, ValueError):
-            if PartialState().is_main_process:
-                shutil.rmtree(checkpoint)
-    return None
 
 
 def print_once(text: str) -> None:

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstask.configuration_crosstask import PROMPT
+from crosstask.configuration_crosstask import PROMPT, get_max_positions
 from crosstask.processing_crosstask import CrossTaskProcessor, QuestionTooLongError
 from crosstask.utils.errors import DataError
 from crosstask.utils.pretrained import (
     batch_by_length,
     check_counts,
-    get_max_positions,
     load_checkpoint,
     make_non_finite_error,
 )

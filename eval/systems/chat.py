@@ -9,9 +9,10 @@ from functools import partial
 import torch
 from transformers import AutoModelForCausalLM
 
+from crosstask.configuration_crosstask import get_max_positions
 from crosstask.eval.systems.base import Generative, Outputs, Update, make_nan_check
 from crosstask.utils.errors import DataError
-from crosstask.utils.pretrained import check_counts, get_max_positions, load_checkpoint
+from crosstask.utils.pretrained import check_counts, load_checkpoint
 
 PROMPT = (
     "Summarize the passage in a few sentences so that the summary answers the question. Write the summary "
