@@ -226,7 +226,9 @@ def _to_dataset(
     part: Part, stage: str, columns: Mapping[str, str] | None, reject: Callable[[dict[str, Any]], None]
 ) -> Dataset:
     # Not `Dataset.from_generator`: its cache would miss changed files and skip the rejects.
-    chunks, rows, char_count = [], [], 0
+    chunks: list[Dataset] = []
+    rows: list[Row] = []
+    char_count = 0
     for _, row in make_rows(part, stage, columns or {}, reject):
         row_chars = sum(len(row[name]) for name in TEXT_COLUMNS)
         if rows and char_count + row_chars > MAX_CHUNK_CHARS:

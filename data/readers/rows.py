@@ -211,8 +211,10 @@ def _check(
         reason = check_row(row, stage)
     except DataError as error:
         return Reject(str(error), row["id"], is_malformed=True)
-    if reason is None and is_joint and stage == "summarize" and to_label(row["answerable"]) == 0:
+    if is_joint and stage == "summarize" and to_label(row["answerable"]) == 0:
         return Reject("labeled no: the summary lacks the answer", row["id"], is_expected=True)
+    if is_joint and stage == "answer" and not row["question"].strip():  # asks for a generic summary
+        return Reject("empty question", row["id"], is_expected=True)
     if reason is None and lenience is not None:
         return _check_leniently(row, lenience, corpus)
     return None if reason is None else Reject(reason, row["id"])
@@ -301,7 +303,8 @@ class _Repeats:
 class _Losses:
     """Count the rows of a part and its rejects, and stop if most rows are rejected for one reason.
 
-    Then the reader has most likely misunderstood the source, and the few rows that are left are no sample.
+    Rows that are expected to be rejected do not count. If most other rows go, the reader has most likely
+    misunderstood the source, and the few rows that are left are no fair sample of it.
     """
 
     def __init__(self, part: Part):
@@ -311,8 +314,10 @@ class _Losses:
         self.examples: dict[str, str] = {}
 
     def count(self, row: Row | Reject, number: int) -> None:
+        if isinstance(row, Reject) and row.is_expected:
+            return
         self.row_count += 1
-        if isinstance(row, Reject) and not row.is_expected:
+        if isinstance(row, Reject):
             # Without what varies between rows: values and numbers.
             kind = re.sub(r"\b(is|of|got|holds) .*?(?=, expected| with |: there|$)", r"\1", row.reason)
             kind = re.sub(r"\d+", "", kind)

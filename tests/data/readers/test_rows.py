@@ -292,3 +292,13 @@ def test_reasons_that_differ_in_values_only_are_one_reason(tmp_path):
 def test_booleans_and_infinite_numbers_are_no_text(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [make_row(0, answer=True), make_row(1)])
     assert "row 'r0': answer is True, expected a string" in get_error(path, "fuse")
+
+
+def test_rows_that_are_not_for_the_stage_may_be_most(tmp_path):
+    rows = [make_row(n, answerable=int(n % 3 == 0)) for n in range(12)]
+    rows += [make_row(n, question="", summary="Mills.") for n in range(12, 40)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    counts = {stage: len(read_leniently(path, stage)[1]) for stage in ("summarize", "answer")}
+    assert counts == {"summarize": 8, "answer": 28}
+    with pytest.raises(DataError, match="28 of 40 rows are rejected for one reason, empty question"):
+        read_leniently(path, "fuse")
