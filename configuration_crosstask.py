@@ -9,13 +9,36 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.activations import ACT2FN
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 FUSIONS = ("classifier", "gated")
 SUMMARY_LOSS_ON = ("all", "answerable")
 PROMPT = "question: {question} passage:"
 IGNORE_INDEX = -100  # the label that losses ignore, everywhere in transformers
+DEFAULT_MAX_LENGTH = 128  # tokens of a generated summary, including the start token
+# The generation settings that belong to a family's tokens: special ones, the first token of a summary (a
+# language for mBART and NLLB), and tokens that must never be generated (padding for Marian).
+TOKEN_SETTINGS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+)
 # Sequence-to-sequence models that cannot be a summarizer here, with the reason.
 UNSUPPORTED_SUMMARIZERS = {
     "fsmt": "it reads one vocabulary and writes another",
@@ -324,6 +347,44 @@ def get_max_lengths(model: nn.Module | PretrainedConfig) -> dict[str, float]:
             else get_max_positions(question_encoder, "encoder" if is_seq2seq else None)
         )
     return lengths
+
+
+def make_generation_config(model: PreTrainedModel) -> GenerationConfig:
+    """
+    Return the generation settings of a model that is composed from `model`, or trained further from it.
+
+    Those that belong to the family's tokens stay. Lengths, beams and penalties were chosen for other texts, as
+    the 56 to 142 tokens of `facebook/bart-large-cnn` were for news, and would be forced on the new model.
+
+    Args:
+        model (`PreTrainedModel`): A sequence-to-sequence model.
+    """
+    inherited = model.generation_config.to_dict()
+    settings = {name: inherited[name] for name in TOKEN_SETTINGS if inherited.get(name) is not None}
+    max_length = min(DEFAULT_MAX_LENGTH, get_max_positions(model, "decoder"))
+    return GenerationConfig(**settings, max_length=max_length)
+
+
+def log_dropped_settings(model: PreTrainedModel, role: str) -> None:
+    """
+    Log the generation settings of `model` that [`make_generation_config`] drops.
+
+    Args:
+        model (`PreTrainedModel`): A sequence-to-sequence model.
+        role (`str`): Name of the model in the log.
+    """
+    defaults = GenerationConfig().to_dict()
+    # transformers 5 keeps unset values as `None`, and applies these while it generates.
+    defaults |= getattr(GenerationConfig, "_get_default_generation_params", dict)()
+    dropped = ", ".join(
+        f"{name}={value!r}"
+        for name, value in model.generation_config.to_dict().items()
+        if name not in (*TOKEN_SETTINGS, "transformers_version")
+        and not name.startswith("_")
+        and value not in (None, defaults.get(name))
+    )
+    if dropped:
+        logger.warning("Generation settings of the %s are not inherited: %s", role, dropped)
 
 
 def get_vocab_size(config: PretrainedConfig) -> int:
