@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 import reprlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -107,16 +108,20 @@ def read_csv(path: Path, delimiter: str = ",") -> NumberedRecords:
     """
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a long passage
     lines = read_lines(path)
-    first_line_of_file = next(lines, "")
-    delimiter = _detect_delimiter(path, first_line_of_file, delimiter)
-    records = _parse_csv(chain([first_line_of_file] if first_line_of_file else [], lines), delimiter)
+    header_number, header_line = next(
+        # "sep=;" tells Excel how to read the file.
+        (entry for entry in enumerate(lines, 1) if not re.fullmatch(r"\s*|sep=.\s*", entry[1])),
+        (1, ""),
+    )
+    delimiter = _detect_delimiter(path, header_line, delimiter)
+    records = _parse_csv(chain([header_line], lines), delimiter, header_number)
     _, header = next(records, (1, []))
     if isinstance(header, Reject):
-        raise DataError(f"{path}, line 1: {header.reason}")
+        raise DataError(f"{path}, line {header_number}: {header.reason}")
     header = [name.strip() for name in header]  # "" is the index of pandas, or an empty column of Excel
     names = [name for name in header if name]
     if len(set(names)) < len(names):
-        raise DataError(f"{path}, line 1: expected each column once, got {', '.join(header)}")
+        raise DataError(f"{path}, line {header_number}: expected each column once, got {', '.join(header)}")
     for line, fields in records:
         if isinstance(fields, Reject):
             yield line, fields
@@ -141,14 +146,15 @@ def _detect_delimiter(path: Path, line: str, delimiter: str) -> str:
     return best
 
 
-def _parse_csv(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str] | Reject]]:
+def _parse_csv(
+    lines: Iterator[str], delimiter: str, line_number: int
+) -> Iterator[tuple[int, list[str] | Reject]]:
     """Yield the fields of each record with the number of its first line; a quoted field may span lines.
 
     After a malformed record, parsing continues at that record's second line, so that an unclosed quote does
     not swallow the good records behind it.
     """
     pushed_back: deque[str] = deque()
-    line_number = 1
     while True:
         consumed: list[str] = []
         starts_with_pushed_back = bool(pushed_back)

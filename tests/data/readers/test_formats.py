@@ -309,3 +309,12 @@ def test_columns_that_nobody_reads_may_have_any_arrow_type(tmp_path):
     table = table.append_column("map", maps).append_column("kind", pa.array(["x"] * 3).dictionary_encode())
     pq.write_table(table, tmp_path / "rows.parquet")
     assert read_leniently(tmp_path / "rows.parquet", "fuse") == (rows, [])
+
+
+def test_csv_may_begin_with_blank_lines_and_a_separator_for_excel(tmp_path):
+    (tmp_path / "rows.csv").write_text("\n\r\nsep=;\r\npassage;summary\np,1;s\np\np;s\n")
+    rows, rejects = read_leniently(tmp_path / "rows.csv", "summarize")
+    assert [(row["id"], row["passage"]) for row in rows] == [("rows:5", "p,1"), ("rows:7", "p")]
+    assert rejects[0]["line"] == 6 and rejects[0]["reason"] == "expected 2 fields, got 1"
+    (tmp_path / "rows.csv").write_text("\npassage,passage\np,s\n")
+    assert "rows.csv, line 2: expected each column once" in get_error(tmp_path / "rows.csv", "summarize")
