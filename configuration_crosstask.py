@@ -353,8 +353,8 @@ def make_generation_config(model: PreTrainedModel) -> GenerationConfig:
     """
     Return the generation settings of a model that is composed from `model`, or trained further from it.
 
-    Those that belong to the family's tokens stay. Lengths, beams and penalties were chosen for other texts, as
-    the 56 to 142 tokens of `facebook/bart-large-cnn` were for news, and would be forced on the new model.
+    Those that belong to the family's tokens stay. Lengths, beams and penalties do not, because they were
+    chosen for other texts: the 56 to 142 tokens of `facebook/bart-large-cnn` are for news.
 
     Args:
         model (`PreTrainedModel`): A sequence-to-sequence model.
@@ -381,7 +381,7 @@ def log_dropped_settings(model: PreTrainedModel, role: str) -> None:
         for name, value in model.generation_config.to_dict().items()
         if name not in (*TOKEN_SETTINGS, "transformers_version")
         and not name.startswith("_")
-        and value not in (None, defaults.get(name))
+        and value not in (None, False, defaults.get(name))
     )
     if dropped:
         logger.warning("Generation settings of the %s are not inherited: %s", role, dropped)

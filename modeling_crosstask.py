@@ -186,9 +186,9 @@ class CrossTaskForConditionalGeneration(
         r"""
         Compose a model from two models that were trained for their tasks. The fusion is new and untrained.
 
-        Its `generation_config` writes up to 128 tokens by greedy search. Of the summarizer's generation settings
-        it has the tokens only, since lengths, beams and penalties were chosen for other texts; the log names
-        those that are dropped.
+        By default the model writes up to 128 tokens by greedy search. Of the summarizer's generation settings
+        it inherits the special tokens only, because lengths, beams and penalties were chosen for other texts;
+        the log names those that are dropped.
 
         A PEFT adapter, as a folder, Hub id or loaded `PeftModel`, is merged into its base model. Loaded
         models are copied, so that training the result does not change them.

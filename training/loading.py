@@ -17,9 +17,13 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
 )
 
+from crosstask.eval.systems.checkpoints import get_adapter_base
 from crosstask.utils.errors import ConfigError, first_line, suggest
 
 
@@ -55,6 +59,62 @@ def load_tokenizer(name: str | os.PathLike, key: str) -> PreTrainedTokenizerBase
     if len(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)) < 2:
         raise ConfigError(f"{key}: {name}: expected a tokenizer beside the model, found none")
     return tokenizer
+
+
+def configure_generation(model: PreTrainedModel, training: Seq2SeqTrainingArguments) -> None:
+    """
+    Set the generation settings of a model to those that a stage is validated with, which are saved with it.
+
+    Args:
+        model (`PreTrainedModel`): The model that the stage trains.
+        training (`Seq2SeqTrainingArguments`): Its `generation_config`, `generation_max_length` and
+            `generation_num_beams` replace settings of the model, if they are set.
+
+    Raises:
+        ConfigError: If the file of the `generation_config` cannot be loaded.
+    """
+    config = model.generation_config
+    if training.generation_config is not None:
+        try:
+            settings = Seq2SeqTrainer.load_generation_config(training.generation_config).to_diff_dict()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"generation_config: {first_line(error)}") from error
+        settings = {name: value for name, value in settings.items() if value is not None}
+        if "max_new_tokens" in settings:
+            config.max_length = None
+        config.update(**settings)
+        training.generation_config = None  # or the trainer replaces all settings, and loses the token ids
+    if training.generation_max_length is not None:
+        config.max_length, config.max_new_tokens = training.generation_max_length, None
+    if training.generation_num_beams is not None:
+        config.num_beams = training.generation_num_beams
+
+
+def load_part(
+    checkpoint: str | os.PathLike, key: str, stage: str
+) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
+    """
+    Load the tokenizer and the configuration of a summarizer or question answerer.
+
+    Args:
+        checkpoint (`str` or `os.PathLike`): Hub id or folder; for the stage "fuse" also that of an adapter,
+            for which the configuration is that of its base model.
+        key (`str`): The recipe's key that names it.
+        stage (`str`): The stage that needs it. The first two train sequence-to-sequence models.
+
+    Raises:
+        ConfigError: If it cannot be loaded, or is no sequence-to-sequence model where one is needed.
+        DataError: If the configuration of an adapter cannot be loaded.
+    """
+    tokenizer = load_tokenizer(checkpoint, key)
+    base = get_adapter_base(checkpoint) if stage == "fuse" else None
+    config = load_pretrained(AutoConfig, base or checkpoint, key)
+    if stage != "fuse" and not config.is_encoder_decoder:
+        hint = "expected a model such as T5 or BART"
+        if stage == "answer":
+            hint = "leave 'answer' out of stages to fuse it as it is"
+        raise ConfigError(f"{key}: {checkpoint} is no sequence-to-sequence model; {hint}")
+    return tokenizer, config
 
 
 def make_config(

@@ -28,26 +28,39 @@ from transformers import (
 )
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor
-from crosstask.configuration_crosstask import IGNORE_INDEX
+from crosstask.configuration_crosstask import IGNORE_INDEX, log_dropped_settings, make_generation_config
 from crosstask.data.answers import answer_recall, mean
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator, detect_contrasts
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.tokenizer import train_tokenizer
 from crosstask.eval.scoring.text_scores import rouge_rows
-from crosstask.eval.systems.checkpoints import get_adapter_base
 from crosstask.loading_crosstask import merge_adapter, prevent_weight_packing
 from crosstask.processing_crosstask import TRUNCATED
 from crosstask.sharing_crosstask import compare_vocabularies
-from crosstask.training.arguments import MODEL_KEYS, STAGE_FOLDERS, Recipe
+from crosstask.training.arguments import (
+    MODEL_KEYS,
+    STAGE_FOLDERS,
+    Recipe,
+    disable_reentrant_checkpointing,
+)
 from crosstask.training.encoding import (
+    check_labels,
+    check_tokenizer,
     count_truncated,
     describe_truncated,
     encode_batch,
     reject_long_questions,
 )
-from crosstask.training.loading import find_last_checkpoint, load_pretrained, load_tokenizer, make_config
+from crosstask.training.loading import (
+    configure_generation,
+    find_last_checkpoint,
+    load_part,
+    load_pretrained,
+    load_tokenizer,
+    make_config,
+)
 from crosstask.training.record import describe_environment
-from crosstask.training.trainer import CrossTaskTrainer, NonFiniteLossError, disable_reentrant_checkpointing
+from crosstask.training.trainer import CrossTaskTrainer, NonFiniteLossError, UndefinedMetricError
 from crosstask.training.tuning import (
     add_adapter,
     freeze_all_but_last,
@@ -115,6 +128,8 @@ class Stage:
             if "metric_for_best_model" not in str(error):
                 raise
             raise ConfigError(f"{self.name}: {error.args[0]}") from error
+        except UndefinedMetricError as error:
+            raise DataError(f"{self.name}: {error}") from error
         except NonFiniteLossError as error:
             checkpoint = find_last_checkpoint(self.checkpoint_dir)
             hint = (
@@ -139,6 +154,8 @@ class Stage:
             raise DataError(f"{data}: expected validation rows, as eval_strategy is not no")
         if self.name == "fuse" and not rows.keys() & {"validation", "test"}:
             raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
+        if self.name == "fuse":
+            check_labels(rows, self.run.summary_loss_on, self.training, data)
         if self.name == "fuse" and self.arguments.contrastive_weight:
             self._check_contrasts(rows["train"])
 
@@ -146,16 +163,16 @@ class Stage:
         """
         Check that the rows fit the model, before any stage is trained.
 
-        Rows whose question leaves no room for the passage are rejected. Limits above the numbers of positions
-        of the model are lowered, with a line in the log.
+        Rows whose question leaves no room for the passage are rejected. Limits above the positions of the
+        model are lowered, with a line in the log.
 
         Raises:
-            ConfigError: If a model cannot be loaded.
-            DataError: If more than half of the rows of a split are rejected.
+            ConfigError: If a model cannot be loaded. DataError: If most rows of a split are rejected.
         """
         if self.folder.exists():
             return
         processor, config = self._preview_model()
+        check_tokenizer(self.rows["train"], processor, self.name)
         sentences = processor.limit_lengths(config)
         limit, length = processor.max_summary_length, self.training.generation_max_length
         if limit is not None and length is not None and length > limit:
@@ -194,15 +211,7 @@ class Stage:
         if checkpoint is None:
             key, tokenizer = f"{part}_config", self._train_tokenizer()
             return tokenizer, make_config(getattr(self.run, key), tokenizer, key)
-        tokenizer = load_tokenizer(checkpoint, part)
-        base = get_adapter_base(checkpoint) if self.name == "fuse" else None
-        config = load_pretrained(AutoConfig, base or checkpoint, part)
-        if self.name != "fuse" and not config.is_encoder_decoder:
-            hint = "expected a model such as T5 or BART"
-            if self.name == "answer":
-                hint = "leave 'answer' out of stages to fuse it as it is"
-            raise ConfigError(f"{part}: {checkpoint} is no sequence-to-sequence model; {hint}")
-        return tokenizer, config
+        return load_part(checkpoint, part, self.name)
 
     def _check_contrasts(self, rows):
         try:
@@ -257,9 +266,11 @@ class Stage:
         else:
             model = load_pretrained(AutoModelForSeq2SeqLM, checkpoint, part, **self._get_loading_kwargs())
             prevent_weight_packing(model)
+            log_dropped_settings(model, part)
         processor = self._make_processor(tokenizer)
         processor.limit_lengths(model)
-        self._set_generation_length(model)
+        model.generation_config = make_generation_config(model)
+        configure_generation(model, self.training)
         return self._select_trainable(model), processor
 
     def _make_cross_task_model(self):
@@ -276,6 +287,7 @@ class Stage:
                 model.save_pretrained(folder)
                 kwargs = self._get_loading_kwargs()
                 model = CrossTaskForConditionalGeneration.from_pretrained(folder, **kwargs)
+        configure_generation(model, self.training)
         tokenizer = load_tokenizer(summarizer, "summarizer")
         question_tokenizer = None
         if not model.config.shares_vocabulary:
@@ -309,7 +321,7 @@ class Stage:
         model = load_pretrained(CrossTaskForConditionalGeneration, name, "model", **kwargs)
         for key in self.explicit_keys & set(MODEL_KEYS):
             setattr(model.config, key, getattr(self.run, key))
-        self._set_generation_length(model)
+        configure_generation(model, self.training)
         return model
 
     def _load_cross_task_config(self):
@@ -326,10 +338,6 @@ class Stage:
         for key in self.explicit_keys & {"prompt", "max_source_length"}:
             setattr(processor, key, getattr(self.run, key))
         return processor
-
-    def _set_generation_length(self, model):
-        if self.training.generation_max_length:
-            model.generation_config.max_new_tokens = self.training.generation_max_length
 
     def _get_loading_kwargs(self):
         """Return the arguments of `from_pretrained` for the model to train, with its quantization."""
@@ -385,6 +393,7 @@ class Stage:
         callbacks = []
         if self.arguments.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(self.arguments.early_stopping_patience))
+            self.training.restore_callback_states_from_checkpoint = True  # the patience that is left
         if self.training.device.type == "cpu":
             self.training.dataloader_pin_memory = False  # torch warns if there is no GPU to pin memory for
         validation = rows.get("validation")
@@ -494,6 +503,7 @@ class Stage:
         write_folder(folder, model.save_pretrained)
         if self.arguments.quantization:  # merge into the weights in full precision
             base = self._compose_model() if self.run.model is None else self._load_cross_task_model()
+            base.generation_config = model.generation_config
             model = PeftModel.from_pretrained(base, folder)
         return merge_adapter(model)
 
