@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import logging
 import os
 import threading
 import types
@@ -14,6 +16,8 @@ from typing import Any
 from transformers import GenerationConfig, Pipeline
 
 from .sentences_crosstask import find_evidence, iter_sentence_spans, merge_summaries, split_sentences
+
+logger = logging.getLogger(__name__)
 
 PIPELINE_TASK = "question-summarization"
 # Values of `adapter` that are no names of adapters: "the one that the router picks", and "none".
@@ -70,6 +74,9 @@ class QuestionSummarizationPipeline(Pipeline):
         if kwargs.get("processor") is None:
             raise ValueError("`processor` is needed beside a loaded `model`: its CrossTaskProcessor.")
         super().__init__(model, **kwargs)
+        # A copy: the limits of this model need not be those of another one with the same processor.
+        self.processor = copy.copy(self.processor)
+        self.processor.limit_lengths(self.model)
 
     def __call__(
         self,
@@ -112,7 +119,8 @@ class QuestionSummarizationPipeline(Pipeline):
             (`list[str]`, in the order of the passage); with `min_answerability` also `answered` (`bool`). For
             a list of questions, a list of these; with `merge`, a `dict` with the merged `summary` and this
             list as `questions`. For a list of inputs, a list of results; for a dataset or generator, an
-            iterator of results.
+            iterator of results. Passages that are longer than the model can read are cut, and one warning per
+            call says in how many inputs.
 
         Raises:
             TypeError, ValueError: if an argument has a wrong type or value.
@@ -170,7 +178,8 @@ class QuestionSummarizationPipeline(Pipeline):
         return preprocess, generate_kwargs, postprocess
 
     def run_single(self, inputs: Any, *parameters: dict[str, Any]) -> Any:
-        return next(self.get_iterator([inputs], None, 1, *parameters))
+        [result] = self.get_iterator([inputs], None, 1, *parameters)
+        return result
 
     def get_iterator(
         self,
@@ -192,15 +201,29 @@ class QuestionSummarizationPipeline(Pipeline):
         ignored.
         """
         is_single = isinstance(inputs, list) and len(inputs) == 1
-        batch, num_questions = [], 0
-        for index, item in enumerate(inputs):
-            batch.append(self.preprocess(item, "" if is_single else f"input {index}: ", **preprocess_params))
-            num_questions += len(batch[-1]["rows"])
-            if num_questions >= batch_size:
+        batch, num_questions, num_inputs, num_truncated = [], 0, 0, 0
+        try:
+            for index, item in enumerate(inputs):
+                where = "" if is_single else f"input {index}: "
+                batch.append(self.preprocess(item, where, **preprocess_params))
+                num_inputs += 1
+                num_truncated += batch[-1]["is_truncated"]
+                num_questions += len(batch[-1]["rows"])
+                if num_questions >= batch_size:
+                    yield from self._run_batch(batch, forward_params, postprocess_params)
+                    batch, num_questions = [], 0
+            if batch:
                 yield from self._run_batch(batch, forward_params, postprocess_params)
-                batch, num_questions = [], 0
-        if batch:
-            yield from self._run_batch(batch, forward_params, postprocess_params)
+        finally:  # also if the caller of a stream stops early
+            if num_truncated:
+                limits = [limit for key, limit in self.processor.get_limits().items() if key != "labels"]
+                logger.warning(
+                    "%d of %d inputs were cut, as the model reads %s tokens: the ends of their passages were "
+                    "not read",
+                    num_truncated,
+                    num_inputs,
+                    " and ".join(map(str, limits)),
+                )
 
     def _run_batch(self, batch, forward_params, postprocess_params):
         """Yield the results of preprocessed inputs."""
@@ -301,13 +324,19 @@ class QuestionSummarizationPipeline(Pipeline):
     ) -> dict[str, Any]:
         """Encode one input, with one row per question. `where` is the beginning of an error message."""
         questions, passage = _check_input(inputs, where)
-        encoded = self.processor(question=questions, passage=passage)
+        try:
+            encoded = self.processor(question=questions, passage=passage, return_truncated=True)
+        except ValueError as error:  # a question leaves no room for the passage
+            error.args = (f"{where}{error}",)
+            raise
+        flags = [encoded.pop(key) for key in list(encoded) if key.endswith("_truncated")]
         rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
         return {
             "questions": questions,
             "passage": passage,
             "is_list": not isinstance(inputs["question"], str),
             "rows": rows,
+            "is_truncated": any(map(any, flags)),
             "adapter": adapter,
         }
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,17 +40,16 @@ class QuestionTooLongError(ValueError):
         index (`int`): Position of the question in the batch.
         length (`int`): Number of tokens of the question, with the prompt and the special tokens.
         limit (`int`): Maximum length of the input in tokens.
-        name (`str`, *optional*, defaults to `"max_source_length"`): Name of this limit.
-        where (`str`, *optional*, defaults to `""`): Beginning of the message.
+        name (`str`): Name of this limit.
     """
 
-    def __init__(self, index: int, length: int, limit: int, name: str = "max_source_length", where: str = ""):
-        self.index, self.length, self.limit, self.name = index, length, limit, name
+    def __init__(self, index: int, length: int, limit: int, name: str):
+        self.index = index
         self.reason = (
             f"takes {length} tokens with the prompt and the special tokens, and `{name}` is {limit}: no room "
             "is left for the passage."
         )
-        super().__init__(f"{where}question {index} {self.reason}")
+        super().__init__(f"question {index} {self.reason}")
 
 
 class CrossTaskProcessor(ProcessorMixin):
@@ -273,8 +273,12 @@ class CrossTaskProcessor(ProcessorMixin):
         columns = {"question": [question], "passage": [passage]}
         tokenizer, _, limit = list(self._get_readers().values())[-1]  # the question encoder's
         encoded, _ = self._encode(tokenizer, limit, columns, return_offsets_mapping=True)
+        # Undo the spaces of `_spell_out`: positions in the text that was encoded.
+        pattern = _get_special_pattern(tokenizer)
+        matches = enumerate(pattern.finditer(passage) if pattern else ())
+        spaces = [match.start() + 1 + index for index, match in matches]
         return [
-            offset if sequence == 1 else None
+            tuple(end - bisect_left(spaces, end) for end in offset) if sequence == 1 else None
             for sequence, offset in zip(encoded.sequence_ids(0), encoded["offset_mapping"][0], strict=True)
         ]
 
@@ -283,7 +287,8 @@ class CrossTaskProcessor(ProcessorMixin):
         prompts, errors = self._write_prompts(questions), {}
         for tokenizer, name, limit in self._get_readers().values():
             special = tokenizer.num_special_tokens_to_add(pair=True)
-            for index, ids in enumerate(tokenizer(prompts, add_special_tokens=False)["input_ids"]):
+            encoded, _ = _tokenize(tokenizer, {"text": prompts}, add_special_tokens=False, max_length=None)
+            for index, ids in enumerate(encoded["input_ids"]):
                 if len(ids) + special >= limit:
                     errors.setdefault(index, QuestionTooLongError(index, len(ids) + special, limit, name))
         return [errors[index] for index in sorted(errors)]
@@ -423,6 +428,8 @@ def _to_labels(values):
 def _tokenize(tokenizer, texts, **kwargs):
     """Return the encoded texts, and for each row whether it was cut. `texts` are arguments of a tokenizer."""
     kwargs = {"return_token_type_ids": False, "return_attention_mask": True, **kwargs}
+    kwargs["split_special_tokens"] = True  # a passage that contains "</s>" does not end there
+    texts = {name: _spell_out(tokenizer, column) for name, column in texts.items()}
     encoded = tokenizer(**texts, **kwargs)
     if tokenizer.is_fast:  # it keeps what it cuts off
         return encoded, [bool(row.overflowing) for row in encoded.encodings]
@@ -434,6 +441,25 @@ def _tokenize(tokenizer, texts, **kwargs):
             longer = tokenizer(**row, **kwargs | {"max_length": limit + 1})
             is_truncated[index] = len(longer["input_ids"]) > limit
     return encoded, is_truncated
+
+
+def _get_special_pattern(tokenizer):
+    """Return a pattern of the special tokens that `split_special_tokens` cannot split, or `None`."""
+    # The vocabulary of a Unigram model, such as T5's, contains them with the highest score.
+    if not tokenizer.is_fast or type(tokenizer.backend_tokenizer.model).__name__ != "Unigram":
+        return None
+    tokens = sorted(
+        (token for token in tokenizer.all_special_tokens if len(token) > 1), key=len, reverse=True
+    )
+    return re.compile("|".join(map(re.escape, tokens))) if tokens else None
+
+
+def _spell_out(tokenizer, texts):
+    """Put a space after the first character of each special token in texts, where nothing else splits it."""
+    pattern = _get_special_pattern(tokenizer)
+    if pattern is None:
+        return texts
+    return [pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) for text in texts]
 
 
 def _get_padded_length(rows, multiple, limit):
