@@ -359,10 +359,19 @@ def make_generation_config(model: PreTrainedModel) -> GenerationConfig:
     Args:
         model (`PreTrainedModel`): A sequence-to-sequence model.
     """
-    inherited = model.generation_config.to_dict()
-    settings = {name: inherited[name] for name in TOKEN_SETTINGS if inherited.get(name) is not None}
+    settings = _get_token_settings(model.generation_config)
     max_length = min(DEFAULT_MAX_LENGTH, get_max_positions(model, "decoder"))
     return GenerationConfig(**settings, max_length=max_length)
+
+
+def _get_token_settings(config):
+    """Return the generation settings that belong to the tokens of a family."""
+    settings = {name: getattr(config, name, None) for name in TOKEN_SETTINGS}
+    # BART's family ends a summary of the maximum length with this token. Its value is 2 by default, which is
+    # another token in vocabularies that were not trained with fairseq.
+    if config.forced_eos_token_id == config.eos_token_id:
+        settings["forced_eos_token_id"] = config.eos_token_id
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def log_dropped_settings(model: PreTrainedModel, role: str) -> None:
@@ -376,10 +385,12 @@ def log_dropped_settings(model: PreTrainedModel, role: str) -> None:
     defaults = GenerationConfig().to_dict()
     # transformers 5 keeps unset values as `None`, and applies these while it generates.
     defaults |= getattr(GenerationConfig, "_get_default_generation_params", dict)()
+    settings = model.generation_config.to_dict()
+    inherited = {*_get_token_settings(model.generation_config), "transformers_version"}
     dropped = ", ".join(
         f"{name}={value!r}"
-        for name, value in model.generation_config.to_dict().items()
-        if name not in (*TOKEN_SETTINGS, "transformers_version")
+        for name, value in settings.items()
+        if name not in inherited
         and not name.startswith("_")
         and value not in (None, False, defaults.get(name))
     )

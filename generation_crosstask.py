@@ -107,7 +107,8 @@ class CrossTaskGenerationMixin:
         if rerank:
             self._check_rerank(answerability_rerank, generation_config, kwargs)
             kwargs["return_dict_in_generate"] = True
-        if return_dict or rerank or self.gated_cross_attention is not None:
+        needs_question = return_dict or rerank or self.gated_cross_attention is not None
+        if needs_question and (input_ids is not None or _has_encoded_inputs(kwargs)):
             question = self._prepare_question(kwargs, input_ids, question)
         has_question = _has_question(input_ids, question)
         if not has_question and (rerank or (return_dict and output_fusion_attentions)):
@@ -291,8 +292,8 @@ question_encoder_outputs:
                 kwargs["attention_mask"] = infer_attention_mask(input_ids, self.config)
             return inputs
         start_token = self._get_setting("bos_token_id", generation_config, kwargs)
-        is_encoded = any(kwargs.get(name) is not None for name in ("encoder_outputs", "inputs_embeds"))
-        if is_encoded or start_token is None:  # without a start token, transformers raises an error
+        # Without a start token, transformers raises an error.
+        if _has_encoded_inputs(kwargs) or start_token is None:
             return None
         tensors = (x for x in (*kwargs.values(), *question.values()) if isinstance(x, torch.Tensor))
         batch_size = next((len(tensor) for tensor in tensors), 1)
@@ -351,6 +352,10 @@ def _replace_length(kwargs):
     for name, other in (("max_new_tokens", "max_length"), ("max_length", "max_new_tokens")):
         if kwargs.get(name) is not None and kwargs.get(other) is None:
             kwargs[other] = None
+
+
+def _has_encoded_inputs(kwargs):
+    return any(kwargs.get(name) is not None for name in ("encoder_outputs", "inputs_embeds"))
 
 
 def _has_question(input_ids, question):

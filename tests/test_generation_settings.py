@@ -12,7 +12,7 @@ from crosstask.configuration_crosstask import DEFAULT_MAX_LENGTH, make_generatio
 IDS = torch.tensor([[5, 6, 7, 8, 9, 1], [9, 8, 7, 6, 5, 1]])
 # Settings of a summarizer of news, as in facebook/bart-large-cnn.
 NEWS = {"min_length": 56, "max_length": 142, "num_beams": 4, "no_repeat_ngram_size": 3}
-NEWS |= {"length_penalty": 2.0, "early_stopping": True, "forced_eos_token_id": 1}
+NEWS |= {"length_penalty": 2.0, "early_stopping": True, "forced_eos_token_id": 50}
 
 
 @pytest.fixture
@@ -54,6 +54,12 @@ def test_a_composed_model_writes_like_a_summarizer_without_settings(make_t5):
     model = compose(make_t5(1, **NEWS), make_t5(2))
     expected = make_t5(1).generate(IDS, max_length=DEFAULT_MAX_LENGTH)
     assert torch.equal(model.generate(IDS), expected)
+
+
+def test_the_end_of_a_cut_summary_is_forced_with_the_end_token_only(make_t5):
+    for token, expected in ((1, 1), (2, None)):
+        config = compose(make_t5(1, forced_eos_token_id=token), make_t5(2)).generation_config
+        assert config.forced_eos_token_id == expected
 
 
 def test_nothing_is_logged_if_nothing_is_dropped(make_t5, log):
