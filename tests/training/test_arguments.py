@@ -410,3 +410,24 @@ def test_the_recipe_of_the_paper_has_the_numbers_of_the_paper():
         assert (lora.lora_r, lora.lora_alpha, lora.lora_dropout) == (16, 32, 0.05)
         assert lora.lora_target_modules == ["q", "v"]
     assert yaml.safe_load((CONFIGS / "paper.yaml").read_text(encoding="utf-8"))["bf16"] is True
+
+
+@pytest.mark.parametrize("language", ["[no]", "no", "[nb, no]"])
+def test_no_is_norwegian(read, tmp_path, language):
+    read()
+    path = tmp_path / "recipe.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(f"{text}\nlanguage: {language}\ndata_columns: {{passage: no}}\n", encoding="utf-8")
+    recipe = read_recipe(path)
+    assert recipe.run.language == (["nb", "no"] if "nb" in language else ["no"])
+    assert recipe.stages["fuse"].stage.data_columns == {"passage": "no"}
+    assert read("--language", "no").run.language == ["no"]
+
+
+def test_paths_begin_at_home(read, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = read("--output_dir=~/run", **PRETRAINED | {"summarizer": "~/a", "data": "~/rows.csv"})
+    assert recipe.output_dir == tmp_path / "run"
+    assert recipe.run.summarizer == f"{tmp_path}/a"
+    assert recipe.stages["fuse"].stage.data == f"{tmp_path}/rows.csv"
+    assert Path(recipe.stages["fuse"].training.output_dir) == tmp_path / "run" / "checkpoints" / "fuse"
