@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -15,6 +14,7 @@ from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrai
 from transformers.processing_utils import ProcessorMixin
 
 from .configuration_crosstask import IGNORE_INDEX, PROMPT, get_max_lengths
+from .loading_crosstask import make_tokenizer_portable
 
 QUESTION_TOKENIZER = "question_tokenizer"  # attribute of the processor, and folder of a checkpoint
 # The labels of answerability by their spellings, in lower case with "_" for "-" and spaces. They are those of
@@ -358,9 +358,9 @@ class CrossTaskProcessor(ProcessorMixin):
         if self.question_tokenizer is not None:
             folder = os.path.join(save_directory, QUESTION_TOKENIZER)
             self.question_tokenizer.save_pretrained(folder)
-            _make_portable(folder)
+            make_tokenizer_portable(folder)
         files = super().save_pretrained(save_directory, **({} if push_to_hub else kwargs))
-        _make_portable(save_directory)
+        make_tokenizer_portable(save_directory)
         if push_to_hub:  # separately, since the base class would not upload a folder that exists already
             repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
             self.push_to_hub(repo_id, **kwargs)
@@ -490,22 +490,3 @@ def _to_columns(inputs):
                         f"{type(text).__name__} at position {index}."
                     )
     return columns
-
-
-def _make_portable(folder):
-    """
-    Rewrite `tokenizer_config.json` so that both transformers 4 and 5 can read it.
-
-    transformers 5 calls its generic fast tokenizer `TokenizersBackend`, a name that 4 does not know, and
-    stores a list of extra special tokens where 4 expects `additional_special_tokens`.
-    """
-    path = os.path.join(folder, "tokenizer_config.json")
-    with open(path, encoding="utf-8") as file:
-        settings = json.load(file)
-    if settings.get("tokenizer_class") == "TokenizersBackend":
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(settings.get("extra_special_tokens"), list):
-        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-        json.dump(settings, file, indent=2, ensure_ascii=False)
-    os.replace(f"{path}.tmp", path)
