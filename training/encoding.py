@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset, DatasetDict
+from transformers import Seq2SeqTrainingArguments
 
 from crosstask.data.schema import NO_ANSWER
 from crosstask.processing_crosstask import TRUNCATED, CrossTaskProcessor, QuestionTooLongError
 from crosstask.utils.errors import DataError
 
+UNKNOWN_ROWS = 1000  # rows whose unknown tokens are counted
+WARN_SHARE, REFUSE_SHARE = 0.1, 0.8  # of unknown tokens
 BATCH_SIZE = 1000  # questions that are tokenized at once
 # What is cut, by the keys of the processor. The names are those of the record, with a text for the log.
 _TRUNCATED_NAMES = {
@@ -58,6 +62,63 @@ def reject_long_questions(
         remaining = [index for index in range(len(questions)) if index not in reasons]
         fitting[split] = dataset.select(remaining) if reasons else dataset
     return DatasetDict(fitting), rejects
+
+
+def check_labels(
+    rows: Mapping[str, Dataset], summary_loss_on: str, training: Seq2SeqTrainingArguments, data: str
+) -> None:
+    """
+    Check that the joint stage has the labels of answerability that its loss and its best checkpoint need.
+
+    Args:
+        rows (`Mapping[str, Dataset]`): The rows by split.
+        summary_loss_on (`str`): "all" or "answerable".
+        training (`Seq2SeqTrainingArguments`): The arguments of the stage's trainer.
+        data (`str`): The name of the data, for errors.
+
+    Raises:
+        DataError: If there is no label of a kind that is needed.
+    """
+    if summary_loss_on == "answerable" and 1 not in rows["train"]["answerable"][:]:
+        raise DataError(
+            f"{data}: expected training rows with answerable 1, as summary_loss_on is answerable, found none"
+        )
+    metric = training.metric_for_best_model or ""
+    if "auroc" in metric and "validation" in rows and not {0, 1} <= set(rows["validation"]["answerable"][:]):
+        raise DataError(
+            f"{data}: expected validation rows with answerable 0 and with 1, as metric_for_best_model is "
+            f"{metric}, found labels of one kind at most"
+        )
+
+
+def check_tokenizer(rows: Dataset, processor: CrossTaskProcessor, stage: str) -> None:
+    """
+    Count how many tokens of the training texts are unknown, for instance of another script.
+
+    The first `UNKNOWN_ROWS` rows are counted. A share above `WARN_SHARE` is said, in the log.
+
+    Args:
+        rows (`Dataset`): The training rows.
+        processor ([`CrossTaskProcessor`]): The processor of the stage's model.
+        stage (`str`): The name of the stage, for the log.
+
+    Raises:
+        DataError: If the share is above `REFUSE_SHARE`.
+    """
+    texts = [text for name in ("passage", "summary") for text in rows[:UNKNOWN_ROWS][name] if text]
+    for tokenizer in filter(None, (processor.tokenizer, processor.question_tokenizer)):
+        unknown, count = tokenizer.unk_token_id, 0
+        if unknown is None or not texts:
+            continue
+        encoded = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        count = sum(ids.count(unknown) for ids in encoded)
+        share = count / max(sum(map(len, encoded)), 1)
+        name = tokenizer.name_or_path or type(tokenizer).__name__
+        sentence = f"{stage}: the tokenizer {name} knows no token for {share:.0%} of the training texts"
+        if share > REFUSE_SHARE:
+            raise DataError(f"{sentence}, expected {REFUSE_SHARE:.0%} at most: it is of other languages")
+        if share > WARN_SHARE and PartialState().is_main_process:
+            print(f"{sentence}; models read them as {tokenizer.unk_token}", flush=True)
 
 
 def encode_batch(
