@@ -26,6 +26,7 @@ from .adapters_crosstask import CrossTaskAdapterMixin
 from .configuration_crosstask import (
     IGNORE_INDEX,
     CrossTaskConfig,
+    get_max_positions,
     log_dropped_settings,
     make_generation_config,
     set_vocab_size,
@@ -202,7 +203,8 @@ class CrossTaskForConditionalGeneration(
             model_kwargs (`dict`, *optional*):
                 Arguments for both calls of `from_pretrained` (`dtype`, `revision`, `token`, ...).
             config_kwargs:
-                Arguments of [`CrossTaskConfig`]. `shares_vocabulary` defaults to whether the checkpoints'
+                Arguments of [`CrossTaskConfig`]. `max_source_length` is lowered to the number of positions of
+                the summarizer's encoder. `shares_vocabulary` defaults to whether the checkpoints'
                 tokenizers give each token the same id. With `share_base=True` the two models have to be LoRA
                 adapters of the same base checkpoint, or that checkpoint itself.
 
@@ -237,6 +239,8 @@ class CrossTaskForConditionalGeneration(
                 "`summarizer` has to be a sequence-to-sequence model with a language-model head, "
                 f"got a {type(summarizer).__name__}."
             )
+        positions = get_max_positions(summarizer, "encoder")
+        config.max_source_length = int(min(config.max_source_length, positions))
         model = cls(config, **parts)
         log_dropped_settings(summarizer, "summarizer")
         if config.share_base:

@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import GenerationConfig, Pipeline
 
+from .configuration_crosstask import get_max_positions
 from .sentences_crosstask import find_evidence, iter_sentence_spans, merge_summaries, split_sentences
 
 logger = logging.getLogger(__name__)
@@ -73,10 +74,10 @@ class QuestionSummarizationPipeline(Pipeline):
         self.router = router
         if kwargs.get("processor") is None:
             raise ValueError("`processor` is needed beside a loaded `model`: its CrossTaskProcessor.")
-        super().__init__(model, **kwargs)
         # A copy: the limits of this model need not be those of another one with the same processor.
-        self.processor = copy.copy(self.processor)
-        self.processor.limit_lengths(self.model)
+        kwargs["processor"] = copy.copy(kwargs["processor"])
+        kwargs["processor"].limit_lengths(model)
+        super().__init__(model, **kwargs)
 
     def __call__(
         self,
@@ -159,7 +160,7 @@ class QuestionSummarizationPipeline(Pipeline):
     ):
         """Sort options into the keyword arguments of `preprocess`, `_forward` and `postprocess`."""
         generate_kwargs = {**(generate_kwargs or {}), **kwargs}
-        _check_generate_kwargs(generate_kwargs)
+        _check_generate_kwargs(generate_kwargs, get_max_positions(self.model, "decoder"))
         if min_answerability is not None and not 0 <= min_answerability <= 1:
             raise ValueError(f"`min_answerability` has to be between 0 and 1, got {min_answerability}.")
         if return_evidence is not None and getattr(self.model, "gated_cross_attention", None) is not None:
@@ -424,8 +425,16 @@ class _CopyableLock:
         return _CopyableLock, ()
 
 
-def _check_generate_kwargs(generate_kwargs):
-    """Raise an error if an argument is neither an option of the pipeline nor a setting of generation."""
+def _check_generate_kwargs(generate_kwargs, max_positions):
+    """
+    Raise an error if an argument is neither an option of the pipeline nor a setting of generation, or if a
+    length is above the number of positions of the decoder.
+    """
+    for name in ("max_new_tokens", "max_length"):
+        if (generate_kwargs.get(name) or 0) > max_positions + (name == "max_length"):  # has the start token
+            raise ValueError(
+                f"`{name}` is {generate_kwargs[name]}, the decoder has {max_positions} positions."
+            )
     known = {*vars(GenerationConfig()), "generation_config", "logits_processor", "stopping_criteria"}
     known |= {"answerability_rerank"}
     known -= {"return_dict_in_generate"}  # the pipeline sets it
