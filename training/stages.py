@@ -6,12 +6,11 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from datasets.fingerprint import Hasher
@@ -20,7 +19,6 @@ from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     EarlyStoppingCallback,
-    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -28,12 +26,10 @@ from transformers import (
 )
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor
-from crosstask.configuration_crosstask import IGNORE_INDEX, log_dropped_settings, make_generation_config
-from crosstask.data.answers import answer_recall, mean
+from crosstask.configuration_crosstask import log_dropped_settings, make_generation_config
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator, detect_contrasts
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.tokenizer import train_tokenizer
-from crosstask.eval.scoring.text_scores import rouge_rows
 from crosstask.loading_crosstask import merge_adapter, prevent_weight_packing
 from crosstask.processing_crosstask import TRUNCATED
 from crosstask.sharing_crosstask import compare_vocabularies
@@ -60,6 +56,7 @@ from crosstask.training.loading import (
     make_config,
 )
 from crosstask.training.record import describe_environment
+from crosstask.training.text_metrics import make_text_metrics
 from crosstask.training.trainer import CrossTaskTrainer, NonFiniteLossError, UndefinedMetricError
 from crosstask.training.tuning import (
     add_adapter,
@@ -396,7 +393,10 @@ class Stage:
             self.training.restore_callback_states_from_checkpoint = True  # the patience that is left
         if self.training.device.type == "cpu":
             self.training.dataloader_pin_memory = False  # torch warns if there is no GPU to pin memory for
-        validation = rows.get("validation")
+        text_metrics = None
+        if self.training.predict_with_generate and "validation" in rows:
+            answers = rows["validation"]["answer"] if self.name == "fuse" else None
+            text_metrics = make_text_metrics(processor, answers)
         # The joint stage is evaluated on the test rows, too: they are encoded to count what is cut.
         splits = rows if self.name == "fuse" else rows.keys() & {"train", "validation"}
         encoded = {split: self.encode(rows[split], processor, split) for split in splits}
@@ -413,7 +413,7 @@ class Stage:
             eval_dataset=encoded.get("validation"),
             data_collator=CrossTaskCollator(processor, contrasts=contrasts),
             processing_class=processor,
-            compute_metrics=self._make_text_metrics(processor, validation),
+            compute_metrics=text_metrics,
             callbacks=callbacks,
             fusion_learning_rate=self.arguments.fusion_learning_rate if self.name == "fuse" else None,
             contrastive_weight=contrastive_weight,
@@ -441,30 +441,6 @@ class Stage:
         rejected = sum(reject.get("split") == split for reject in self.rejects)
         self.counts[split] = counts | {"rejected": rejected}
         return encoded.remove_columns([name for name in encoded.column_names if name.endswith(TRUNCATED)])
-
-    def _make_text_metrics(
-        self, processor: CrossTaskProcessor, rows: Dataset | None
-    ) -> Callable[[EvalPrediction], dict[str, float]] | None:
-        """Return the function that scores generated text, or `None` if the recipe does not generate any."""
-        if rows is None or not self.training.predict_with_generate:
-            return None
-        answers = rows["answer"] if self.name == "fuse" else None
-
-        def compute_metrics(prediction):
-            generated, references = (
-                processor.batch_decode(
-                    np.where(ids == IGNORE_INDEX, processor.tokenizer.pad_token_id, ids),
-                    skip_special_tokens=True,
-                )
-                for ids in (prediction.predictions, prediction.label_ids)
-            )
-            rouge = rouge_rows(generated, references, types=("rouge1", "rouge2", "rougeL"))
-            scores = {name: mean(values) for name, values in rouge.items()}
-            if answers is not None:
-                scores["answer_recall"] = answer_recall(generated, answers)
-            return {name: value for name, value in scores.items() if value is not None}
-
-        return compute_metrics
 
     def save(self, trainer: CrossTaskTrainer, processor: CrossTaskProcessor, seconds: float) -> None:
         """

@@ -82,9 +82,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             Keyword arguments of `Seq2SeqTrainer`.
 
     Raises:
-        ValueError: If a weight or rate is not a finite number of 0 or more, if `fusion_learning_rate` is
-            combined with an optimizer, if something that `contrastive_weight` needs is missing, or if
-            `generation_max_length` is above the number of positions of the decoder.
+        ValueError: If a weight or rate is not a finite number of 0 or more, `fusion_learning_rate` is combined
+            with an optimizer, `contrastive_weight` lacks what it needs, or `generation_max_length` is too high.
     """
 
     def __init__(
@@ -104,10 +103,10 @@ class CrossTaskTrainer(Seq2SeqTrainer):
                     "fusion_learning_rate: expected no optimizer beside it, as an optimizer has its learning "
                     f"rates already, got {type(self.optimizer).__name__}"
                 )
-        length, positions = self.args.generation_max_length, get_max_positions(self.model, "decoder")
-        if length is not None and length > positions:
+        length, limit = self.args.generation_max_length or 0, get_max_positions(self.model, "decoder")
+        if length > limit:
             raise ValueError(
-                f"generation_max_length: expected at most {positions} (positions of the decoder), got {length}"
+                f"generation_max_length: expected at most {limit} decoder positions, got {length}"
             )
         self.fusion_learning_rate = fusion_learning_rate
         self.contrastive_weight = contrastive_weight
