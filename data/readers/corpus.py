@@ -44,6 +44,7 @@ class Part:
         stem (`str`): The ids of rows that have none are `"<stem>:<number>"`.
         unit (`str`): What the number counts: "line" (from 1) or "index" (from 0).
         corpus ([`Corpus`], *optional*): The corpus of the records. If `None`, the columns tell it.
+        is_typed (`bool`): Whether the records tell numbers from text; those of CSV do not.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Part:
     stem: str
     unit: str = "line"
     corpus: Corpus | None = None
+    is_typed: bool = True
 
 
 @dataclass(frozen=True)

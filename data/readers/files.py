@@ -39,7 +39,8 @@ SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+UNTYPED_SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (".jsonl", ".ndjson", ".json", *UNTYPED_SUFFIXES, ".parquet")
 
 
 def find_parts(
@@ -135,7 +136,7 @@ def read_file(path: Path) -> Part:
         records, unit = read_parquet(path), "index"
     else:
         records = read_csv(path, delimiter="," if suffix == ".csv" else "\t")
-    return Part(str(path), records, path.name, stem, unit)
+    return Part(str(path), records, path.name, stem, unit, is_typed=suffix not in UNTYPED_SUFFIXES)
 
 
 def _is_readable(path: Path) -> bool:
@@ -226,8 +227,10 @@ def _group_by_split(folder: Path, paths: list[Path]) -> dict[str, list[Path]]:
 
 def _read_numbered_files(folder: Path, split: str, paths: list[Path]) -> Part:
     """Return the part of a split that lies in several files; its records are numbered across the files."""
-    records = (record for path in paths for _, record in read_file(path).records)
-    return Part(f"{folder}, split {split}", enumerate(records), str(folder), split, "index")
+    parts = (read_file(path) for path in paths)
+    records = enumerate(record for part in parts for _, record in part.records)
+    is_typed = not any(split_name(path)[1] in UNTYPED_SUFFIXES for path in paths)
+    return Part(f"{folder}, split {split}", records, str(folder), split, "index", is_typed=is_typed)
 
 
 def read_hub(name: str, config_name: str | None = None, streaming: bool = False) -> dict[str, Part]:

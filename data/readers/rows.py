@@ -80,7 +80,7 @@ def make_rows(
         default_id = f"{part.stem}:{number}"
         if not isinstance(row, Reject):
             is_joint = corpus is None and _is_joint(row, stage)
-            row = _fill_columns(row, part.source, default_id)
+            row = _fill_columns(row, part, default_id)
             row = _check(row, stage, is_joint, lenience, corpus) or _reduce_to_stage(row, stage)
         if not isinstance(row, Reject):
             row = repeats.check(row, is_joint)
@@ -181,23 +181,30 @@ def _is_joint(row: Row, stage: str) -> bool:
     return stage in ("summarize", "answer") and row.keys() >= set(STAGE_COLUMNS["fuse"])
 
 
-def _fill_columns(row: Row, source: str, default_id: str) -> Row:
-    """Give a row all columns of the schema; a missing text is read as an empty one.
-
-    An id, source or answer may be a number. pandas turns the integers of a column into floats if one is
-    missing, so a float that is an integer is written as one.
-    """
+def _fill_columns(row: Row, part: Part, default_id: str) -> Row:
+    """Give a row all columns of the schema; a missing text is read as an empty one."""
     row = {column: value for column, value in row.items() if not _is_missing(value)}
+    passage = row.get("passage", "")
     for column in ("id", "source", "answer"):
-        value = row.get(column)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            row[column] = str(value)
-    row = {**dict.fromkeys(TEXT_COLUMNS, ""), "source": source, "answerable": None, **row}
+        if column in row:
+            row[column] = _write_number(row[column], passage if column == "answer" else "", part.is_typed)
+    row = {**dict.fromkeys(TEXT_COLUMNS, ""), "source": part.source, "answerable": None, **row}
     if row["id"] == "":
         row["id"] = default_id
     return row
+
+
+def _write_number(value: Any, passage: Any, is_typed: bool) -> Any:
+    """Return a number as text, and any other value unchanged.
+
+    pandas turns all integers of a column into floats if one value is missing. So 3.0 is written as "3",
+    unless "3.0" is in the passage. Without types, the text "3.0" (or "3,0") is such a number, too.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float) if is_typed else (int, float, str)):
+        return value
+    text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else str(value)
+    is_integer = re.fullmatch(r"-?\d+[.,]0", text) and not (isinstance(passage, str) and text in passage)
+    return text[:-2] if is_integer else text
 
 
 def _is_missing(value: Any) -> bool:

@@ -318,3 +318,23 @@ def test_csv_may_begin_with_blank_lines_and_a_separator_for_excel(tmp_path):
     assert rejects[0]["line"] == 6 and rejects[0]["reason"] == "expected 2 fields, got 1"
     (tmp_path / "rows.csv").write_text("\npassage,passage\np,s\n")
     assert "rows.csv, line 2: expected each column once" in get_error(tmp_path / "rows.csv", "summarize")
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "semicolons.csv", "rows.json", "rows.parquet"])
+def test_integers_that_pandas_wrote_as_floats_are_integers(tmp_path, name):
+    rows = [make_row(n, id=float(n), answer=1800.0 + n) for n in range(4)]
+    rows[2] |= {"passage": "It opened with 1802.0 (in German 1802,0) wheels."}
+    rows[3] |= {"answer": None, "answerable": 0}
+    frame = pd.DataFrame(rows)
+    if name == "rows.json":
+        frame.to_json(tmp_path / name, orient="records")
+    elif name == "rows.parquet":
+        frame.to_parquet(tmp_path / name)
+    else:
+        separators = {"rows.csv": (",", "."), "rows.tsv": ("\t", "."), "semicolons.csv": (";", ",")}
+        sep, decimal = separators[name]
+        frame.to_csv(tmp_path / name, index=False, sep=sep, decimal=decimal)
+    rows, _ = read_leniently(tmp_path / name, "fuse")
+    assert [row["id"] for row in rows] == ["0", "1", "2", "3"]
+    kept = "1802,0" if name == "semicolons.csv" else "1802.0"
+    assert [row["answer"] for row in rows] == ["1800", "1801", kept, ""]
