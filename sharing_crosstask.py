@@ -177,8 +177,8 @@ def check_table_sizes(config: CrossTaskConfig, tokenizers: Sequence[PreTrainedTo
         size = get_vocab_size(part)
         if ids and max(ids) >= size:
             raise ValueError(
-                f"the {role}'s embeddings have {size} rows, and its tokenizer has ids up to {max(ids)}; resize"
-                " the embeddings of the checkpoint, or take the tokenizer that it was trained with."
+                f"the {role}'s embeddings have {size} rows, and its tokenizer ids up to {max(ids)}; resize "
+                "the embeddings, or take the tokenizer that it was trained with."
             )
 
 

@@ -88,6 +88,6 @@ def test_table_without_a_row_for_each_token_is_refused(save_part, tokenizer):
     summarizer = save_part("s", T5ForConditionalGeneration, tokenizer, len(tokenizer))
     question_encoder = save_part("q", RobertaModel, tokenizer, 50)
     with pytest.raises(
-        ValueError, match="the question encoder's embeddings have 50 rows, and its tokenizer has"
+        ValueError, match="the question encoder's embeddings have 50 rows, and its tokenizer ids"
     ):
         compose(summarizer, question_encoder)

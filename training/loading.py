@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -43,8 +44,20 @@ def load_pretrained(auto_class: Any, name: str | os.PathLike, key: str, **kwargs
     try:
         return auto_class.from_pretrained(name, **kwargs)
     # RuntimeError: the shapes of the weights differ from those in the configuration.
-    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
-        raise ConfigError(f"{key}: {name}: {first_line(error)}") from error
+    except (ImportError, OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
+        raise ConfigError(f"{key}: {name}: {describe_missing_package(error)}") from error
+
+
+def describe_missing_package(error: Exception) -> str:
+    """Describe in one sentence which package a tokenizer needs, or what else is wrong with it."""
+    text = str(error).lower()
+    if "tiktoken" in text:  # without sentencepiece, transformers 5 reads its files as those of tiktoken
+        text += " sentencepiece"
+    for package in ("sentencepiece", "tiktoken", "sacremoses"):
+        if package in text and importlib.util.find_spec(package) is None:
+            command = 'pip install "crosstask[tokenizers]"'
+            return f"its tokenizer needs the package {package}, which is not installed; expected `{command}`"
+    return first_line(error)
 
 
 def load_tokenizer(name: str | os.PathLike, key: str) -> PreTrainedTokenizerBase:

@@ -32,7 +32,7 @@ from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.tokenizer import train_tokenizer
 from crosstask.loading_crosstask import merge_adapter, prevent_weight_packing
 from crosstask.processing_crosstask import TRUNCATED
-from crosstask.sharing_crosstask import compare_vocabularies
+from crosstask.sharing_crosstask import check_table_sizes, compare_vocabularies
 from crosstask.training.arguments import (
     MODEL_KEYS,
     STAGE_FOLDERS,
@@ -191,13 +191,13 @@ class Stage:
         tokenizers, configs = map(list, zip(*loaded, strict=True))
         if self.name != "fuse":
             return self._make_processor(*tokenizers), configs[0]
-        if compare_vocabularies(*tokenizers):
-            tokenizers.pop()
+        shared, settings = compare_vocabularies(*tokenizers), {n: getattr(self.run, n) for n in MODEL_KEYS}
         try:
-            config = CrossTaskConfig(*configs, **{name: getattr(self.run, name) for name in MODEL_KEYS})
+            config = CrossTaskConfig(*configs, shares_vocabulary=shared, **settings)
+            check_table_sizes(config, tokenizers)
         except ValueError as error:
             raise ConfigError(f"fuse: {first_line(error)}") from error
-        return self._make_processor(*tokenizers), config
+        return self._make_processor(*tokenizers[: 2 - shared]), config
 
     def _load_part(self, part):
         """Return the tokenizer and the configuration of a part, after its stage if that is finished."""

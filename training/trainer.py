@@ -412,8 +412,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         value = metrics.get(f"eval_{(name or '').removeprefix('eval_')}", 0.0)
         if math.isnan(value):
             raise UndefinedMetricError(
-                f"metric_for_best_model: {name} is NaN at step {self.state.global_step}, expected a number; an "
-                "AUROC needs rows of both labels"
+                f"metric_for_best_model: {name} is NaN at step {self.state.global_step}, expected a number"
             )
         return super()._determine_best_metric(metrics, trial)
 

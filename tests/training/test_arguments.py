@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tiny_run import write_recipe
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from crosstask.training.arguments import read_recipe
@@ -431,3 +432,18 @@ def test_paths_begin_at_home(read, tmp_path, monkeypatch):
     assert recipe.run.summarizer == f"{tmp_path}/a"
     assert recipe.stages["fuse"].stage.data == f"{tmp_path}/rows.csv"
     assert Path(recipe.stages["fuse"].training.output_dir) == tmp_path / "run" / "checkpoints" / "fuse"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("seed", -1, "seed: expected 0 or more, got -1"),
+        ("data_seed", -1, "data_seed: expected 0 or more, got -1"),
+        ("eval_do_concat_batches", False, "eval_do_concat_batches: expected true, as metrics"),
+        ("batch_eval_metrics", True, "batch_eval_metrics: expected false, as metrics"),
+        ("save_only_model", True, "save_only_model: expected false, as a run that is killed resumes"),
+    ],
+)
+def test_settings_with_which_a_run_would_fail_are_refused(tmp_path, key, value, expected):
+    with pytest.raises(ConfigError, match=expected):
+        read_recipe(write_recipe(tmp_path, **{key: value}))
