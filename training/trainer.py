@@ -82,8 +82,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             Keyword arguments of `Seq2SeqTrainer`.
 
     Raises:
-        ValueError: If a weight or rate is not a finite number of 0 or more, `fusion_learning_rate` is combined
-            with an optimizer, `contrastive_weight` lacks what it needs, or `generation_max_length` is too high.
+        ValueError: If a weight or rate is not a finite number of 0 or more, `generation_max_length` is too
+            high, `fusion_learning_rate` comes with an optimizer, or `contrastive_weight` lacks what it needs.
     """
 
     def __init__(
