@@ -101,13 +101,14 @@ _CLOSING = "\"'”’»)]」』）】》〉〕］｣"
 _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 # A part of a text that may be the end of a sentence: up to white space, or up to a full stop and the quotes
 # and brackets after it. "！」と" goes on in Japanese, "．5" is a number, and French has a space before "»".
+# The lookbehind and `(?=(...))\1`, which never backtracks, keep the time for a long run of marks linear.
 _MARK = (
-    rf"(?:[{_FULL_STOPS.replace('．', '')}]|．(?!\d)"
+    rf"(?:(?<![{_FULL_STOPS}!?…])(?:[{_FULL_STOPS.replace('．', '')}]|．(?!\d))"
     rf"|(?<=[{UNSPACED_LETTERS}])[!?](?=[{UNSPACED_LETTERS}]))"
 )
 _PART = re.compile(
-    rf"\S*?{_MARK}[{_FULL_STOPS}!?…]*[{re.escape(_CLOSING)}]*"
-    rf"(?=\S)(?![{_FULL_STOPS}!?…{re.escape(_CLOSING)}、，,]|(?<=[」』])(?:と|って))"
+    rf"\S*?{_MARK}(?=([{_FULL_STOPS}!?…]*[{re.escape(_CLOSING)}]*))\1"
+    r"(?=\S)(?![、，,]|(?<=[」』])(?:と|って))"
     r"|\S+(?:[ \u00a0\u202f]»)?"
 )
 _ASCII_PART = re.compile(r"\S+")

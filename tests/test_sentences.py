@@ -4,6 +4,7 @@ English sentences are tested in eval/systems/test_lead.py.
 """
 
 import random
+import time
 
 import pytest
 
@@ -61,6 +62,15 @@ def test_full_stops_of_several_scripts_end_a_sentence_with_and_without_white_spa
 )
 def test_sentences_of_scripts_with_capitals(sentences):
     assert split_sentences(" ".join(sentences)) == sentences
+
+
+@pytest.mark.parametrize(
+    "text", ["。" * 60_000, "．" * 60_000 + "a", "।" + "'" * 60_000 + "x", "雨！「" * 20_000]
+)
+def test_a_long_run_of_marks_takes_linear_time(text):
+    start = time.perf_counter()
+    assert "".join(split_sentences(text)) == text
+    assert time.perf_counter() - start < 5  # 30 s and more in quadratic time
 
 
 def test_sentences_are_joined_without_a_space_after_a_full_width_mark():
