@@ -71,8 +71,8 @@ setup(
         "scale": ["ray[data]>=2.40"],
         "notebook": ["ipykernel>=6.29", "jupytext>=1.16", "nbconvert>=7.16"],
         "quantization": ["bitsandbytes>=0.48"],
-        # What tokenizers without a tokenizer.json need.
-        "tokenizers": ["sacremoses>=0.1", "sentencepiece>=0.2", "tiktoken>=0.8"],
+        # For checkpoints without a tokenizer.json.
+        "tokenizers": ["sentencepiece>=0.2"],
     },
     entry_points={
         "console_scripts": [

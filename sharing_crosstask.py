@@ -135,7 +135,7 @@ def load_task_tokenizer(
         if not name:
             return None
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust, **kwargs)
+            tokenizer = AutoTokenizer.from_pretrained(name, **kwargs | {"trust_remote_code": trust})
         except (OSError, ValueError, KeyError, ImportError):
             tokenizer = None
         # Without files, transformers 5 creates a tokenizer of special tokens (T5's also has "▁").

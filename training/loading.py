@@ -55,7 +55,8 @@ def describe_missing_package(error: Exception) -> str:
         text += " sentencepiece"
     for package in ("sentencepiece", "tiktoken", "sacremoses"):
         if package in text and importlib.util.find_spec(package) is None:
-            command = 'pip install "crosstask[tokenizers]"'
+            extra = '"crosstask[tokenizers]"' if package == "sentencepiece" else package
+            command = f"pip install {extra}"
             return f"its tokenizer needs the package {package}, which is not installed; expected `{command}`"
     return first_line(error)
 
