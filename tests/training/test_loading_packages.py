@@ -16,10 +16,10 @@ MESSAGES = {
 @pytest.mark.parametrize(("message", "package"), MESSAGES.items())
 def test_missing_package_of_a_tokenizer_is_named(monkeypatch, message, package):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    expected = (
-        f'its tokenizer needs the package {package}, which is not installed; expected `pip install "crosst'
-    )
-    assert describe_missing_package(ImportError(message)).startswith(expected)
+    sentence = describe_missing_package(ImportError(message))
+    assert sentence.startswith(f"its tokenizer needs the package {package}, which is not installed; expected")
+    extra = '"crosstask[tokenizers]"' if package == "sentencepiece" else package
+    assert sentence.endswith(f"`pip install {extra}`")
 
 
 def test_other_errors_of_a_tokenizer_are_not_blamed_on_a_package():
