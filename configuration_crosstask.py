@@ -7,13 +7,44 @@ import math
 from numbers import Real
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.activations import ACT2FN
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 FUSIONS = ("classifier", "gated")
 SUMMARY_LOSS_ON = ("all", "answerable")
 PROMPT = "question: {question} passage:"
 IGNORE_INDEX = -100  # the label that losses ignore, everywhere in transformers
+DEFAULT_MAX_LENGTH = 128  # tokens of a generated summary, including the start token
+# The generation settings that belong to a family's tokens: special ones, the first token of a summary (a
+# language for mBART and NLLB), and tokens that must never be generated (padding for Marian).
+TOKEN_SETTINGS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+)
+# Sequence-to-sequence models that cannot be a summarizer here, with the reason.
+UNSUPPORTED_SUMMARIZERS = {
+    "fsmt": "it reads one vocabulary and writes another",
+    "prophetnet": "its decoder predicts several future tokens at once",
+    "xlm-prophetnet": "its decoder predicts several future tokens at once",
+}
 FORMAT_VERSION = 1  # of a checkpoint; to be raised by changes that older code cannot read
 # A checkpoint's pipelines, in the format `pipeline()` reads from config.json.
 PIPELINES = {
@@ -64,6 +95,10 @@ class CrossTaskConfig(PretrainedConfig):
         share_base (`bool`, *optional*, defaults to `False`):
             Whether the question encoder is the summarizer's encoder with low-rank updates, so that weights
             that both models have in common are in memory once.
+        shares_vocabulary (`bool`, *optional*):
+            Whether the question encoder reads the summarizer's `input_ids`, so that it needs no
+            `question_input_ids`. [`~CrossTaskForConditionalGeneration.from_tasks`] compares the tokenizers of
+            its checkpoints. Without tokenizers it defaults to whether the vocabularies have the same size.
         question_encoder_updates (`dict[str, int]`, *optional*):
             Ranks of these updates by the name of the linear layer within the encoder. Needs
             `share_base=True`.
@@ -111,6 +146,7 @@ class CrossTaskConfig(PretrainedConfig):
         prompt: str = PROMPT,
         max_source_length: int = 1024,
         share_base: bool = False,
+        shares_vocabulary: bool | None = None,
         question_encoder_updates: dict[str, int] | None = None,
         **kwargs: Any,
     ):
@@ -120,14 +156,15 @@ class CrossTaskConfig(PretrainedConfig):
         if share_base and question_encoder is None:
             question_encoder = summarizer
         self.question_encoder = _copy_part(question_encoder, "question_encoder")
+        if getattr(self.question_encoder, "model_type", None) == "encoder-decoder":
+            self.question_encoder = self.question_encoder.encoder  # `AutoModel` does not load the composite
         if self.summarizer is not None:
-            if not self.summarizer.is_encoder_decoder:
-                raise ValueError(
-                    "`summarizer` has to be a sequence-to-sequence model such as T5 or BART, "
-                    f"got a configuration of model type {self.summarizer.model_type!r}."
-                )
+            _check_summarizer(self.summarizer)
             for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
                 kwargs.setdefault(name, _get_token_id(self.summarizer, name))
+        if shares_vocabulary is None and None not in (self.summarizer, self.question_encoder):
+            shares_vocabulary = get_vocab_size(self.summarizer) == get_vocab_size(self.question_encoder)
+        self.shares_vocabulary = True if share_base else shares_vocabulary
         kwargs["is_encoder_decoder"] = True
         self.format_version = _check_format_version(kwargs.pop("format_version", FORMAT_VERSION))
         kwargs.pop("custom_pipelines", None)  # config.json has it; here it is a property
@@ -175,6 +212,8 @@ class CrossTaskConfig(PretrainedConfig):
                 f"got {self.fusion_activation!r}."
             )
         check_weight("answerability_weight", self.answerability_weight)
+        if self.shares_vocabulary not in (None, False, True):
+            raise ValueError(f"`shares_vocabulary` has to be a boolean, got {self.shares_vocabulary!r}.")
         if self.question_encoder_updates and not self.share_base:
             raise ValueError("`question_encoder_updates` needs `share_base=True`, got `share_base=False`.")
         if not isinstance(self.prompt, str) or "{question}" not in self.prompt:
@@ -203,14 +242,6 @@ class CrossTaskConfig(PretrainedConfig):
             if output.get(name) is not None:
                 output[name].pop("_name_or_path", None)
         return output
-
-    @property
-    def shares_vocabulary(self) -> bool:
-        """
-        `bool`: Whether the question encoder can read the summarizer's `input_ids`. Two vocabularies of the
-        same size count as the same vocabulary.
-        """
-        return self.summarizer.vocab_size == self.question_encoder.vocab_size
 
     # Properties that users and libraries expect in the configuration of every text model.
     @property
@@ -244,10 +275,132 @@ class CrossTaskConfig(PretrainedConfig):
 
 
 def set_vocab_size(config: PretrainedConfig, vocab_size: int) -> None:
-    """Set the size of a part's vocabulary. T5Gemma has it in the configurations of both its stacks, too."""
+    """
+    Set the size of a part's vocabulary. T5Gemma has it in the configurations of both its stacks, too, and
+    `EncoderDecoderModel` only there.
+    """
     for stack in (config, getattr(config, "encoder", None), getattr(config, "decoder", None)):
         if hasattr(stack, "vocab_size"):
             stack.vocab_size = vocab_size
+
+
+def get_max_positions(model: nn.Module | PretrainedConfig, side: str | None = None) -> float:
+    """
+    Return the number of positions that a model has embeddings for, in tokens; infinite if it needs none.
+
+    Args:
+        model (`PreTrainedModel` or `PretrainedConfig`): A model, or the configuration of one.
+        side (`str`, *optional*): "encoder" or "decoder" of a sequence-to-sequence model.
+    """
+    if isinstance(model, PretrainedConfig):
+        with torch.device("meta"):  # builds the modules, but no weights
+            auto_class = AutoModelForSeq2SeqLM if model.is_encoder_decoder else AutoModel
+            model = auto_class.from_config(model)
+    config = model.config
+    if side is not None:
+        model = getattr(model, f"get_{side}", lambda: model)()
+        config = getattr(model, "config", config)
+    if not getattr(config, "position_biased_input", True):  # DeBERTa's positions are relative to each other
+        return math.inf
+    for name in (f"max_{side}_position_embeddings", "max_position_embeddings"):
+        limit = getattr(config, name, None)
+        if limit is not None and limit > 0:  # XLNet has -1
+            return limit - _get_position_offset(model, limit)
+    return math.inf
+
+
+def _get_position_offset(model, num_embeddings):
+    """Return the number of position embeddings before that of the first token."""
+    # RoBERTa counts positions from the id after that of the padding token: of 514 embeddings, it uses 512.
+    for name, module in model.named_modules():
+        is_position = "position" in name.rpartition(".")[2] and isinstance(module, nn.Embedding)
+        if is_position and module.padding_idx is not None and module.num_embeddings == num_embeddings:
+            return module.padding_idx + 1
+    return 0
+
+
+def get_max_lengths(model: nn.Module | PretrainedConfig) -> dict[str, float]:
+    """
+    Return how many tokens a cross-task model, or any sequence-to-sequence model, can read and write.
+
+    Args:
+        model (`PreTrainedModel` or `PretrainedConfig`): A model, or the configuration of one.
+
+    Returns:
+        `dict[str, float]`: By the names of the processor's limits, `max_source_length` (of the summarizer's
+        encoder), `max_question_length` (of the question encoder; infinite if there is none) and
+        `max_summary_length` (of the decoder). A model without position embeddings has no limit: infinity.
+    """
+    summarizer = getattr(model, "summarizer", model)
+    question_encoder = getattr(model, "question_encoder", None)
+    lengths = {
+        "max_source_length": get_max_positions(summarizer, "encoder"),
+        "max_question_length": math.inf,
+        "max_summary_length": get_max_positions(summarizer, "decoder"),
+    }
+    if question_encoder is not None:
+        config = model if isinstance(model, PretrainedConfig) else model.config
+        is_seq2seq = config.question_encoder.is_encoder_decoder
+        lengths["max_question_length"] = (
+            lengths["max_source_length"]
+            if config.share_base
+            else get_max_positions(question_encoder, "encoder" if is_seq2seq else None)
+        )
+    return lengths
+
+
+def make_generation_config(model: PreTrainedModel) -> GenerationConfig:
+    """
+    Return the generation settings of a model that is composed from `model`, or trained further from it.
+
+    Those that belong to the family's tokens stay. Lengths, beams and penalties do not, because they were
+    chosen for other texts: the 56 to 142 tokens of `facebook/bart-large-cnn` are for news.
+
+    Args:
+        model (`PreTrainedModel`): A sequence-to-sequence model.
+    """
+    settings = _get_token_settings(model.generation_config)
+    max_length = min(DEFAULT_MAX_LENGTH, get_max_positions(model, "decoder"))
+    return GenerationConfig(**settings, max_length=max_length)
+
+
+def _get_token_settings(config):
+    """Return the generation settings that belong to the tokens of a family."""
+    settings = {name: getattr(config, name, None) for name in TOKEN_SETTINGS}
+    # BART's family ends a summary of the maximum length with this token. Its value is 2 by default, which is
+    # another token in vocabularies that were not trained with fairseq.
+    if config.forced_eos_token_id == config.eos_token_id:
+        settings["forced_eos_token_id"] = config.eos_token_id
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def log_dropped_settings(model: PreTrainedModel, role: str) -> None:
+    """
+    Log the generation settings of `model` that [`make_generation_config`] drops.
+
+    Args:
+        model (`PreTrainedModel`): A sequence-to-sequence model.
+        role (`str`): Name of the model in the log.
+    """
+    defaults = GenerationConfig().to_dict()
+    # transformers 5 keeps unset values as `None`, and applies these while it generates.
+    defaults |= getattr(GenerationConfig, "_get_default_generation_params", dict)()
+    settings = model.generation_config.to_dict()
+    inherited = {*_get_token_settings(model.generation_config), "transformers_version"}
+    dropped = ", ".join(
+        f"{name}={value!r}"
+        for name, value in settings.items()
+        if name not in inherited
+        and not name.startswith("_")
+        and value not in (None, False, defaults.get(name))
+    )
+    if dropped:
+        logger.warning("Generation settings of the %s are not inherited: %s", role, dropped)
+
+
+def get_vocab_size(config: PretrainedConfig) -> int:
+    """Return the size of the vocabulary that a part reads."""
+    return (config.encoder if config.model_type == "encoder-decoder" else config).vocab_size
 
 
 def is_finite_number(value: Any) -> bool:
@@ -259,6 +412,26 @@ def check_weight(name: str, value: Any) -> None:
     """Raise a `ValueError` unless `value` is a finite number of 0 or more, as the weight `name` has to be."""
     if not (is_finite_number(value) and value >= 0):
         raise ValueError(f"`{name}` has to be a finite number of 0 or more, got {value!r}.")
+
+
+def _check_summarizer(config):
+    """Raise a `ValueError` unless `config` is that of a sequence-to-sequence model that can be fused."""
+    if not config.is_encoder_decoder:
+        raise ValueError(
+            "`summarizer` has to be a sequence-to-sequence model such as T5 or BART, "
+            f"got a configuration of model type {config.model_type!r}."
+        )
+    reason = UNSUPPORTED_SUMMARIZERS.get(config.model_type)
+    if config.model_type == "encoder-decoder" and config.encoder.vocab_size != config.decoder.vocab_size:
+        reason = (
+            f"it reads a vocabulary of {config.encoder.vocab_size} and writes one of "
+            f"{config.decoder.vocab_size}"
+        )
+    if reason is not None:
+        raise ValueError(
+            f"`summarizer`: a {config.model_type!r} cannot be fused, because {reason}; expected another "
+            "sequence-to-sequence model, such as T5, BART or Pegasus."
+        )
 
 
 def _check_format_version(version):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -32,6 +32,13 @@ SEQUENCE_OUTPUTS = (
 )
 
 
+@dataclass
+class EncoderOutput(BaseModelOutput):
+    """The output of an encoder. Switch Transformers and NLLB-MoE read `router_logits` from it."""
+
+    router_logits: tuple[torch.FloatTensor, ...] | None = None
+
+
 class CrossTaskGenerationMixin:
     """`generate` of a cross-task model, and the answerability of summaries that exist already."""
 
@@ -40,12 +47,14 @@ class CrossTaskGenerationMixin:
         self,
         inputs: torch.Tensor | None = None,
         generation_config: GenerationConfig | None = None,
+        *args: Any,
         answerability_rerank: float | None = None,
         output_fusion_attentions: bool = False,
         **kwargs: Any,
     ) -> ModelOutput | torch.Tensor:
         r"""
-        Generate summaries. Same arguments as `GenerationMixin.generate`, and the following.
+        Generate summaries. Same arguments as `GenerationMixin.generate`, and the following. `max_new_tokens`
+        or `max_length` of a call replaces both settings of the model.
 
         Args:
             answerability_rerank (`float`, *optional*):
@@ -57,14 +66,16 @@ class CrossTaskGenerationMixin:
                 Whether to return the attentions of the fusion for the returned sequences. No other attentions
                 are computed for that.
             question_input_ids, question_attention_mask, question_encoder_outputs:
-                See [`~CrossTaskForConditionalGeneration.forward`].
+                See [`~CrossTaskForConditionalGeneration.forward`]. The code that `custom_generate` names gets
+                all arguments, a function gets the first two.
 
         Returns:
             `torch.LongTensor` or `ModelOutput`: Same as `GenerationMixin.generate`. With
             `return_dict_in_generate=True`, the output also has
 
             - `answerability` (`torch.FloatTensor` of shape `(batch_size * num_return_sequences,)`):
-              probabilities that the returned sequences carry the answer,
+              probabilities that the returned sequences carry the answer; absent if the inputs have no
+              question, e.g. `inputs_embeds` alone,
             - `fusion_attentions` with `output_fusion_attentions`, see [`CrossTaskOutput`],
             - `summary_log_probs` and `rerank_scores` with `answerability_rerank`, both shaped like
               `answerability`: `log p / length` in nats, and the scores of the order. There is no cache then.
@@ -72,52 +83,63 @@ class CrossTaskGenerationMixin:
             Without `return_dict_in_generate`, the question encoder only runs with `fusion="gated"`.
 
         Raises:
-            ValueError: If `answerability_rerank` is not a weight, if there is a single candidate, or if
-                outputs of decoding steps are requested along with it.
+            ValueError: If `answerability_rerank` is not a weight, if there is a single candidate, if outputs
+                of decoding steps are requested along with it, or if the question is missing where it is
+                needed. No step has run then.
         """
         if getattr(generation_config, "is_assistant", False):
             # This model drafts for another one, which checks the drafts and passes no question.
-            return self.summarizer.generate(inputs, generation_config, **kwargs)
+            return self.summarizer.generate(inputs, generation_config, *args, **kwargs)
+        if isinstance(kwargs.get("custom_generate"), str):
+            # Code from a folder or the Hub replaces this method, and may call it again.
+            options = {"answerability_rerank": answerability_rerank}
+            options["output_fusion_attentions"] = output_fusion_attentions or None
+            kwargs |= {name: value for name, value in options.items() if value is not None}
+            return super().generate(inputs, generation_config, *args, **kwargs)
         question = {name: kwargs.pop(name, None) for name in QUESTION_ARGUMENTS}
         for name in ("labels", "answerable"):  # `Seq2SeqTrainer` passes all columns of a batch
             kwargs.pop(name, None)
+        _replace_length(kwargs)
+        inputs = self._add_start_token(inputs, generation_config, kwargs, question)
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
-        if kwargs.get("attention_mask") is None and input_ids is not None:
-            kwargs["attention_mask"] = infer_attention_mask(input_ids, self.config)
         rerank = answerability_rerank is not None
-        return_dict = True
+        return_dict = bool(self._get_setting("return_dict_in_generate", generation_config, kwargs))
         if rerank:
-            return_dict = self._check_rerank(answerability_rerank, generation_config, kwargs)
+            self._check_rerank(answerability_rerank, generation_config, kwargs)
             kwargs["return_dict_in_generate"] = True
-        if self.gated_cross_attention is not None:
-            question = self._add_question_key_values(kwargs, input_ids, question)
+        needs_question = return_dict or rerank or self.gated_cross_attention is not None
+        if needs_question and (input_ids is not None or _has_encoded_inputs(kwargs)):
+            question = self._prepare_question(kwargs, input_ids, question)
+        has_question = _has_question(input_ids, question)
+        if not has_question and (rerank or (return_dict and output_fusion_attentions)):
+            raise ValueError(
+                "`answerability_rerank` and `output_fusion_attentions` need the question: give `input_ids`, "
+                "`question_input_ids` or `question_encoder_outputs`."
+            )
         encoder_outputs = kwargs.get("encoder_outputs")
         # Take the tensor out now: generation replaces it within `encoder_outputs` by one with a row per beam.
         encoder_states = None if encoder_outputs is None else encoder_outputs[0]
         with capture_output(self.get_encoder()) as captured:
-            output = super().generate(inputs, generation_config, **kwargs)
-        if isinstance(output, torch.Tensor):
+            output = super().generate(inputs, generation_config, *args, **kwargs)
+        if isinstance(output, torch.Tensor) or not has_question:
             return output
+        if encoder_states is None and captured:
+            encoder_states = captured[0]  # nothing is captured if custom code has called `generate` again
         if rerank:
             # The rows of a cache are the beams of the last step. A `ModelOutput` cannot delete a field.
             output = type(output)(**{name: x for name, x in output.items() if name != CACHE_ARGUMENT})
-        encoder_states = captured[0] if encoder_states is None else encoder_states
-        log_answerability, log_probs, fusion_attentions = self._score_summaries(
+        scores = self._score_summaries(
             input_ids,
             kwargs.get("attention_mask"),
             output.sequences,
-            encoder_outputs=(encoder_states,),
+            encoder_outputs=None if encoder_states is None else (encoder_states,),
             return_log_probs=rerank,
             output_attentions=output_fusion_attentions,
             **question,
         )
-        output["answerability"] = log_answerability.exp()
-        if output_fusion_attentions:
-            output["fusion_attentions"] = fusion_attentions
+        _add_scores(output, *scores, answerability_rerank)
         if rerank:
-            output["summary_log_probs"] = log_probs
-            output["rerank_scores"] = log_probs + answerability_rerank * log_answerability
-            sort_candidates(output, batch_size=len(encoder_states))
+            sort_candidates(output, batch_size=len(question["question_encoder_outputs"][0]))
         return output if return_dict else output.sequences
 
     def score_answerability(
@@ -239,7 +261,7 @@ question_encoder_outputs:
         ) as captured:
             summary_logits = self.summarizer(
                 attention_mask=attention_mask,
-                encoder_outputs=BaseModelOutput(encoder_states),
+                encoder_outputs=EncoderOutput(encoder_states),
                 decoder_input_ids=summary_ids[:, :-1],
                 use_cache=False,
                 return_dict=True,
@@ -261,31 +283,63 @@ question_encoder_outputs:
             log_probs = sum_log_probs(summary_logits, labels) / summary_mask.sum(1)
         return logits.float().log_softmax(-1)[:, 1], log_probs, fusion_attentions
 
-    def _add_question_key_values(self, kwargs, input_ids, question):
-        """Encode the question once, add it to the `kwargs` of all decoding steps, and return its encoding."""
+    def _add_start_token(self, inputs, generation_config, kwargs, question):
+        """
+        Return `inputs`, or what `GenerationMixin.generate` creates if there are none: a start token per row.
+        Add an attention mask to the `kwargs`.
+        """
+        input_ids = inputs if inputs is not None else kwargs.get("input_ids")
+        if input_ids is not None:
+            if kwargs.get("attention_mask") is None:
+                kwargs["attention_mask"] = infer_attention_mask(input_ids, self.config)
+            return inputs
+        start_token = self._get_setting("bos_token_id", generation_config, kwargs)
+        # Without a start token, transformers raises an error.
+        if _has_encoded_inputs(kwargs) or start_token is None:
+            return None
+        tensors = (x for x in (*kwargs.values(), *question.values()) if isinstance(x, torch.Tensor))
+        batch_size = next((len(tensor) for tensor in tensors), 1)
+        inputs = torch.full((batch_size, 1), start_token, device=self.device)
+        if kwargs.get("attention_mask") is None:
+            kwargs["attention_mask"] = torch.ones_like(inputs)
+        return inputs
+
+    def _prepare_question(self, kwargs, input_ids, question):
+        """
+        Encode the question once, and return its encoding. With `fusion="gated"` add it to the `kwargs` of
+        all decoding steps. With a function as `custom_generate` add the question itself, for its steps.
+        """
+        if callable(kwargs.get("custom_generate")):
+            names = ("question_input_ids", "question_attention_mask")
+            kwargs |= {name: question[name] for name in names if question[name] is not None}
         outputs, mask = self._encode_question(
             input_ids, kwargs.get("attention_mask"), *question.values(), return_dict=True
         )
+        if self.gated_cross_attention is not None and kwargs.get("decoder_question_key_values") is None:
+            kwargs["decoder_question_key_values"] = self._project_question(outputs)
+            kwargs["decoder_question_mask"] = mask
         if outputs is None:
             return question
-        kwargs["decoder_question_key_values"] = self.gated_cross_attention.project_question(outputs[0])
-        kwargs["decoder_question_mask"] = mask
+        states = [(kwargs.get("encoder_outputs") or [None])[0], kwargs.get("inputs_embeds"), outputs[0]]
+        batch_size = len(next(x for x in states if x is not None))
+        if batch_size != len(outputs[0]):
+            raise ValueError(f"The batch sizes differ: {batch_size} inputs and {len(outputs[0])} questions.")
         return {"question_encoder_outputs": outputs, "question_attention_mask": mask}
 
     def _get_candidate_generator(self, model_kwargs, **kwargs):
         # An assistant is another model, with which this model's question has nothing to do.
-        return super()._get_candidate_generator(model_kwargs=drop_question_key_values(model_kwargs), **kwargs)
+        return super()._get_candidate_generator(model_kwargs=drop_question_arguments(model_kwargs), **kwargs)
+
+    def _get_setting(self, name, generation_config, kwargs):
+        """Return a setting of a call of `generate`."""
+        values = (kwargs.get(name), getattr(generation_config, name, None))
+        value = next((value for value in values if value is not None), None)
+        return getattr(self.generation_config, name, None) if value is None else value
 
     def _check_rerank(self, weight, generation_config, kwargs):
-        """Check the settings of a reranked generation, and return `return_dict_in_generate`."""
-        generation_config = generation_config or self.generation_config
-
-        def get_setting(name):
-            value = kwargs.get(name)
-            return getattr(generation_config, name, None) if value is None else value
-
+        """Check the settings of a reranked generation."""
         check_weight("answerability_rerank", weight)
-        num_return_sequences = get_setting("num_return_sequences")
+        num_return_sequences = self._get_setting("num_return_sequences", generation_config, kwargs)
         if num_return_sequences is None:
             num_return_sequences = 1  # the default of `generate`
         if num_return_sequences < 2:
@@ -294,12 +348,40 @@ question_encoder_outputs:
                 f"{num_return_sequences}."
             )
         for name in STEP_OUTPUTS:
-            if get_setting(name):
+            if self._get_setting(name, generation_config, kwargs):
                 raise ValueError(
                     f"`answerability_rerank` cannot be used with `{name}`, which has one entry per decoding "
                     "step."
                 )
-        return bool(get_setting("return_dict_in_generate"))
+
+
+def _replace_length(kwargs):
+    """
+    Unset the model's `max_length` if a call has `max_new_tokens`, and the reverse. transformers warns of both
+    in every call, and prefers `max_new_tokens` even if that is the model's.
+    """
+    for name, other in (("max_new_tokens", "max_length"), ("max_length", "max_new_tokens")):
+        if kwargs.get(name) is not None and kwargs.get(other) is None:
+            kwargs[other] = None
+
+
+def _has_encoded_inputs(kwargs):
+    return any(kwargs.get(name) is not None for name in ("encoder_outputs", "inputs_embeds"))
+
+
+def _has_question(input_ids, question):
+    values = (input_ids, question["question_encoder_outputs"], question.get("question_input_ids"))
+    return any(value is not None for value in values)
+
+
+def _add_scores(output, log_answerability, log_probs, fusion_attentions, rerank_weight):
+    """Add the result of `_score_summaries` to an output of `generate`."""
+    output["answerability"] = log_answerability.exp()
+    if fusion_attentions is not None:
+        output["fusion_attentions"] = fusion_attentions
+    if rerank_weight is not None:
+        output["summary_log_probs"] = log_probs
+        output["rerank_scores"] = log_probs + rerank_weight * log_answerability
 
 
 def sort_candidates(output: ModelOutput, batch_size: int) -> None:
@@ -312,9 +394,10 @@ def sort_candidates(output: ModelOutput, batch_size: int) -> None:
             output[name] = output[name][order.to(output[name].device)]
 
 
-def drop_question_key_values(model_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a decoding step that models other than a gated cross-task model know, too."""
-    return {name: value for name, value in model_kwargs.items() if not name.startswith("decoder_question_")}
+def drop_question_arguments(model_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a decoding step that models other than a cross-task model know, too."""
+    prefixes = ("decoder_question_", "question_")
+    return {name: value for name, value in model_kwargs.items() if not name.startswith(prefixes)}
 
 
 def sum_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

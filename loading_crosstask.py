@@ -430,6 +430,25 @@ def _hash_file(path):
     return digest.hexdigest()
 
 
+def make_tokenizer_portable(folder: str | os.PathLike) -> None:
+    """
+    Rewrite `tokenizer_config.json` so that both transformers 4 and 5 can read it.
+
+    transformers 5 calls its generic fast tokenizer `TokenizersBackend`, a name that 4 does not know, and
+    stores a list of extra special tokens where 4 expects `additional_special_tokens`.
+    """
+    path = os.path.join(folder, "tokenizer_config.json")
+    with open(path, encoding="utf-8") as file:
+        settings = json.load(file)
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+        json.dump(settings, file, indent=2, ensure_ascii=False)
+    os.replace(f"{path}.tmp", path)
+
+
 # Quantization.
 
 

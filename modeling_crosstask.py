@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 import shutil
@@ -24,7 +23,14 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from .adapters_crosstask import CrossTaskAdapterMixin
-from .configuration_crosstask import IGNORE_INDEX, CrossTaskConfig, set_vocab_size
+from .configuration_crosstask import (
+    IGNORE_INDEX,
+    CrossTaskConfig,
+    get_max_positions,
+    log_dropped_settings,
+    make_generation_config,
+    set_vocab_size,
+)
 from .fusion_crosstask import (
     AnswerabilityHead,
     GatedCrossAttention,
@@ -36,7 +42,8 @@ from .generation_crosstask import (
     CACHE_ARGUMENT,
     UNKNOWN_TOKEN,
     CrossTaskGenerationMixin,
-    drop_question_key_values,
+    EncoderOutput,
+    drop_question_arguments,
     get_predicted_ids,
     get_summary_mask,
 )
@@ -48,7 +55,13 @@ from .loading_crosstask import (
     load_task_model,
     mark_initialized,
 )
-from .sharing_crosstask import SharedEncoder, load_shared_base
+from .sharing_crosstask import (
+    SharedEncoder,
+    check_table_sizes,
+    compare_vocabularies,
+    load_shared_base,
+    load_task_tokenizer,
+)
 
 
 @dataclass
@@ -148,7 +161,7 @@ class CrossTaskForConditionalGeneration(
         sizes = question_encoder.config.hidden_size, get_lm_head(summarizer).weight.shape[-1]
         self.answerability_head = AnswerabilityHead(config, *sizes)
         self.gated_cross_attention = GatedCrossAttention(config, *sizes) if config.fusion == "gated" else None
-        self.generation_config = copy.deepcopy(summarizer.generation_config)
+        self.generation_config = make_generation_config(summarizer)
         # Modules to keep in float32 under float16, such as T5's `wo`, whose output overflows. The parts list
         # them, but transformers 4 reads the list of the outermost model only.
         self._keep_in_fp32_modules = sorted(
@@ -174,6 +187,10 @@ class CrossTaskForConditionalGeneration(
         r"""
         Compose a model from two models that were trained for their tasks. The fusion is new and untrained.
 
+        By default the model writes up to 128 tokens by greedy search. Of the summarizer's generation settings
+        it inherits the special tokens only, because lengths, beams and penalties were chosen for other texts;
+        the log names those that are dropped.
+
         A PEFT adapter, as a folder, Hub id or loaded `PeftModel`, is merged into its base model. Loaded
         models are copied, so that training the result does not change them.
 
@@ -186,21 +203,26 @@ class CrossTaskForConditionalGeneration(
             model_kwargs (`dict`, *optional*):
                 Arguments for both calls of `from_pretrained` (`dtype`, `revision`, `token`, ...).
             config_kwargs:
-                Arguments of [`CrossTaskConfig`]. With `share_base=True` the two models have to be LoRA
+                Arguments of [`CrossTaskConfig`]. `max_source_length` is lowered to the number of positions of
+                the summarizer's encoder. `shares_vocabulary` defaults to whether the checkpoints'
+                tokenizers give each token the same id. With `share_base=True` the two models have to be LoRA
                 adapters of the same base checkpoint, or that checkpoint itself.
 
         Returns:
             [`CrossTaskForConditionalGeneration`] in evaluation mode, in the summarizer's dtype.
 
         Raises:
-            ValueError: If the summarizer is not a sequence-to-sequence model, or if the two models have no
-                common base with `share_base=True`.
+            ValueError: If the summarizer is not a sequence-to-sequence model that can be fused, or if the two
+                models have no common base with `share_base=True`.
         """
         if "quantization_config" in (model_kwargs or {}):
             raise ValueError(
                 "`model_kwargs`: parts are composed in full precision; save the model, and load it with the "
                 "`quantization_config`."
             )
+        tokenizers = [load_task_tokenizer(part, model_kwargs) for part in (summarizer, question_answerer)]
+        if config_kwargs.get("shares_vocabulary") is None:
+            config_kwargs["shares_vocabulary"] = compare_vocabularies(*tokenizers)
         if config_kwargs.get("share_base"):
             summarizer, updates = load_shared_base(summarizer, question_answerer, model_kwargs)
             config_kwargs["question_encoder_updates"] = {n: len(down) for n, (down, _) in updates.items()}
@@ -211,12 +233,16 @@ class CrossTaskForConditionalGeneration(
             question_answerer = mark_initialized(load_task_model(question_answerer, model_kwargs))
             config = CrossTaskConfig(summarizer.config, question_answerer.config, **config_kwargs)
             parts = {"summarizer": summarizer, "question_encoder": get_text_encoder(question_answerer)}
+        check_table_sizes(config, tokenizers)
         if not summarizer.can_generate():
             raise ValueError(
                 "`summarizer` has to be a sequence-to-sequence model with a language-model head, "
                 f"got a {type(summarizer).__name__}."
             )
+        positions = get_max_positions(summarizer, "encoder")
+        config.max_source_length = int(min(config.max_source_length, positions))
         model = cls(config, **parts)
+        log_dropped_settings(summarizer, "summarizer")
         if config.share_base:
             model.question_encoder.to(summarizer.dtype).set_updates(updates)
         for name in cls.fusion_modules:
@@ -251,7 +277,9 @@ class CrossTaskForConditionalGeneration(
 
     # What generation and `Trainer` read from a sequence-to-sequence model is the summarizer's.
     def get_encoder(self, *args: Any, **kwargs: Any) -> nn.Module:
-        return self.summarizer.get_encoder(*args, **kwargs)
+        # A model without an encoder for a modality, such as "image", returns itself.
+        encoder = self.summarizer.get_encoder(*args, **kwargs)
+        return self if encoder is self.summarizer else encoder
 
     def get_decoder(self) -> nn.Module:
         return self.summarizer.get_decoder()
@@ -280,7 +308,7 @@ class CrossTaskForConditionalGeneration(
         return self.summarizer._prepare_cache_for_generation(*args, **kwargs)
 
     def _validate_model_kwargs(self, model_kwargs):
-        self.summarizer._validate_model_kwargs(drop_question_key_values(model_kwargs))
+        self.summarizer._validate_model_kwargs(drop_question_arguments(model_kwargs))
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """
@@ -288,7 +316,7 @@ class CrossTaskForConditionalGeneration(
         arguments and result as `PreTrainedModel.resize_token_embeddings`.
         """
         shares_vocabulary = self.config.shares_vocabulary
-        embeddings = self.summarizer.resize_token_embeddings(*args, **kwargs)
+        embeddings = _resize_embeddings(self.summarizer, *args, **kwargs)
         self.vocab_size = embeddings.num_embeddings
         set_vocab_size(self.config.summarizer, self.vocab_size)
         if shares_vocabulary:
@@ -374,7 +402,7 @@ decoder_question_mask (`torch.Tensor` of shape `(batch_size, question_length)`):
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
             use_cache = False if use_cache is None else use_cache
         if isinstance(encoder_outputs, (tuple, list)):
-            encoder_outputs = BaseModelOutput(*encoder_outputs)
+            encoder_outputs = EncoderOutput(*encoder_outputs)
         is_first_step = cache is None or not _has_steps(cache)
         question, question_mask = None, None
         if decoder_question_key_values is None and (is_first_step or self.gated_cross_attention is not None):
@@ -538,6 +566,14 @@ decoder_question_mask (`torch.Tensor` of shape `(batch_size, question_length)`):
         return self.answerability_head(
             question_states, question_mask, decoder_states, summary_mask, output_attentions
         )
+
+
+def _resize_embeddings(summarizer, *args, **kwargs):
+    """Resize the embeddings of a summarizer. `EncoderDecoderModel` leaves it to its two stacks."""
+    if summarizer.config.model_type != "encoder-decoder":
+        return summarizer.resize_token_embeddings(*args, **kwargs)
+    summarizer.decoder.resize_token_embeddings(*args, **kwargs)
+    return summarizer.encoder.resize_token_embeddings(*args, **kwargs)
 
 
 def _has_steps(cache):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import logging
 import os
 import threading
 import types
@@ -13,7 +15,10 @@ from typing import Any
 
 from transformers import GenerationConfig, Pipeline
 
+from .configuration_crosstask import get_max_positions
 from .sentences_crosstask import find_evidence, iter_sentence_spans, merge_summaries, split_sentences
+
+logger = logging.getLogger(__name__)
 
 PIPELINE_TASK = "question-summarization"
 # Special values of `adapter`: "the one that the router picks", and "none".
@@ -69,6 +74,9 @@ class QuestionSummarizationPipeline(Pipeline):
         self.router = router
         if kwargs.get("processor") is None:
             raise ValueError("`processor` is needed beside a loaded `model`: its CrossTaskProcessor.")
+        # A copy: the limits of this model need not be those of another one with the same processor.
+        kwargs["processor"] = copy.copy(kwargs["processor"])
+        kwargs["processor"].limit_lengths(model)
         super().__init__(model, **kwargs)
 
     def __call__(
@@ -112,7 +120,8 @@ class QuestionSummarizationPipeline(Pipeline):
             (`list[str]`, in the order of the passage); with `min_answerability` also `answered` (`bool`). For
             a list of questions, a list of these; with `merge`, a `dict` with the merged `summary` and this
             list as `questions`. For a list of inputs, a list of results; for a dataset or generator, an
-            iterator of results.
+            iterator of results. Passages that are longer than the model can read are cut, and one warning per
+            call says in how many inputs.
 
         Raises:
             TypeError, ValueError: if an argument has a wrong type or value.
@@ -151,7 +160,7 @@ class QuestionSummarizationPipeline(Pipeline):
     ):
         """Sort options into the keyword arguments of `preprocess`, `_forward` and `postprocess`."""
         generate_kwargs = {**(generate_kwargs or {}), **kwargs}
-        _check_generate_kwargs(generate_kwargs)
+        _check_generate_kwargs(generate_kwargs, get_max_positions(self.model, "decoder"))
         if min_answerability is not None and not 0 <= min_answerability <= 1:
             raise ValueError(f"`min_answerability` has to be between 0 and 1, got {min_answerability}.")
         if return_evidence is not None and getattr(self.model, "gated_cross_attention", None) is not None:
@@ -170,7 +179,8 @@ class QuestionSummarizationPipeline(Pipeline):
         return preprocess, generate_kwargs, postprocess
 
     def run_single(self, inputs: Any, *parameters: dict[str, Any]) -> Any:
-        return next(self.get_iterator([inputs], None, 1, *parameters))
+        [result] = self.get_iterator([inputs], None, 1, *parameters)
+        return result
 
     def get_iterator(
         self,
@@ -192,15 +202,29 @@ class QuestionSummarizationPipeline(Pipeline):
         ignored.
         """
         is_single = isinstance(inputs, list) and len(inputs) == 1
-        batch, num_questions = [], 0
-        for index, item in enumerate(inputs):
-            batch.append(self.preprocess(item, "" if is_single else f"input {index}: ", **preprocess_params))
-            num_questions += len(batch[-1]["rows"])
-            if num_questions >= batch_size:
+        batch, num_questions, num_inputs, num_truncated = [], 0, 0, 0
+        try:
+            for index, item in enumerate(inputs):
+                where = "" if is_single else f"input {index}: "
+                batch.append(self.preprocess(item, where, **preprocess_params))
+                num_inputs += 1
+                num_truncated += batch[-1]["is_truncated"]
+                num_questions += len(batch[-1]["rows"])
+                if num_questions >= batch_size:
+                    yield from self._run_batch(batch, forward_params, postprocess_params)
+                    batch, num_questions = [], 0
+            if batch:
                 yield from self._run_batch(batch, forward_params, postprocess_params)
-                batch, num_questions = [], 0
-        if batch:
-            yield from self._run_batch(batch, forward_params, postprocess_params)
+        finally:  # also if the caller of a stream stops early
+            if num_truncated:
+                limits = [limit for key, limit in self.processor.get_limits().items() if key != "labels"]
+                logger.warning(
+                    "%d of %d inputs were cut, as the model reads %s tokens: the ends of their passages were "
+                    "not read",
+                    num_truncated,
+                    num_inputs,
+                    " and ".join(map(str, limits)),
+                )
 
     def _run_batch(self, batch, forward_params, postprocess_params):
         """Yield the results of preprocessed inputs."""
@@ -301,13 +325,19 @@ class QuestionSummarizationPipeline(Pipeline):
     ) -> dict[str, Any]:
         """Encode one input, with one row per question. `where` is the beginning of an error message."""
         questions, passage = _check_input(inputs, where)
-        encoded = self.processor(question=questions, passage=passage)
+        try:
+            encoded = self.processor(question=questions, passage=passage, return_truncated=True)
+        except ValueError as error:  # a question leaves no room for the passage
+            error.args = (f"{where}{error}",)
+            raise
+        flags = [encoded.pop(key) for key in list(encoded) if key.endswith("_truncated")]
         rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
         return {
             "questions": questions,
             "passage": passage,
             "is_list": not isinstance(inputs["question"], str),
             "rows": rows,
+            "is_truncated": any(map(any, flags)),
             "adapter": adapter,
         }
 
@@ -395,8 +425,16 @@ class _CopyableLock:
         return _CopyableLock, ()
 
 
-def _check_generate_kwargs(generate_kwargs):
-    """Raise an error if an argument is neither an option of the pipeline nor a setting of generation."""
+def _check_generate_kwargs(generate_kwargs, max_positions):
+    """
+    Raise an error if an argument is neither an option of the pipeline nor a setting of generation, or if a
+    length is above the number of positions of the decoder.
+    """
+    for name in ("max_new_tokens", "max_length"):
+        if (generate_kwargs.get(name) or 0) > max_positions + (name == "max_length"):  # has the start token
+            raise ValueError(
+                f"`{name}` is {generate_kwargs[name]}, the decoder has {max_positions} positions."
+            )
     known = {*vars(GenerationConfig()), "generation_config", "logits_processor", "stopping_criteria"}
     known |= {"answerability_rerank"}
     known -= {"return_dict_in_generate"}  # the pipeline sets it

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
+import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from torch import nn
+from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 
-from .configuration_crosstask import IGNORE_INDEX, PROMPT
+from .configuration_crosstask import IGNORE_INDEX, PROMPT, get_max_lengths
+from .loading_crosstask import make_tokenizer_portable
 
 QUESTION_TOKENIZER = "question_tokenizer"  # attribute of the processor, and folder of a checkpoint
-# Equal keys are one key: 0 also stands for 0.0 and False, 1 for 1.0 and True.
-_LABELS = {None: IGNORE_INDEX, "": IGNORE_INDEX, IGNORE_INDEX: IGNORE_INDEX}
-_LABELS |= {0: 0, "0": 0, "no": 0, 1: 1, "1": 1, "yes": 1}
+# The labels of answerability by their spellings, in lower case with "_" for "-" and spaces. They are those of
+# YAML, pandas and Excel (an empty cell, and their words for a missing value), and the class names of question
+# answering and of natural-language inference, where a summary that does not entail the answer lacks it.
+_LABELS = {
+    **dict.fromkeys(("1", "yes", "y", "true", "t", "answerable", "entailment", "entailed"), 1),
+    **dict.fromkeys(("0", "-0", "no", "n", "false", "f", "unanswerable", "not_answerable"), 0),
+    **dict.fromkeys(("not_entailment", "not_entailed", "neutral", "contradiction"), 0),
+    **dict.fromkeys(("", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nat"), IGNORE_INDEX),
+    str(IGNORE_INDEX): IGNORE_INDEX,
+}
+
+
+TRUNCATED = "_truncated"  # end of the keys that say which inputs were cut
 
 
 class QuestionTooLongError(ValueError):
-    """A question leaves no room for its passage. `index` is its position in the batch."""
+    """
+    A question leaves no room for its passage.
 
-    def __init__(self, index: int, length: int, limit: int):
-        super().__init__(
-            f"question {index} takes {length} tokens with the prompt and the special tokens, and "
-            f"`max_source_length` is {limit}: no room is left for the passage."
-        )
+    Args:
+        index (`int`): Position of the question in the batch.
+        length (`int`): Number of tokens of the question, with the prompt and the special tokens.
+        limit (`int`): Maximum length of the input in tokens.
+        name (`str`): Name of this limit.
+    """
+
+    def __init__(self, index: int, length: int, limit: int, name: str):
         self.index = index
+        self.reason = (
+            f"takes {length} tokens with the prompt and the special tokens, and `{name}` is {limit}: no room "
+            "is left for the passage."
+        )
+        super().__init__(f"question {index} {self.reason}")
 
 
 class CrossTaskProcessor(ProcessorMixin):
@@ -44,8 +67,14 @@ class CrossTaskProcessor(ProcessorMixin):
         prompt (`str`, *optional*, defaults to `"question: {question} passage:"`):
             Template of the first segment.
         max_source_length (`int`, *optional*, defaults to 1024):
-            Maximum length of the input in tokens, including the question and special tokens. The input of
-            the question encoder is also limited by the `model_max_length` of its tokenizer.
+            Maximum length of the input in tokens, including the question and special tokens.
+        max_question_length (`int`, *optional*):
+            Maximum length of the question encoder's input in tokens, if it is lower. That input is also
+            limited by the `model_max_length` of the question tokenizer.
+        max_summary_length (`int`, *optional*):
+            Maximum length of a target summary in tokens. If `None`, summaries are not truncated.
+
+    [`~CrossTaskProcessor.limit_lengths`] lowers the limits to what a model can read and write.
     """
 
     attributes = ["tokenizer"]
@@ -57,6 +86,8 @@ class CrossTaskProcessor(ProcessorMixin):
         question_tokenizer: PreTrainedTokenizerBase | None = None,
         prompt: str = PROMPT,
         max_source_length: int = 1024,
+        max_question_length: int | None = None,
+        max_summary_length: int | None = None,
         chat_template: str | None = None,  # transformers passes it to every processor
     ):
         super().__init__(tokenizer, chat_template=chat_template)
@@ -65,6 +96,31 @@ class CrossTaskProcessor(ProcessorMixin):
         self.question_tokenizer = question_tokenizer
         self.prompt = prompt
         self.max_source_length = max_source_length
+        self.max_question_length = max_question_length
+        self.max_summary_length = max_summary_length
+
+    def limit_lengths(self, model: nn.Module | PretrainedConfig) -> list[str]:
+        """
+        Lower the limits to the numbers of positions for which the parts of a model have embeddings.
+
+        Args:
+            model (`PreTrainedModel` or `PretrainedConfig`):
+                A cross-task model, another sequence-to-sequence model, or the configuration of one.
+
+        Returns:
+            `list[str]`: A sentence for each encoder that reads less than `max_source_length` was before.
+        """
+        source_length, sentences = self.max_source_length, []
+        for name, positions in get_max_lengths(model).items():
+            limit = getattr(self, name)
+            if positions < (math.inf if limit is None else limit):
+                setattr(self, name, int(positions))
+                if name != "max_summary_length" and positions < source_length:
+                    sentences.append(
+                        f"`{name}` is {int(positions)}, the number of positions that the model has, and not "
+                        f"{source_length}."
+                    )
+        return sentences
 
     @classmethod
     def get_attributes(cls) -> list[str]:
@@ -80,6 +136,7 @@ class CrossTaskProcessor(ProcessorMixin):
         return_tensors: str | None = None,
         padding: bool | str | None = None,
         pad_to_multiple_of: int | None = None,
+        return_truncated: bool = False,
     ) -> BatchEncoding:
         r"""
         Encode one input or a batch. A single text beside a list is used for every row of the batch.
@@ -101,13 +158,16 @@ class CrossTaskProcessor(ProcessorMixin):
                 Whether to pad to the longest row of the batch. Defaults to `True` with `return_tensors`, and
                 to `False` without.
             pad_to_multiple_of (`int`, *optional*):
-                Pad to a multiple of this length.
+                Pad to a multiple of this length, but not above the limits.
+            return_truncated (`bool`, *optional*, defaults to `False`):
+                Whether to return which inputs were cut: one boolean per row under `input_ids_truncated`,
+                `question_input_ids_truncated` and `labels_truncated`. Not with padding.
 
         Returns:
-            `BatchEncoding` with `input_ids` and `attention_mask`; with a question tokenizer also
-            `question_input_ids` and `question_attention_mask`; with summaries `labels`, padded with -100;
-            with labels of answerability `answerable`. The values of a single input without `return_tensors`
-            have no batch dimension.
+            `BatchEncoding` with `input_ids` and `attention_mask`; with a question tokenizer or a lower
+            `max_question_length` also `question_input_ids` and `question_attention_mask`; with summaries
+            `labels`, padded with -100; with labels of answerability `answerable`. The values of a single
+            input without `return_tensors` have no batch dimension.
 
         Raises:
             QuestionTooLongError: if a question leaves no room for its passage.
@@ -120,15 +180,27 @@ class CrossTaskProcessor(ProcessorMixin):
         inputs = {"question": question, "passage": passage, "summary": summary, "answerable": answerable}
         is_single = not any(isinstance(value, (list, tuple)) for value in inputs.values())
         columns = _to_columns(inputs)
-        batch = dict(self._encode(self.tokenizer, self.max_source_length, columns))
-        if self.question_tokenizer is not None:
-            encoded = self._encode(*self._get_question_tokenizer(), columns)
-            batch |= {f"question_{name}": ids for name, ids in encoded.items()}
+        batch = {}
+        for prefix, (tokenizer, _, limit) in self._get_readers().items():
+            encoded, is_truncated = self._encode(tokenizer, limit, columns)
+            batch |= {f"{prefix}{key}": ids for key, ids in encoded.items()}
+            batch[f"{prefix}input_ids{TRUNCATED}"] = is_truncated
         if columns["summary"] is not None:
-            batch["labels"] = self.tokenizer(text_target=columns["summary"])["input_ids"]
+            limit = self.max_summary_length
+            encoded, is_truncated = _tokenize(
+                self.tokenizer,
+                {"text_target": columns["summary"]},
+                truncation=limit is not None,
+                max_length=limit,
+            )
+            batch |= {"labels": encoded["input_ids"], f"labels{TRUNCATED}": is_truncated}
+        if not return_truncated:
+            batch = {key: column for key, column in batch.items() if not key.endswith(TRUNCATED)}
         if columns["answerable"] is not None:
             batch["answerable"] = _to_labels(columns["answerable"])
         if padding if padding is not None else return_tensors is not None:
+            if return_truncated:
+                raise ValueError("`return_truncated` needs `padding=False` and no `return_tensors`.")
             rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
             return self.pad(rows, return_tensors, pad_to_multiple_of)
         if is_single and return_tensors is None:
@@ -152,7 +224,7 @@ class CrossTaskProcessor(ProcessorMixin):
             return_tensors (`str`, *optional*, defaults to `"pt"`):
                 `"pt"` for tensors or `"np"` for arrays. If `None`, return lists.
             pad_to_multiple_of (`int`, *optional*):
-                Pad to a multiple of this length.
+                Pad to a multiple of this length, but not above the limits.
 
         Raises:
             ValueError: if there are no rows, or their keys differ.
@@ -162,16 +234,20 @@ class CrossTaskProcessor(ProcessorMixin):
         for index, row in enumerate(rows):
             if row.keys() != rows[0].keys():
                 raise ValueError(f"Row {index} has the keys {sorted(row)}, the first {sorted(rows[0])}.")
-        settings = {"return_tensors": return_tensors, "pad_to_multiple_of": pad_to_multiple_of}
-        names = ("input_ids", "attention_mask")
-        batch = dict(self.tokenizer.pad([{n: row[n] for n in names} for row in rows], **settings))
-        if "question_input_ids" in rows[0]:
-            questions = [{n: row[f"question_{n}"] for n in names} for row in rows]
-            padded = self.question_tokenizer.pad(questions, **settings)
-            batch |= {f"question_{name}": ids for name, ids in padded.items()}
+        batch = {}
+        for prefix, (tokenizer, _, limit) in self._get_readers().items():
+            names = {f"{prefix}{name}": name for name in ("input_ids", "attention_mask")}
+            if not rows[0].keys() >= names.keys():
+                continue
+            inputs = [{name: row[key] for key, name in names.items()} for row in rows]
+            length = _get_padded_length([row["input_ids"] for row in inputs], pad_to_multiple_of, limit)
+            padded = tokenizer.pad(
+                inputs, padding="max_length", max_length=length, return_tensors=return_tensors
+            )
+            batch |= {key: padded[name] for key, name in names.items()}
         if "labels" in rows[0]:
-            length = max(len(row["labels"]) for row in rows)
-            length += -length % (pad_to_multiple_of or 1)
+            limit = math.inf if self.max_summary_length is None else self.max_summary_length
+            length = _get_padded_length([row["labels"] for row in rows], pad_to_multiple_of, limit)
             batch["labels"] = [
                 [*row["labels"], *[IGNORE_INDEX] * (length - len(row["labels"]))] for row in rows
             ]
@@ -195,34 +271,68 @@ class CrossTaskProcessor(ProcessorMixin):
             NotImplementedError: if the tokenizer is a slow one, which keeps no offsets.
         """
         columns = {"question": [question], "passage": [passage]}
-        encoded = self._encode(*self._get_question_tokenizer(), columns, return_offsets_mapping=True)
+        tokenizer, _, limit = list(self._get_readers().values())[-1]  # the question encoder's
+        encoded, _ = self._encode(tokenizer, limit, columns, return_offsets_mapping=True)
+        # Undo the spaces of `_spell_out`: positions in the text that was encoded.
+        pattern = _get_special_pattern(tokenizer)
+        matches = enumerate(pattern.finditer(passage) if pattern else ())
+        spaces = [match.start() + 1 + index for index, match in matches]
         return [
-            offset if sequence == 1 else None
+            tuple(end - bisect_left(spaces, end) for end in offset) if sequence == 1 else None
             for sequence, offset in zip(encoded.sequence_ids(0), encoded["offset_mapping"][0], strict=True)
         ]
 
-    def _get_question_tokenizer(self):
-        """Return the tokenizer of what the question encoder reads, and the maximum length of that."""
-        if self.question_tokenizer is None:
-            return self.tokenizer, self.max_source_length
-        return self.question_tokenizer, min(self.max_source_length, self.question_tokenizer.model_max_length)
+    def find_long_questions(self, questions: Sequence[str]) -> list[QuestionTooLongError]:
+        """Return the error for each question that leaves no room for a passage, in order."""
+        prompts, errors = self._write_prompts(questions), {}
+        for tokenizer, name, limit in self._get_readers().values():
+            special = tokenizer.num_special_tokens_to_add(pair=True)
+            encoded, _ = _tokenize(tokenizer, {"text": prompts}, add_special_tokens=False, max_length=None)
+            for index, ids in enumerate(encoded["input_ids"]):
+                if len(ids) + special >= limit:
+                    errors.setdefault(index, QuestionTooLongError(index, len(ids) + special, limit, name))
+        return [errors[index] for index in sorted(errors)]
+
+    def get_limits(self) -> dict[str, int | None]:
+        """Return the maximum length in tokens of each of the inputs and of labels; `None` for no limit."""
+        limits = {f"{prefix}input_ids": limit for prefix, (_, _, limit) in self._get_readers().items()}
+        return limits | {"labels": self.max_summary_length}
+
+    def _get_readers(self):
+        """
+        Return for each encoder with an input of its own the tokenizer, and the name and value of its limit,
+        by the prefix of the input's keys.
+        """
+        readers = {"": (self.tokenizer, "max_source_length", self.max_source_length)}
+        limits = {"max_source_length": self.max_source_length}
+        if self.max_question_length is not None:
+            limits["max_question_length"] = self.max_question_length
+        if self.question_tokenizer is not None:
+            limits["question_tokenizer.model_max_length"] = self.question_tokenizer.model_max_length
+        name = min(limits, key=limits.get)
+        # An encoder that reads the same tokens as the summarizer has no input of its own.
+        if self.question_tokenizer is not None or name != "max_source_length":
+            readers["question_"] = (self.question_tokenizer or self.tokenizer, name, limits[name])
+        return readers
 
     def _encode(self, tokenizer, limit, columns, **kwargs):
-        kwargs = {"return_token_type_ids": False, "return_attention_mask": True, **kwargs}
         if columns["question"] is None:
-            return tokenizer(columns["passage"], truncation=True, max_length=limit, **kwargs)
+            return _tokenize(
+                tokenizer, {"text": columns["passage"]}, truncation=True, max_length=limit, **kwargs
+            )
+        if errors := self.find_long_questions(columns["question"]):
+            raise errors[0]
+        pairs = {"text": self._write_prompts(columns["question"]), "text_pair": columns["passage"]}
+        return _tokenize(tokenizer, pairs, truncation="only_second", max_length=limit, **kwargs)
+
+    def _write_prompts(self, questions):
         # Not `format`: other braces in a prompt, of JSON for instance, are text.
-        prompts = [self.prompt.replace("{question}", question) for question in columns["question"]]
-        special = tokenizer.num_special_tokens_to_add(pair=True)
-        for index, ids in enumerate(tokenizer(prompts, add_special_tokens=False)["input_ids"]):
-            if len(ids) + special >= limit:
-                raise QuestionTooLongError(index, len(ids) + special, limit)
-        return tokenizer(prompts, columns["passage"], truncation="only_second", max_length=limit, **kwargs)
+        return [self.prompt.replace("{question}", question) for question in questions]
 
     @property
     def model_input_names(self) -> list[str]:
         names = ["input_ids", "attention_mask"]
-        if self.question_tokenizer is not None:
+        if "question_" in self._get_readers():
             names += [f"question_{name}" for name in names]
         return names
 
@@ -248,9 +358,9 @@ class CrossTaskProcessor(ProcessorMixin):
         if self.question_tokenizer is not None:
             folder = os.path.join(save_directory, QUESTION_TOKENIZER)
             self.question_tokenizer.save_pretrained(folder)
-            _make_portable(folder)
+            make_tokenizer_portable(folder)
         files = super().save_pretrained(save_directory, **({} if push_to_hub else kwargs))
-        _make_portable(save_directory)
+        make_tokenizer_portable(save_directory)
         if push_to_hub:  # separately, since the base class would not upload a folder that exists already
             repo_id = kwargs.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
             self.push_to_hub(repo_id, **kwargs)
@@ -279,8 +389,10 @@ def to_label(value: Any) -> int:
 
     Args:
         value (`int`, `float`, `bool`, `str` or `None`):
-            0, 0.0, `False`, `"0"` or `"no"` if the summary lacks the answer; 1, 1.0, `True`, `"1"` or
-            `"yes"` if it carries the answer; `None`, `""` or -100 if the row is not labeled.
+            0, 0.0, `False`, `"0"`, `"no"`, `"false"`, `"unanswerable"` or `"not_entailment"` if the summary
+            lacks the answer; 1, 1.0, `True`, `"1"`, `"yes"`, `"true"`, `"answerable"` or `"entailment"` if it
+            carries the answer; `None`, NaN, `""`, `"NaN"`, `"NA"` or -100 if the row is not labeled. Case,
+            surrounding spaces, and `-`, `_` or a space between words make no difference.
 
     Returns:
         `int`: 0, 1 or `IGNORE_INDEX` (-100).
@@ -289,7 +401,14 @@ def to_label(value: Any) -> int:
         ValueError: if `value` is anything else.
     """
     try:
-        return _LABELS[value.item() if hasattr(value, "item") else value]
+        scalar = value.item() if hasattr(value, "item") else value
+        # `str` turns the missing values of all libraries into words of the table: None, nan, <NA> and NaT.
+        if isinstance(scalar, (str, int, float)) or scalar is None or str(scalar) in ("<NA>", "NaT"):
+            words = re.sub(
+                r"(?<=\d)[.,]0+$", "", str(scalar).strip().casefold()
+            )  # "1.0", or "1,00" in German
+            return _LABELS[re.sub(r"(?<=\w)[-\s]+(?=\w)", "_", words)]
+        return {0: 0, 1: 1}[scalar]  # a number of another type, such as `Decimal`
     except (KeyError, TypeError, ValueError):  # TypeError: not hashable; ValueError: an array of several
         raise ValueError(
             f"expected a label of 0, 1, 'no' or 'yes' (None, '' or -100 if not labeled), got {value!r:.80}"
@@ -304,6 +423,49 @@ def _to_labels(values):
         except ValueError as error:
             raise ValueError(f"`answerable` at position {index}: {error}.") from None
     return labels
+
+
+def _tokenize(tokenizer, texts, **kwargs):
+    """Return the encoded texts, and for each row whether it was cut. `texts` are arguments of a tokenizer."""
+    kwargs = {"return_token_type_ids": False, "return_attention_mask": True, **kwargs}
+    kwargs["split_special_tokens"] = True  # a passage that contains "</s>" does not end there
+    texts = {name: _spell_out(tokenizer, column) for name, column in texts.items()}
+    encoded = tokenizer(**texts, **kwargs)
+    if tokenizer.is_fast:  # it keeps what it cuts off
+        return encoded, [bool(row.overflowing) for row in encoded.encodings]
+    is_truncated = [False] * len(encoded["input_ids"])
+    limit = kwargs["max_length"]
+    for index, ids in enumerate(encoded["input_ids"]):
+        if limit is not None and len(ids) == limit:  # cut, unless a higher limit makes no difference
+            row = {name: column[index] for name, column in texts.items()}
+            longer = tokenizer(**row, **kwargs | {"max_length": limit + 1})
+            is_truncated[index] = len(longer["input_ids"]) > limit
+    return encoded, is_truncated
+
+
+def _get_special_pattern(tokenizer):
+    """Return a pattern of the special tokens that `split_special_tokens` cannot split, or `None`."""
+    # The vocabulary of a Unigram model, such as T5's, contains them with the highest score.
+    if not tokenizer.is_fast or type(tokenizer.backend_tokenizer.model).__name__ != "Unigram":
+        return None
+    tokens = sorted(
+        (token for token in tokenizer.all_special_tokens if len(token) > 1), key=len, reverse=True
+    )
+    return re.compile("|".join(map(re.escape, tokens))) if tokens else None
+
+
+def _spell_out(tokenizer, texts):
+    """Put a space after the first character of each special token in texts, where nothing else splits it."""
+    pattern = _get_special_pattern(tokenizer)
+    if pattern is None:
+        return texts
+    return [pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text) for text in texts]
+
+
+def _get_padded_length(rows, multiple, limit):
+    """Return the length of the longest row, rounded up to a multiple if that is not above the limit."""
+    longest = max(map(len, rows))
+    return max(longest, min(longest + -longest % (multiple or 1), limit))
 
 
 def _to_columns(inputs):
@@ -328,22 +490,3 @@ def _to_columns(inputs):
                         f"{type(text).__name__} at position {index}."
                     )
     return columns
-
-
-def _make_portable(folder):
-    """
-    Rewrite `tokenizer_config.json` so that both transformers 4 and 5 can read it.
-
-    transformers 5 calls its generic fast tokenizer `TokenizersBackend`, a name that 4 does not know, and
-    stores a list of extra special tokens where 4 expects `additional_special_tokens`.
-    """
-    path = os.path.join(folder, "tokenizer_config.json")
-    with open(path, encoding="utf-8") as file:
-        settings = json.load(file)
-    if settings.get("tokenizer_class") == "TokenizersBackend":
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(settings.get("extra_special_tokens"), list):
-        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-        json.dump(settings, file, indent=2, ensure_ascii=False)
-    os.replace(f"{path}.tmp", path)

@@ -71,6 +71,8 @@ setup(
         "scale": ["ray[data]>=2.40"],
         "notebook": ["ipykernel>=6.29", "jupytext>=1.16", "nbconvert>=7.16"],
         "quantization": ["bitsandbytes>=0.48"],
+        # For checkpoints without a tokenizer.json.
+        "tokenizers": ["sentencepiece>=0.2"],
     },
     entry_points={
         "console_scripts": [

@@ -1,18 +1,20 @@
-"""A shared base: the question encoder is the summarizer's encoder, run with low-rank updates."""
+"""What the two parts share: a tokenizer, and a base that the question encoder runs with low-rank updates."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import find_adapter_config_file
 
+from .configuration_crosstask import CrossTaskConfig, get_vocab_size
 from .fusion_crosstask import get_thread_name
 from .loading_crosstask import get_text_encoder, load_task_model, select_hub_kwargs
 
@@ -111,6 +113,73 @@ def _to_name(key):
 
 
 # Loading two adapters of one base model.
+
+
+def load_task_tokenizer(
+    model: str | os.PathLike | nn.Module, model_kwargs: Mapping[str, Any] | None = None
+) -> PreTrainedTokenizerBase | None:
+    """
+    Load the tokenizer beside a summarizer or a question answerer, or that of an adapter's base model.
+
+    Args:
+        model, model_kwargs: Same as in [`load_task_model`].
+
+    Returns:
+        The tokenizer, or `None` if there is none, as for a model that was not loaded from a checkpoint.
+    """
+    kwargs = select_hub_kwargs(model_kwargs or {})
+    is_loaded = not isinstance(model, (str, os.PathLike))
+    name = model.config.name_or_path if is_loaded else model
+    trust = not is_loaded and bool((model_kwargs or {}).get("trust_remote_code"))
+    for _ in range(2):
+        if not name:
+            return None
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, **kwargs | {"trust_remote_code": trust})
+        except (OSError, ValueError, KeyError, ImportError):
+            tokenizer = None
+        # Without files, transformers 5 creates a tokenizer of special tokens (T5's also has "▁").
+        if tokenizer is not None and set(tokenizer.get_vocab()) - {*tokenizer.all_special_tokens, "▁"}:
+            return tokenizer
+        adapter = find_adapter_config_file(name, **kwargs)
+        if adapter is None:
+            return None
+        with open(adapter, encoding="utf-8") as file:
+            name, trust = json.load(file).get("base_model_name_or_path"), False
+    return None
+
+
+def compare_vocabularies(
+    summarizer: PreTrainedTokenizerBase | None, question_answerer: PreTrainedTokenizerBase | None
+) -> bool | None:
+    """Return whether two tokenizers give each token the same id, or `None` if one of them is missing."""
+    if summarizer is None or question_answerer is None:
+        return None
+    return summarizer.get_vocab() == question_answerer.get_vocab()
+
+
+def check_table_sizes(config: CrossTaskConfig, tokenizers: Sequence[PreTrainedTokenizerBase | None]) -> None:
+    """
+    Raise a `ValueError` unless the embeddings of both parts have a row for each token that they read.
+
+    Special tokens may lie beyond the table, as `<mask>` of bart-large-cnn does: no text contains them.
+
+    Args:
+        config ([`CrossTaskConfig`]): The configuration of the composed model.
+        tokenizers (`list[PreTrainedTokenizerBase | None]`): Those of summarizer and question answerer.
+    """
+    readers = [(config.summarizer, tokenizers[0], "summarizer")]
+    readers.append((config.question_encoder, tokenizers[not config.shares_vocabulary], "question encoder"))
+    for part, tokenizer, role in readers:
+        if tokenizer is None:
+            continue
+        ids = set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)
+        size = get_vocab_size(part)
+        if ids and max(ids) >= size:
+            raise ValueError(
+                f"the {role}'s embeddings have {size} rows, and its tokenizer ids up to {max(ids)}; resize "
+                "the embeddings, or take the tokenizer that it was trained with."
+            )
 
 
 def load_shared_base(

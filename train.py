@@ -15,14 +15,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from accelerate import PartialState
 
 from crosstask.data.schema import STAGES
 from crosstask.hub.cards import write_card
 from crosstask.hub.publish import prepare_push, push
-from crosstask.training.arguments import Recipe, RunArguments, StageArguments, read_recipe
+from crosstask.training.arguments import (
+    STAGE_FOLDERS,
+    Recipe,
+    RunArguments,
+    StageArguments,
+    read_recipe,
+)
 from crosstask.training.evaluation import evaluate, print_results
+from crosstask.training.loading import find_last_checkpoint
 from crosstask.training.record import describe_environment
 from crosstask.training.stages import Stage, print_once
 from crosstask.training.trainer import NonFiniteLossError
@@ -50,6 +58,27 @@ FREE_KEYS = {
     "report_to",
     "run_name",
     "save_total_limit",
+}
+
+# Keys that may change for a stage that has not begun, for instance after it ran out of memory.
+SPEED_KEYS = {
+    "activation_checkpointing",  # the name of `gradient_checkpointing` from transformers 5.23 on
+    "activation_checkpointing_kwargs",
+    "auto_find_batch_size",
+    "bf16",
+    "bf16_full_eval",
+    "eval_accumulation_steps",
+    "fp16",
+    "fp16_full_eval",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "per_device_eval_batch_size",
+    "per_device_train_batch_size",
+    "tf32",
+    "torch_compile",
+    "torch_empty_cache_steps",
+    "use_cpu",
 }
 
 
@@ -88,6 +117,16 @@ class PrintEnvironment(argparse.Action):
         parser.exit()
 
 
+def find_new_stages(recipe: Recipe) -> set[str]:
+    """Return the stages that have neither a checkpoint nor a model yet."""
+    return {
+        name
+        for name, stage in recipe.stages.items()
+        if not (recipe.output_dir / STAGE_FOLDERS[name]).exists()
+        and find_last_checkpoint(Path(stage.training.output_dir)) is None
+    }
+
+
 def run(recipe: Recipe) -> None:
     """Train the stages that are not finished, evaluate the model, and show the result."""
     folder = recipe.output_dir
@@ -96,7 +135,7 @@ def run(recipe: Recipe) -> None:
     state = PartialState()
     if state.is_main_process:
         lock = lock_folder(folder)
-        claim_folder(folder, recipe.values, FREE_KEYS)
+        claim_folder(folder, recipe.values, FREE_KEYS, find_new_stages(recipe), SPEED_KEYS)
     try:
         if recipe.run.push_to_hub and state.is_main_process:
             prepare_push(recipe)
@@ -105,6 +144,8 @@ def run(recipe: Recipe) -> None:
         stages += [Stage(name, recipe, stages) for name in recipe.stages]
         for stage in stages:
             stage.check_data()
+        for stage in stages:
+            stage.check_lengths()
         trained = [stage.name for stage in stages if stage.train()]
         state.wait_for_everyone()
         if state.is_main_process:

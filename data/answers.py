@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from statistics import fmean
 from typing import Any
 
+from crosstask.sentences_crosstask import UNSPACED_CHARACTER, normalize_text
+
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_NON_ASCII_MARK = re.compile(r"[^\x00-\x7f\w\s]")
+_UNSPACED_CHARACTER = re.compile(UNSPACED_CHARACTER)
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -37,18 +42,31 @@ def normalize_answer(text: str) -> str:
     The text is lower-cased, ASCII punctuation and the articles *a*, *an* and *the* are removed, and words are
     separated by one space. Punctuation within numbers is removed, too ("4.2" becomes "42").
 
+    Text that is not ASCII is first brought into one form ([`~sentences_crosstask.normalize_text`]), so that
+    typographic quotes and minus signs are punctuation of ASCII, and digits of all scripts are equal. Other
+    punctuation ("—", "،", "।", "、") becomes a space. In scripts without spaces between words, each character
+    becomes a word, as in the evaluation of MLQA for Chinese (Lewis et al. 2020,
+    https://arxiv.org/abs/1910.07475).
+
     Source: Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text",
     https://arxiv.org/abs/1606.05250.
 
     Args:
         text (`str`):
-            Any text. Words of other languages than English are left as they are.
+            Any text. Articles of other languages than English are left as they are.
 
     Returns:
         `str`: The normalized text, which is empty if there is nothing but articles and punctuation.
     """
-    without_punctuation = text.lower().translate(_PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", without_punctuation).split())
+    text = normalize_text(text).casefold()
+    if not text.isascii():
+        text = _NON_ASCII_MARK.sub(_replace_punctuation, text)
+        text = _UNSPACED_CHARACTER.sub(r" \g<0> ", text)
+    return " ".join(_ARTICLES.sub(" ", text.translate(_PUNCTUATION)).split())
+
+
+def _replace_punctuation(mark: re.Match) -> str:
+    return " " if unicodedata.category(mark[0]).startswith("P") else mark[0]
 
 
 def answer_recall_rows(summaries: Iterable[str], answers: Iterable[str]) -> list[float | None]:

@@ -51,7 +51,7 @@ class BuildArguments:
     data_config_name: str | None = field(
         default=None, metadata={"help": "Configuration of a Hub data set, such as 3.0.0."}
     )
-    data_columns: dict | None = field(
+    data_columns: dict[str, str] | None = field(
         default=None, metadata={"help": "Columns of the rows to columns of the source: {passage: article}."}
     )
     data_options: dict | None = field(

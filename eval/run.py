@@ -30,6 +30,7 @@ from crosstask.eval.report.results import Evaluation, SystemResult, write_result
 from crosstask.eval.report.tables import format_evaluation
 from crosstask.eval.scoring.answerability import answerability_figures
 from crosstask.eval.scoring.bertscore import bertscore_rows
+from crosstask.eval.scoring.languages import describe_language_limits
 from crosstask.eval.scoring.text_scores import (
     entailment_rows,
     extractiveness_rows,
@@ -57,7 +58,7 @@ class EvalArguments:
     data_config_name: str | None = field(
         default=None, metadata={"help": "configuration of a data set on the Hub, such as 3.0.0"}
     )
-    data_columns: dict | None = field(
+    data_columns: dict[str, str] | None = field(
         default=None, metadata={"help": "mapping of row columns to the data's columns: {passage: article}"}
     )
     data_options: dict | None = field(
@@ -246,7 +247,8 @@ def score(
         judge ([`~data.builder.judge.Judge`], *optional*): Without a judge, entailment is not computed.
 
     Returns:
-        The results of each system by name, and a list of sentences that name the metrics that are missing.
+        The results of each system by name, and a list of sentences that name texts that were cut, and the
+        metrics that are missing or do not apply to the language of the rows.
     """
     # The summaries of all systems at once, so that a pair of texts that several systems have is scored once.
     summaries = [summary for system in outputs.values() for summary in system.summaries]
@@ -268,8 +270,9 @@ def score(
             summary_probabilities=system.summary_probabilities,
         )
     notes = [] if judge else ["Entailment of the answer: not computed, because no judge is set."]
+    notes += [f"{name}: {note}" for name, system in outputs.items() for note in system.notes]
     notes += [] if bertscore else ["BERTScore: not computed, because no encoder is set."]
-    return results, notes
+    return results, notes + describe_language_limits([row["passage"] for row in rows])
 
 
 def score_summaries(

@@ -2,12 +2,28 @@
 
 import copy
 import json
+import math
 import pickle
 
 import pytest
-from transformers import AutoConfig, T5Config
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    BertConfig,
+    DebertaV2Config,
+    EncoderDecoderConfig,
+    LEDConfig,
+    MPNetConfig,
+    PegasusConfig,
+    RobertaConfig,
+    T5Config,
+    XLNetConfig,
+)
 
 from crosstask import CrossTaskConfig
+from crosstask.configuration_crosstask import get_max_lengths, get_max_positions
 
 
 def test_defaults():
@@ -190,3 +206,81 @@ def test_setting_the_vocabulary_size_sets_it_in_the_parts_that_share_it(make_par
     config = CrossTaskConfig(make_part(summarizer), make_part("bert", vocab_size=50), fusion_num_heads=4)
     config.vocab_size = 12
     assert config.vocab_size == 12 and config.question_encoder.vocab_size == 50
+
+
+SMALL_BART = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_ffn_dim": 8,
+    "decoder_ffn_dim": 8,
+}
+SMALL_BERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("config", "encoder", "decoder"),
+    [
+        (BartConfig(**SMALL_BART, max_position_embeddings=64), 64, 64),
+        (PegasusConfig(**SMALL_BART, max_position_embeddings=48), 48, 48),
+        (
+            LEDConfig(
+                **SMALL_BART,
+                attention_window=[4],
+                max_encoder_position_embeddings=64,
+                max_decoder_position_embeddings=32,
+            ),
+            64,
+            32,
+        ),
+        (T5Config(d_model=16, d_kv=8, d_ff=8, num_layers=1, num_heads=2), math.inf, math.inf),
+        (
+            EncoderDecoderConfig.from_encoder_decoder_configs(
+                RobertaConfig(**SMALL_BERT, max_position_embeddings=66),
+                BertConfig(**SMALL_BERT, max_position_embeddings=32),
+            ),
+            64,
+            32,
+        ),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_the_positions_of_a_sequence_to_sequence_model(config, encoder, decoder):
+    for model in (config, AutoModelForSeq2SeqLM.from_config(config)):
+        assert get_max_positions(model, "encoder") == encoder
+        assert get_max_positions(model, "decoder") == decoder
+        lengths = get_max_lengths(model)
+        assert lengths["max_source_length"] == encoder and lengths["max_summary_length"] == decoder
+        assert lengths["max_question_length"] == math.inf
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        (BertConfig(**SMALL_BERT, max_position_embeddings=64), 64),
+        # These two count positions from the id after that of the padding token, which is 1.
+        (RobertaConfig(**SMALL_BERT, max_position_embeddings=66), 64),
+        (MPNetConfig(**SMALL_BERT, max_position_embeddings=66), 64),
+        (DebertaV2Config(**SMALL_BERT, max_position_embeddings=64), 64),
+        (
+            DebertaV2Config(
+                **SMALL_BERT, max_position_embeddings=64, relative_attention=True, position_biased_input=False
+            ),
+            math.inf,
+        ),
+        (XLNetConfig(d_model=16, n_layer=1, n_head=2, d_inner=8), math.inf),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_the_positions_of_a_text_encoder(config, positions):
+    assert get_max_positions(config) == get_max_positions(AutoModel.from_config(config)) == positions
+
+
+@pytest.mark.parametrize(
+    ("question_encoder", "limit"),
+    [("bert", 64), ("roberta", 62), ("led", 64), ("bart", 64), ("t5", math.inf)],
+)
+def test_the_lengths_of_a_cross_task_model(make_model, question_encoder, limit):
+    model = make_model("pegasus", question_encoder)
+    expected = {"max_source_length": 64, "max_question_length": limit, "max_summary_length": 64}
+    assert get_max_lengths(model) == get_max_lengths(model.config) == expected

@@ -139,7 +139,7 @@ def test_gated_model_needs_a_question_for_each_input(model, make_question_inputs
         with pytest.raises(ValueError, match="The batch sizes differ: 2 inputs and 1 questions"):
             call()
     encoded = model.get_encoder()(**select_source(batch))
-    with pytest.raises(ValueError, match="The batch sizes differ: 2 summaries and 1 questions"):
+    with pytest.raises(ValueError, match="The batch sizes differ: 2 inputs and 1 questions"):
         model.generate(encoder_outputs=encoded, question_input_ids=one["question_input_ids"], **SETTINGS)
 
 

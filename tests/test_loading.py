@@ -208,16 +208,6 @@ def test_dtype_applies_to_both_checkpoints(summarizer, answerer, tmp_path):
     assert model.generate(IDS, max_new_tokens=3, return_dict_in_generate=True).answerability.isfinite().all()
 
 
-def test_generation_settings_come_from_the_summarizer(summarizer, answerer):
-    summarizer.generation_config.num_beams = 3
-    summarizer.generation_config.max_new_tokens = 4
-    model = compose(summarizer, answerer)
-    assert (model.generation_config.num_beams, model.generation_config.max_new_tokens) == (3, 4)
-    assert torch.equal(model.generate(IDS), summarizer.generate(IDS))
-    model.generation_config.num_beams = 1
-    assert summarizer.generation_config.num_beams == 3
-
-
 def test_models_of_the_wrong_kind_are_refused(summarizer, make_part, tmp_path):
     BertModel(make_part("bert")).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="`summarizer` has to be a sequence-to-sequence model .* 'bert'"):

@@ -509,3 +509,46 @@ def test_wrong_routers_are_refused(routed, monkeypatch):
         monkeypatch.setattr(routed.router, "route", lambda passages, names=names: names, raising=False)
         with pytest.raises(error, match=message):
             routed(ROWS[:2], adapter="auto", batch_size=16)
+
+
+@pytest.fixture(params=["one tokenizer", "two tokenizers"])
+def limited(request, make_model, tokenizer):
+    """A pipeline of a BART with 64 positions and a RoBERTa with 62, and a processor that knows no limits."""
+    model = make_model("bart", "roberta")
+    model.resize_token_embeddings(len(tokenizer))
+    model.generation_config.update(**SHORT)
+    second = None
+    if request.param == "two tokenizers":
+        second = copy.deepcopy(tokenizer)
+        model.config.shares_vocabulary = False
+    return QuestionSummarizationPipeline(model, processor=CrossTaskProcessor(tokenizer, second))
+
+
+def test_long_inputs_are_cut_with_one_warning_per_call(limited, caplog):
+    long, short = {"question": "Who?", "passage": PASSAGES[0] * 9}, {"question": "Who?", "passage": "It"}
+    assert isinstance(limited(long)["summary"], str)
+    assert isinstance(limited(short)["summary"], str)
+    assert len(limited([long, short, long], batch_size=2)) == 3
+    assert len(list(limited(iter([short, long])))) == 2
+    messages = [
+        record.getMessage() for record in caplog.records if record.name.endswith("pipeline_crosstask")
+    ]
+    assert [message.split(",")[0] for message in messages] == [
+        f"{count} inputs were cut" for count in ("1 of 1", "2 of 3", "1 of 2")
+    ]
+    assert "reads 64 and 62 tokens" in caplog.text
+
+
+def test_a_question_without_room_names_its_input_in_a_stream(limited):
+    rows = [{"question": "Who?", "passage": "It"}, {"question": "Who? " * 40, "passage": "It"}]
+    results = limited(iter(rows))
+    next(results)
+    with pytest.raises(ValueError, match="^input 1: question 0 takes .* no room is left"):
+        next(results)
+
+
+def test_a_length_above_the_positions_of_the_decoder_is_refused(limited):
+    row = {"question": "Who?", "passage": "It"}
+    assert limited(row, max_new_tokens=64, min_new_tokens=64)["summary"] is not None
+    with pytest.raises(ValueError, match="`max_new_tokens` is 65, the decoder has 64 positions"):
+        limited(row, max_new_tokens=65)

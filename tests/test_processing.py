@@ -3,11 +3,13 @@
 import copy
 import os
 import pickle
+from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from transformers import AutoProcessor, AutoTokenizer, BatchEncoding
+from transformers import AutoProcessor, AutoTokenizer, BatchEncoding, BertJapaneseTokenizer, RobertaConfig
 
 from crosstask import CrossTaskProcessor
 from crosstask.data.tokenizer import train_tokenizer
@@ -107,7 +109,7 @@ def test_the_question_tokenizer_reads_the_same_text(two_tokenizers):
 
 def test_the_limit_of_the_question_tokenizer(two_tokenizers):
     two_tokenizers.question_tokenizer.model_max_length = 20
-    with pytest.raises(QuestionTooLongError, match="`max_source_length` is 20"):
+    with pytest.raises(QuestionTooLongError, match="`question_tokenizer.model_max_length` is 20"):
         two_tokenizers(question=QUESTION, passage=PASSAGE)
 
 
@@ -151,9 +153,15 @@ def test_padding_side(processor, side):
 @pytest.mark.parametrize(
     ("label", "expected"),
     [
-        *[(value, 0) for value in (0, 0.0, False, "0", "no", np.int64(0), torch.tensor(0))],
+        *[(value, 0) for value in (0, 0.0, -0.0, False, "0", "no", np.int64(0), torch.tensor(0))],
+        *[(value, 0) for value in ("0.0", "0,00", "FALSE", "False", "No", " 0\n", "f", Decimal(0))],
+        *[(value, 0) for value in ("unanswerable", "Not Answerable", "not_entailment", "NEUTRAL")],
         *[(value, 1) for value in (1, 1.0, True, "1", "yes", np.float32(1), np.bool_(True))],
-        *[(value, -100) for value in (None, "", -100, -100.0)],
+        *[(value, 1) for value in ("1.0", "1,0", "TRUE", "True", "Yes", "YES", " 1", "Y", Decimal("1.0"))],
+        *[(value, 1) for value in ("answerable", "Entailment")],
+        *[(value, -100) for value in (None, "", " ", -100, -100.0, "-100", "-100.0")],
+        *[(value, -100) for value in (float("nan"), np.float64("nan"), pd.NA, pd.NaT)],
+        *[(value, -100) for value in ("NaN", "nan", "NA", "<NA>", "N/A", "#N/A", "null", "None")],
     ],
 )
 def test_labels_of_every_kind_become_0_1_or_minus_100(processor, label, expected):
@@ -165,7 +173,9 @@ def test_labels_of_every_kind_become_0_1_or_minus_100(processor, label, expected
 
 
 @pytest.mark.parametrize(
-    "label", [2, -1, 0.5, "maybe", "-100", "YES", " ", float("nan"), [1], {}, b"1", np.array([0, 1])]
+    "label",
+    [2, -1, 0.5, "maybe", "LABEL_1", "10", "0.5", "1.01", ".0", "-", float("inf"), [1], {}, b"1"]
+    + [np.array([0, 1])],
 )
 def test_other_labels_are_refused_with_their_position(processor, label):
     with pytest.raises(ValueError, match="^expected a label of 0, 1, 'no' or 'yes' .*, got ") as caught:
@@ -366,3 +376,81 @@ def test_passage_offsets_end_where_the_passage_is_truncated(processor):
     offsets = processor.get_passage_offsets("Who?", "The old bridge. " * 500)
     assert len(offsets) == processor.max_source_length
     assert offsets[-2][1] < 500 * 15
+
+
+@pytest.fixture
+def limited(make_model, tokenizer):
+    """A processor for a BART of 64 positions and a RoBERTa of 34, i.e. 32 tokens, with one tokenizer."""
+    config = make_model("bart", RobertaConfig(**SMALL, max_position_embeddings=34)).config
+    processor = CrossTaskProcessor(copy.deepcopy(tokenizer), max_source_length=1024)
+    assert processor.limit_lengths(config) == [
+        "`max_source_length` is 64, the number of positions that the model has, and not 1024.",
+        "`max_question_length` is 32, the number of positions that the model has, and not 1024.",
+    ]
+    return processor
+
+
+SMALL = {"vocab_size": 99, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4}
+
+
+def test_encoders_with_one_vocabulary_and_other_limits_get_inputs_of_their_own(limited):
+    encoded = limited(question="Who?", passage=PASSAGE * 5, summary=PASSAGE * 5, return_truncated=True)
+    assert len(encoded["input_ids"]) == len(encoded["labels"]) == 64
+    assert len(encoded["question_input_ids"]) == len(encoded["question_attention_mask"]) == 32
+    assert encoded["question_input_ids"][:-1] == encoded["input_ids"][:31]
+    assert encoded["labels"][-1] == limited.tokenizer.eos_token_id
+    names = ("input_ids_truncated", "question_input_ids_truncated", "labels_truncated")
+    assert [encoded[name] for name in names] == [True, True, True]
+    encoded = limited(question="Who?", passage="It", summary="It", return_truncated=True)
+    assert [encoded[name] for name in names] == [False, False, False]
+    assert limited.model_input_names[2:] == ["question_input_ids", "question_attention_mask"]
+    with pytest.raises(QuestionTooLongError, match="`max_question_length` is 32: no room is left"):
+        limited(question="Who opened the bridge over the river?" * 2, passage="x")
+    with pytest.raises(ValueError, match="`return_truncated` needs `padding=False`"):
+        limited(question="Who?", passage="x", return_truncated=True, return_tensors="pt")
+
+
+def test_padding_to_a_multiple_does_not_pass_a_limit(limited):
+    limited.max_source_length, limited.max_question_length, limited.max_summary_length = 61, 30, 59
+    rows = [
+        limited(question="Who?", passage=PASSAGE * 5, summary=PASSAGE * 5),
+        limited(question="", passage="x", summary=""),
+    ]
+    batch = limited.pad(rows, pad_to_multiple_of=8)
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 61)
+    assert batch["question_input_ids"].shape == (2, 30) and batch["labels"].shape == (2, 59)
+    short = limited.pad(rows[1:], pad_to_multiple_of=8)
+    assert all(short[name].shape[1] % 8 == 0 for name in ("input_ids", "question_input_ids", "labels"))
+
+
+def test_limits_are_saved_and_never_raised(limited, make_config, tmp_path):
+    limited.save_pretrained(tmp_path)
+    loaded = CrossTaskProcessor.from_pretrained(tmp_path)
+    assert loaded.get_limits() == {"input_ids": 64, "question_input_ids": 32, "labels": 64}
+    assert loaded.limit_lengths(make_config("t5", "t5")) == []
+    assert loaded.get_limits() == limited.get_limits()
+    free = CrossTaskProcessor(limited.tokenizer)
+    assert free.limit_lengths(make_config("t5", "t5")) == []
+    assert free.get_limits() == {"input_ids": 1024, "labels": None}
+
+
+def test_a_question_tokenizer_without_a_limit_has_the_question_encoders(make_model, tokenizer):
+    processor = CrossTaskProcessor(tokenizer, copy.deepcopy(tokenizer), max_source_length=100)
+    processor.limit_lengths(make_model("t5", "roberta"))
+    encoded = processor(question="Who?", passage=PASSAGE * 5)
+    assert len(encoded["input_ids"]) == 100 and len(encoded["question_input_ids"]) == 62
+
+
+def test_a_slow_tokenizer_says_what_it_cuts(tmp_path):
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"])
+    )
+    tokenizer = BertJapaneseTokenizer(
+        str(tmp_path / "vocab.txt"), word_tokenizer_type="basic", subword_tokenizer_type="character"
+    )
+    assert not tokenizer.is_fast
+    processor = CrossTaskProcessor(tokenizer, prompt="{question}", max_source_length=8)
+    passages = ["a b c d", "a b c d e", "a"]
+    encoded = processor(question="h", passage=passages, return_truncated=True)
+    assert [len(ids) for ids in encoded["input_ids"]] == [8, 8, 5]
+    assert encoded["input_ids_truncated"] == [False, True, False]

@@ -1,11 +1,23 @@
-"""Evidence of summaries, and merging of summaries. (Splitting is tested in eval/scoring/test_rows.py.)"""
+"""Sentences and words of several scripts, evidence of summaries, and merging of summaries.
+
+English sentences are tested in eval/systems/test_lead.py.
+"""
 
 import random
+import time
 
 import pytest
 
 from crosstask.data.briefs import generate
-from crosstask.sentences_crosstask import find_evidence, merge_summaries, split_sentences
+from crosstask.sentences_crosstask import (
+    count_words,
+    find_evidence,
+    join_sentences,
+    merge_summaries,
+    normalize_text,
+    split_sentences,
+    split_words,
+)
 
 PASSAGE = [
     "The mayor opened the old bridge on May 3.",
@@ -13,6 +25,121 @@ PASSAGE = [
     "The bridge cost $4,500, the mayor said.",
     "It will carry 200 cars a day.",
 ]
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["雨が降った。", "「行け！」と言った。", "橋が開いた！", "ところで、３．５度？"],
+        ["他说：“走！”", "然后离开。", "你好吗?", "我很好！！", "（真的。）", "对"],
+        ["यह एक नदी है।", "वह पुल है॥", "क्या?"],
+        ["ما هذا؟", "نعم.", "ذهب۔", "جاء"],
+        ["ဒါက။", "ဟုတ်"],
+        ["នេះ។", "បាទ"],
+        ["ይህ።", "አዎ"],
+        ["सच!", "नहीं।", "हाँ…", "ठीक"],
+    ],
+)
+def test_full_stops_of_several_scripts_end_a_sentence_with_and_without_white_space(sentences):
+    assert split_sentences(" ".join(sentences)) == sentences
+    assert split_sentences("\u3000".join(sentences)) == sentences
+    glued = [s for s in sentences if not s.endswith((".", "?", "!", "…"))]
+    assert split_sentences("".join(glued)) == glued
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["He said no.", "Nobody moved."],
+        ["He has no. 5 and Nos. 3 and 4.", "No. 10 is shut."],
+        ["“No.”", "Nobody moved."],
+        ["Er kam am 3. Mai im 19. Jahrhundert, bzw. Ende März.", "Es kostet 12.", "Dann ging er."],
+        ["« Non ! »", "Il part.", "« Oui\u00a0! »", "Elle reste."],
+        ["¿Qué?", "¡Sí!"],
+        ["It ended.\u200b", "\ufeffThen it began."],
+        ["Это мост.", "Он стар?", "Да!"],
+    ],
+)
+def test_sentences_of_scripts_with_capitals(sentences):
+    assert split_sentences(" ".join(sentences)) == sentences
+
+
+@pytest.mark.parametrize(
+    "text", ["。" * 60_000, "．" * 60_000 + "a", "।" + "'" * 60_000 + "x", "雨！「" * 20_000]
+)
+def test_a_long_run_of_marks_takes_linear_time(text):
+    start = time.perf_counter()
+    assert "".join(split_sentences(text)) == text
+    assert time.perf_counter() - start < 5  # 30 s and more in quadratic time
+
+
+def test_sentences_are_joined_without_a_space_after_a_full_width_mark():
+    assert join_sentences(["雨。", "「橋！」", "Yes.", "No。"]) == "雨。「橋！」Yes. No。"
+    assert join_sentences(["One."]) == "One." and join_sentences([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't pay $4.2!", ["don", "t", "pay", "4", "2"]),  # as ROUGE splits English
+        ("snake_case ÜBER Straße", ["snake", "case", "über", "strasse"]),
+        ("हिन्दी में ठीक है।", ["हिन्दी", "में", "ठीक", "है"]),
+        ("大雨在2010年下NASA", ["大", "雨", "在", "2010", "年", "下", "nasa"]),
+        ("カード", ["カ", "ー", "ド"]),
+        ("ที่น้ำ", ["ที่", "น้ํ", "า"]),  # NFKC separates the vowel from its mark
+        ("ភាសា", ["ភា", "សា"]),
+        ("مَدِينَة عام ١٩٨٩", ["مَدِينَة", "عام", "1989"]),
+        ("می\u200cشود", ["میشود"]),
+        ("привет, Κόσμοσ", ["привет", "κόσμοσ"]),
+        ("서울은 크다", ["서울은", "크다"]),
+    ],
+)
+def test_words_of_several_scripts(text, words):
+    assert split_words(text) == [normalize_text(word) for word in words]
+
+
+@pytest.mark.parametrize(
+    ("text", "normalized"),
+    [
+        ("plain 'ASCII' - \t text…"[:-1], "plain 'ASCII' - \t text"),
+        ("“don’t” «x» −5 1990–95", '"don\'t" "x" -5 1990-95'),
+        ("½ 3½ m²", "1/2 3 1/2 m2"),
+        ("e\u0301 Ａ１ ﬁ", "é A1 fi"),
+        ("Pa\u200bris\ufeff so\u00adft", "Paris soft"),
+        ("٤٫٢ १२", "4.2 12"),
+    ],
+)
+def test_normalized_text_has_one_form_of_each_character(text, normalized):
+    assert normalize_text(text) == normalized
+
+
+def test_characters_count_as_words_in_scripts_without_spaces():
+    assert count_words("The cat — 4.2 % sat.") == 6
+    assert count_words("大雨，2010年。") == 4 and count_words("นี่") == 1
+    assert count_words("यह एक नदी है।") == 4 and count_words(" ") == 0
+
+
+@pytest.mark.parametrize(
+    "passage",
+    [
+        ["Город построил мост.", "Дождь шёл два дня.", "Мост стоил 4500 рублей."],
+        ["市长开放了旧桥。", "大雨下了两天。", "这座桥花费很多。"],
+        ["महापौर ने पुल खोला।", "दो दिन बारिश हुई।", "पुल की लागत बहुत थी।"],
+        ["افتتح العمدة الجسر.", "هطل المطر يومين.", "كلف الجسر كثيرا؟"],
+        ["市長が橋を開いた。", "雨が二日降った。", "費用は高い。"],
+        ["นายกเปิดสะพาน", "ฝนตกสองวัน", "ราคาแพงมาก"],
+    ],
+)
+def test_evidence_and_merging_in_several_scripts(passage):
+    for index, sentence in enumerate(passage):
+        assert find_evidence(sentence, passage) == [index]
+    assert merge_summaries([passage[2], passage[0], passage[2]], passage) == join_sentences(
+        [passage[0], passage[2]]
+    )
+
+
+def test_the_order_of_characters_matters_for_evidence():
+    assert find_evidence("狗咬猫。", ["猫咬狗。", "狗咬猫。"]) == [1]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from crosstask import train
 from crosstask.data.briefs import generate
 from crosstask.data.tokenizer import train_tokenizer
 from crosstask.training import stages
+from crosstask.training.loading import find_last_checkpoint
 
 RECIPE = tiny_run.RECIPE | {"save_steps": 1, "generation_max_length": 8, "use_cpu": True}
 # One row per passage, with what all stages need.
@@ -174,9 +175,29 @@ def test_rejected_rows_are_written_even_if_no_row_is_left(get_error, tmp_path):
     assert json.loads((tmp_path / "run" / "rejects_summarize.jsonl").read_text())["reason"] == "empty passage"
 
 
-def test_a_question_that_leaves_no_room_is_named_by_its_row(get_error, write_rows):
-    sentence = get_error(**write_rows(5, question="why " * 400))
-    assert "row r5: " in sentence and "`max_source_length` is 256" in sentence
+def test_a_question_that_leaves_no_room_is_rejected_before_a_stage_trains(
+    start, write_rows, tmp_path, capsys
+):
+    start("--max_steps", 1, **write_rows(5, question="why " * 400))
+    printed = capsys.readouterr().out
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    for stage in ("answer", "fuse"):
+        path = tmp_path / "run" / f"rejects_{stage}.jsonl"
+        reject = json.loads(path.read_text())
+        assert reject["id"] == "r5" and "no room is left for the passage" in reject["reason"]
+        assert "the question takes " in reject["reason"] and "`max_source_length` is 256" in reject["reason"]
+        line = f"{stage}: 1 rows rejected, with their reasons in {path}"
+        assert printed.index(line) < printed.index("summarize: training")
+        counts = history[stage]["lengths"]
+        assert sum(split["rejected"] for split in counts.values()) == 1
+        assert sum(split["rows"] for split in counts.values()) == 11 if stage == "fuse" else 10
+    assert not (tmp_path / "run" / "rejects_summarize.jsonl").exists()
+
+
+def test_questions_that_leave_no_room_in_most_rows_end_the_run(get_error, write_rows, tmp_path):
+    sentence = get_error("--max_source_length", 12, **write_rows(5))
+    assert "rows are rejected, expected half at most; row r" in sentence and "is 12" in sentence
+    assert not (tmp_path / "run" / "summarizer").exists()
 
 
 def test_missing_data_is_named(get_error, tmp_path):
@@ -374,7 +395,7 @@ def test_a_damaged_record_of_the_recipe_is_named(get_error, tmp_path, text):
 
 def test_the_last_checkpoint_of_a_diverging_run_is_finite(get_error, tmp_path):
     get_error("--learning_rate", "1e30", "--max_steps", 4)
-    checkpoint = stages.find_last_checkpoint(tmp_path / "run" / "checkpoints" / "summarize")
+    checkpoint = find_last_checkpoint(tmp_path / "run" / "checkpoints" / "summarize")
     assert checkpoint is None or has_finite_weights(tmp_path / checkpoint)
 
 

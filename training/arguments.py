@@ -213,7 +213,7 @@ class StageArguments:
     data_config_name: str | None = field(
         default=None, metadata={"help": "Configuration of a data set on the Hub, such as 3.0.0."}
     )
-    data_columns: dict | None = field(
+    data_columns: dict[str, str] | None = field(
         default=None,
         metadata={
             "help": "Mapping from the columns of the row schema to those of the data: {passage: article}."
@@ -399,7 +399,9 @@ def _check_stage(name: str, recipe: StageRecipe, run: RunArguments) -> None:
     """Refuse values that would fail only while the stage trains, or after it."""
     check_minimum(1, recipe.training, "per_device_train_batch_size", "per_device_eval_batch_size")
     check_minimum(1, recipe.training, "gradient_accumulation_steps", "generation_num_beams")
-    check_minimum(0, recipe.training, "dataloader_num_workers")
+    check_minimum(2, recipe.training, "generation_max_length")  # a start token and a token of the summary
+    check_minimum(0, recipe.training, "dataloader_num_workers", "seed")
+    _check_trainer_settings(recipe.training)
     stage = recipe.stage
     if stage.early_stopping_patience is not None and not recipe.training.load_best_model_at_end:
         raise ConfigError("early_stopping_patience: expected load_best_model_at_end beside it")
@@ -409,6 +411,19 @@ def _check_stage(name: str, recipe: StageRecipe, run: RunArguments) -> None:
         raise ConfigError("quantization: expected lora_r or peft beside it, as quantized weights are frozen")
     if run.share_base and name != "fuse" and (config is None or config.peft_type != "LORA"):
         raise ConfigError("lora_r: expected 1 or more, as share_base freezes the base")
+
+
+def _check_trainer_settings(training: Seq2SeqTrainingArguments) -> None:
+    """Refuse settings of transformers' trainer with which a run would fail or not end as it should."""
+    for name, expected, reason in (
+        ("batch_eval_metrics", False, "metrics such as the AUROC need all rows at once"),
+        ("eval_do_concat_batches", True, "metrics such as the AUROC need all rows at once"),
+        ("save_only_model", False, "a run that is killed resumes with the state of its optimizer"),
+    ):
+        if getattr(training, name) is not expected:
+            raise ConfigError(f"{name}: expected {str(expected).lower()}, as {reason}")
+    if training.data_seed is not None:
+        check_minimum(0, training, "data_seed")
 
 
 def _check_trained_weights(name: str, stage: StageArguments, run: RunArguments) -> None:
@@ -427,3 +442,28 @@ def _check_trained_weights(name: str, stage: StageArguments, run: RunArguments) 
         layers = stage.trainable.get("decoder_layers")
         if type(layers) is not int or layers < 0:
             raise ConfigError(f"trainable.decoder_layers: expected an integer of 0 or more, got {layers!r}")
+
+
+def disable_reentrant_checkpointing(args: Seq2SeqTrainingArguments) -> None:
+    """
+    Make gradient checkpointing, if it is on, non-reentrant unless `args` ask for the reentrant kind.
+
+    The contrastive loss runs two forward passes before the backward pass. With several processes the
+    reentrant kind, the default of transformers 4, then reports each gradient to DDP twice, and DDP fails.
+
+    Raises:
+        ValueError: If there are several processes and `args` ask for the reentrant kind.
+    """
+    if not args.gradient_checkpointing:
+        return
+    kwargs: Any = args.gradient_checkpointing_kwargs or {}
+    settings = {"use_reentrant": False, **kwargs}
+    if settings["use_reentrant"] and args.world_size > 1:
+        raise ValueError(
+            "gradient_checkpointing_kwargs: expected use_reentrant to be False beside contrastive_weight, as "
+            f"there are {args.world_size} processes, got {settings['use_reentrant']}"
+        )
+    # transformers 5 renames the first to the second.
+    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
+        if hasattr(args, name):
+            setattr(args, name, settings)

@@ -13,6 +13,7 @@ import transformers
 from tqdm.auto import tqdm
 from transformers import PretrainedConfig
 
+from crosstask.configuration_crosstask import get_max_positions
 from crosstask.data.readers import read_rows
 from crosstask.eval.report.learning_curve import draw_learning_curve
 from crosstask.eval.report.page import write_html
@@ -50,14 +51,13 @@ def evaluate(recipe: Recipe) -> None:
     split, rows = read_evaluation_rows(recipe.stages["fuse"].stage)
     training = recipe.stages["fuse"].training
     settings: dict[str, Any] = {
-        "max_new_tokens": training.generation_max_length or 128,
-        "num_beams": training.generation_num_beams or 1,
         "device": str(training.device),
         "batch_size": training.per_device_eval_batch_size,
     }
-    baseline = make_baseline(recipe, settings)
     model = CrossTask(recipe.output_dir / "crosstask", **settings)
     model.name = "cross-task"
+    # The model writes with the settings that are saved with it, as in the pipeline; so does the baseline.
+    baseline = make_baseline(recipe, settings | model.lengths)
     systems = (Lead(3), baseline, model)
     outputs = {}
     for system in systems:
@@ -72,7 +72,10 @@ def evaluate(recipe: Recipe) -> None:
         rows=rows,
         systems=results,
         baseline=baseline.name,
-        notes=["`crosstask-eval` adds BERTScore, entailment, ablations and further systems."],
+        notes=[
+            *(f"{name}: {note}" for name, output in outputs.items() for note in output.notes),
+            "`crosstask-eval` adds BERTScore, entailment, ablations and further systems.",
+        ],
         history=logs or None,
         settings={
             "data": data,
@@ -136,17 +139,16 @@ def make_baseline(recipe: Recipe, settings: Mapping[str, Any]) -> CrossTask | Se
     folder = recipe.output_dir / "summarizer"
     checkpoint = str(folder) if folder.exists() else str(recipe.run.summarizer)
     limit = limit_source_length(get_model_config(checkpoint), recipe.run.max_source_length)
-    summarizer = Seq2Seq(checkpoint, prefix="", max_source_length=limit, **settings)
+    # A summarizer that was not trained in the run may have penalties in its settings.
+    penalties: dict[str, Any] = {"length_penalty": 1.0, "no_repeat_ngram_size": 0}
+    summarizer = Seq2Seq(checkpoint, prefix="", max_source_length=limit, **penalties, **settings)
     summarizer.name = "summarizer alone"
     return summarizer
 
 
 def limit_source_length(config: PretrainedConfig, max_source_length: int) -> int:
     """Return `max_source_length`, or the number of positions of a summarizer's encoder if that is smaller."""
-    for name in ("max_encoder_position_embeddings", "max_position_embeddings"):
-        if getattr(config, name, None):
-            return min(max_source_length, getattr(config, name))
-    return max_source_length
+    return int(min(max_source_length, get_max_positions(config, "encoder")))
 
 
 def read_logs(run_dir: Path) -> dict[str, list[dict[str, Any]]]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
@@ -13,9 +18,13 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
 )
 
+from crosstask.eval.systems.checkpoints import get_adapter_base
 from crosstask.utils.errors import ConfigError, first_line, suggest
 
 
@@ -35,8 +44,21 @@ def load_pretrained(auto_class: Any, name: str | os.PathLike, key: str, **kwargs
     try:
         return auto_class.from_pretrained(name, **kwargs)
     # RuntimeError: the shapes of the weights differ from those in the configuration.
-    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
-        raise ConfigError(f"{key}: {name}: {first_line(error)}") from error
+    except (ImportError, OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
+        raise ConfigError(f"{key}: {name}: {describe_missing_package(error)}") from error
+
+
+def describe_missing_package(error: Exception) -> str:
+    """Describe in one sentence which package a tokenizer needs, or what else is wrong with it."""
+    text = str(error).lower()
+    if "tiktoken" in text:  # without sentencepiece, transformers 5 reads its files as those of tiktoken
+        text += " sentencepiece"
+    for package in ("sentencepiece", "tiktoken", "sacremoses"):
+        if package in text and importlib.util.find_spec(package) is None:
+            extra = '"crosstask[tokenizers]"' if package == "sentencepiece" else package
+            command = f"pip install {extra}"
+            return f"its tokenizer needs the package {package}, which is not installed; expected `{command}`"
+    return first_line(error)
 
 
 def load_tokenizer(name: str | os.PathLike, key: str) -> PreTrainedTokenizerBase:
@@ -51,6 +73,62 @@ def load_tokenizer(name: str | os.PathLike, key: str) -> PreTrainedTokenizerBase
     if len(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)) < 2:
         raise ConfigError(f"{key}: {name}: expected a tokenizer beside the model, found none")
     return tokenizer
+
+
+def configure_generation(model: PreTrainedModel, training: Seq2SeqTrainingArguments) -> None:
+    """
+    Set the generation settings of a model to those that a stage is validated with, which are saved with it.
+
+    Args:
+        model (`PreTrainedModel`): The model that the stage trains.
+        training (`Seq2SeqTrainingArguments`): Its `generation_config`, `generation_max_length` and
+            `generation_num_beams` replace settings of the model, if they are set.
+
+    Raises:
+        ConfigError: If the file of the `generation_config` cannot be loaded.
+    """
+    config = model.generation_config
+    if training.generation_config is not None:
+        try:
+            settings = Seq2SeqTrainer.load_generation_config(training.generation_config).to_diff_dict()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"generation_config: {first_line(error)}") from error
+        settings = {name: value for name, value in settings.items() if value is not None}
+        if "max_new_tokens" in settings:
+            config.max_length = None
+        config.update(**settings)
+        training.generation_config = None  # or the trainer replaces all settings, and loses the token ids
+    if training.generation_max_length is not None:
+        config.max_length, config.max_new_tokens = training.generation_max_length, None
+    if training.generation_num_beams is not None:
+        config.num_beams = training.generation_num_beams
+
+
+def load_part(
+    checkpoint: str | os.PathLike, key: str, stage: str
+) -> tuple[PreTrainedTokenizerBase, PretrainedConfig]:
+    """
+    Load the tokenizer and the configuration of a summarizer or question answerer.
+
+    Args:
+        checkpoint (`str` or `os.PathLike`): Hub id or folder; for the stage "fuse" also that of an adapter,
+            for which the configuration is that of its base model.
+        key (`str`): The recipe's key that names it.
+        stage (`str`): The stage that needs it. The first two train sequence-to-sequence models.
+
+    Raises:
+        ConfigError: If it cannot be loaded, or is not a sequence-to-sequence model where one is needed.
+        DataError: If the configuration of an adapter cannot be loaded.
+    """
+    tokenizer = load_tokenizer(checkpoint, key)
+    base = get_adapter_base(checkpoint) if stage == "fuse" else None
+    config = load_pretrained(AutoConfig, base or checkpoint, key)
+    if stage != "fuse" and not config.is_encoder_decoder:
+        hint = "expected a model such as T5 or BART"
+        if stage == "answer":
+            hint = "leave 'answer' out of stages to fuse it as it is"
+        raise ConfigError(f"{key}: {checkpoint} is not a sequence-to-sequence model; {hint}")
+    return tokenizer, config
 
 
 def make_config(
@@ -92,3 +170,21 @@ def make_config(
             f"{key}: {model_type} is not a sequence-to-sequence model; expected one such as t5 or bart"
         )
     return config
+
+
+def find_last_checkpoint(folder: Path) -> str | None:
+    """
+    Return the newest complete checkpoint of an interrupted stage, or `None` if there is none.
+
+    Newer, incomplete checkpoints are deleted: `trainer_state.json` is written last, so it is missing or
+    unreadable if the process was killed while it wrote the checkpoint.
+    """
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for checkpoint in reversed(checkpoints):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+            return str(checkpoint)
+        except (OSError, ValueError):
+            if PartialState().is_main_process:
+                shutil.rmtree(checkpoint)
+    return None

@@ -12,9 +12,9 @@ from safetensors.torch import save
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import cached_file
 
+from crosstask.configuration_crosstask import get_max_positions
 from crosstask.loading_crosstask import get_text_encoder, select_hub_kwargs
 from crosstask.utils.files import CENTROIDS_NAME, replace_file
-from crosstask.utils.pretrained import get_max_positions
 
 # Clusters per domain, as a domain has passages of many kinds. Fitted on 400 passages each of news and farms,
 # MiniLM routed 599 of 600 briefs correctly with eight centroids per domain, and 583 with one.

@@ -6,12 +6,11 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
 from datasets.fingerprint import Hasher
@@ -20,7 +19,6 @@ from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     EarlyStoppingCallback,
-    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -28,19 +26,38 @@ from transformers import (
 )
 
 from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor
-from crosstask.configuration_crosstask import IGNORE_INDEX
-from crosstask.data.answers import answer_recall, mean
+from crosstask.configuration_crosstask import log_dropped_settings, make_generation_config
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator, detect_contrasts
 from crosstask.data.readers import read_rows, write_rejects
-from crosstask.data.schema import NO_ANSWER
 from crosstask.data.tokenizer import train_tokenizer
-from crosstask.eval.scoring.text_scores import rouge_rows
 from crosstask.loading_crosstask import merge_adapter, prevent_weight_packing
-from crosstask.processing_crosstask import QuestionTooLongError
-from crosstask.training.arguments import MODEL_KEYS, STAGE_FOLDERS, Recipe
-from crosstask.training.loading import load_pretrained, load_tokenizer, make_config
+from crosstask.processing_crosstask import TRUNCATED
+from crosstask.sharing_crosstask import check_table_sizes, compare_vocabularies
+from crosstask.training.arguments import (
+    MODEL_KEYS,
+    STAGE_FOLDERS,
+    Recipe,
+    disable_reentrant_checkpointing,
+)
+from crosstask.training.encoding import (
+    check_labels,
+    check_tokenizer,
+    count_truncated,
+    describe_truncated,
+    encode_batch,
+    reject_long_questions,
+)
+from crosstask.training.loading import (
+    configure_generation,
+    find_last_checkpoint,
+    load_part,
+    load_pretrained,
+    load_tokenizer,
+    make_config,
+)
 from crosstask.training.record import describe_environment
-from crosstask.training.trainer import CrossTaskTrainer, NonFiniteLossError, disable_reentrant_checkpointing
+from crosstask.training.text_metrics import make_text_metrics
+from crosstask.training.trainer import CrossTaskTrainer, NonFiniteLossError, UndefinedMetricError
 from crosstask.training.tuning import (
     add_adapter,
     freeze_all_but_last,
@@ -49,6 +66,9 @@ from crosstask.training.tuning import (
 )
 from crosstask.utils.errors import ConfigError, DataError, first_line
 from crosstask.utils.files import write_folder, write_text
+
+# The part of the cross-task model that each of the first two stages trains, as the recipe names it.
+PARTS = {"summarize": "summarizer", "answer": "question_answerer"}
 
 
 class Stage:
@@ -71,6 +91,8 @@ class Stage:
         self.run_dir = recipe.output_dir
         self.folder = self.run_dir / STAGE_FOLDERS[name]
         self.checkpoint_dir = Path(str(self.training.output_dir))
+        self.rejects: list[dict[str, Any]] = []
+        self.counts: dict[str, dict[str, int]] = {}  # of rows and of what was cut, by split
 
     def train(self) -> bool:
         """Train the model and save it. Return `False` if the stage was finished before."""
@@ -103,6 +125,8 @@ class Stage:
             if "metric_for_best_model" not in str(error):
                 raise
             raise ConfigError(f"{self.name}: {error.args[0]}") from error
+        except UndefinedMetricError as error:
+            raise DataError(f"{self.name}: {error}") from error
         except NonFiniteLossError as error:
             checkpoint = find_last_checkpoint(self.checkpoint_dir)
             hint = (
@@ -130,8 +154,64 @@ class Stage:
             )
         if self.name == "fuse" and not rows.keys() & {"validation", "test"}:
             raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
+        if self.name == "fuse":
+            check_labels(rows, self.run.summary_loss_on, self.training, data)
         if self.name == "fuse" and self.arguments.contrastive_weight:
             self._check_contrasts(rows["train"])
+
+    def check_lengths(self) -> None:
+        """
+        Check that the rows fit the model, before any stage is trained.
+
+        Rows whose question leaves no room for the passage are rejected. Limits above the positions of the
+        model are lowered, with a line in the log.
+
+        Raises:
+            ConfigError: If a model cannot be loaded. DataError: If most rows of a split are rejected.
+        """
+        if self.folder.exists():
+            return
+        processor, config = self._preview_model()
+        check_tokenizer(self.rows["train"], processor, self.name)
+        sentences = processor.limit_lengths(config)
+        limit, length = processor.max_summary_length, self.training.generation_max_length
+        if limit is not None and length is not None and length > limit:
+            self.training.generation_max_length = limit
+            sentences.append(
+                f"`generation_max_length` is {limit}, as the decoder has positions, and not {length}."
+            )
+        for sentence in sentences:
+            print_once(f"{self.name}: {sentence}")
+        if self.name != "summarize":
+            self.rows, rejects = reject_long_questions(self.rows, processor, self.arguments.data)
+            self._report_rejects(rejects)
+
+    def _preview_model(self):
+        """Return the processor and the configuration of the model that the stage will train."""
+        if self.name == "fuse" and self.run.model is not None:
+            return self._load_processor(), self._load_cross_task_config()
+        loaded = [self._load_part(part) for stage, part in PARTS.items() if self.name in (stage, "fuse")]
+        tokenizers, configs = map(list, zip(*loaded, strict=True))
+        if self.name != "fuse":
+            return self._make_processor(*tokenizers), configs[0]
+        shared, settings = compare_vocabularies(*tokenizers), {n: getattr(self.run, n) for n in MODEL_KEYS}
+        try:
+            config = CrossTaskConfig(*configs, shares_vocabulary=shared, **settings)
+            check_table_sizes(config, tokenizers)
+        except ValueError as error:
+            raise ConfigError(f"fuse: {first_line(error)}") from error
+        return self._make_processor(*tokenizers[: 2 - shared]), config
+
+    def _load_part(self, part):
+        """Return the tokenizer and the configuration of a part, after its stage if that is finished."""
+        checkpoint = getattr(self.run, part)
+        for stage in self.stages:  # the stage of the part may be finished
+            if PARTS.get(stage.name) == part and stage.folder.exists():
+                checkpoint = stage.folder
+        if checkpoint is None:
+            key, tokenizer = f"{part}_config", self._train_tokenizer()
+            return tokenizer, make_config(getattr(self.run, key), tokenizer, key)
+        return load_part(checkpoint, part, self.name)
 
     def _check_contrasts(self, rows):
         try:
@@ -165,41 +245,41 @@ class Stage:
                 rejects=rejects,
             )
         finally:
-            if rejects and PartialState().is_main_process:
-                path = self.run_dir / f"rejects_{self.name}.jsonl"
-                write_rejects(rejects, path)
-                print_once(f"{self.name}: {len(rejects)} rows rejected, with their reasons in {path}")
+            self._report_rejects(rejects)
+
+    def _report_rejects(self, rejects):
+        """Count rejected rows in the log, and write them to a file, after those that were rejected before."""
+        self.rejects += rejects
+        if rejects and PartialState().is_main_process:
+            path = self.run_dir / f"rejects_{self.name}.jsonl"
+            write_rejects(self.rejects, path)
+            print_once(f"{self.name}: {len(rejects)} rows rejected, with their reasons in {path}")
 
     def make_model(self) -> tuple[PreTrainedModel | PeftModel, CrossTaskProcessor]:
         """Return the model that the stage trains, with frozen weights and adapter, and its processor."""
         if self.name == "fuse":
             return self._make_cross_task_model()
-        part = "summarizer" if self.name == "summarize" else "question_answerer"
-        checkpoint, settings = getattr(self.run, part), getattr(self.run, f"{part}_config")
+        part = PARTS[self.name]
+        tokenizer, config = self._load_part(part)
+        checkpoint = getattr(self.run, part)
         if checkpoint is None:
-            tokenizer = self._train_tokenizer()
-            model = AutoModelForSeq2SeqLM.from_config(make_config(settings, tokenizer, f"{part}_config"))
+            model = AutoModelForSeq2SeqLM.from_config(config)
         else:
-            tokenizer = load_tokenizer(checkpoint, part)
-            config = load_pretrained(AutoConfig, checkpoint, part)
-            if not config.is_encoder_decoder:
-                hint = (
-                    "leave 'answer' out of stages to fuse it as it is"
-                    if self.name == "answer"
-                    else "expected a model such as T5 or BART"
-                )
-                raise ConfigError(f"{part}: {checkpoint} is not a sequence-to-sequence model; {hint}")
             model = load_pretrained(AutoModelForSeq2SeqLM, checkpoint, part, **self._get_loading_kwargs())
             prevent_weight_packing(model)
-        self._set_generation_length(model)
-        return self._select_trainable(model), self._make_processor(tokenizer)
+            log_dropped_settings(model, part)
+        processor = self._make_processor(tokenizer)
+        processor.limit_lengths(model)
+        model.generation_config = make_generation_config(model)
+        configure_generation(model, self.training)
+        return self._select_trainable(model), processor
 
     def _make_cross_task_model(self):
         if self.run.model is not None:
-            processor = load_pretrained(CrossTaskProcessor, self.run.model, "model")
-            for key in self.explicit_keys & {"prompt", "max_source_length"}:
-                setattr(processor, key, getattr(self.run, key))
+            processor = self._load_processor()
             model = self._load_cross_task_model(**self._get_loading_kwargs())
+            processor.limit_lengths(model)
+            model.config.max_source_length = processor.max_source_length
             return self._select_trainable(model), processor
         summarizer, question_answerer = self._find_parts()
         model = self._compose_model()
@@ -208,19 +288,21 @@ class Stage:
                 model.save_pretrained(folder)
                 kwargs = self._get_loading_kwargs()
                 model = CrossTaskForConditionalGeneration.from_pretrained(folder, **kwargs)
+        configure_generation(model, self.training)
         tokenizer = load_tokenizer(summarizer, "summarizer")
-        question_tokenizer = load_tokenizer(question_answerer, "question_answerer")
-        if question_tokenizer.get_vocab() == tokenizer.get_vocab():
-            question_tokenizer = None
-        return self._select_trainable(model, new_fusion=True), self._make_processor(
-            tokenizer, question_tokenizer
-        )
+        question_tokenizer = None
+        if not model.config.shares_vocabulary:
+            question_tokenizer = load_tokenizer(question_answerer, "question_answerer")
+        processor = self._make_processor(tokenizer, question_tokenizer)
+        processor.limit_lengths(model)
+        model.config.max_source_length = processor.max_source_length
+        return self._select_trainable(model, new_fusion=True), processor
 
     def _find_parts(self):
         """Return the folders or Hub ids of the summarizer and the question answerer to fuse."""
         return [
             self.run_dir / STAGE_FOLDERS[stage] if stage in self.run.stages else getattr(self.run, part)
-            for stage, part in (("summarize", "summarizer"), ("answer", "question_answerer"))
+            for stage, part in PARTS.items()
         ]
 
     def _compose_model(self):
@@ -235,19 +317,28 @@ class Stage:
     def _load_cross_task_model(self, **kwargs):
         """Return the cross-task model to train further, with the settings that the recipe changes."""
         name = self.run.model
-        model_type = load_pretrained(AutoConfig, name, "model").model_type
-        if model_type != CrossTaskConfig.model_type:
-            raise ConfigError(f"model: {name} is a {model_type}, expected a cross-task model")
+        self._load_cross_task_config()
         kwargs = {"use_safetensors": True} | kwargs
         model = load_pretrained(CrossTaskForConditionalGeneration, name, "model", **kwargs)
         for key in self.explicit_keys & set(MODEL_KEYS):
             setattr(model.config, key, getattr(self.run, key))
-        self._set_generation_length(model)
+        configure_generation(model, self.training)
         return model
 
-    def _set_generation_length(self, model):
-        if self.training.generation_max_length:
-            model.generation_config.max_new_tokens = self.training.generation_max_length
+    def _load_cross_task_config(self):
+        config = load_pretrained(AutoConfig, self.run.model, "model")
+        if config.model_type != CrossTaskConfig.model_type:
+            raise ConfigError(
+                f"model: {self.run.model} is a {config.model_type}, expected a cross-task model"
+            )
+        return config
+
+    def _load_processor(self):
+        """Return the processor of the cross-task model to train further, with the recipe's settings."""
+        processor = load_pretrained(CrossTaskProcessor, self.run.model, "model")
+        for key in self.explicit_keys & {"prompt", "max_source_length"}:
+            setattr(processor, key, getattr(self.run, key))
+        return processor
 
     def _get_loading_kwargs(self):
         """Return the arguments of `from_pretrained` for the model to train, with its quantization."""
@@ -303,10 +394,17 @@ class Stage:
         callbacks = []
         if self.arguments.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(self.arguments.early_stopping_patience))
+            self.training.restore_callback_states_from_checkpoint = True  # the patience that is left
         if self.training.device.type == "cpu":
             self.training.dataloader_pin_memory = False  # torch warns if there is no GPU to pin memory for
-        validation = rows.get("validation")
-        train, contrasts, contrastive_weight = self.encode(rows["train"], processor), None, 0.0
+        text_metrics = None
+        if self.training.predict_with_generate and "validation" in rows:
+            answers = rows["validation"]["answer"] if self.name == "fuse" else None
+            text_metrics = make_text_metrics(processor, answers)
+        # The joint stage is evaluated on the test rows, too: they are encoded to count what is cut.
+        splits = rows if self.name == "fuse" else rows.keys() & {"train", "validation"}
+        encoded = {split: self.encode(rows[split], processor, split) for split in splits}
+        train, contrasts, contrastive_weight = encoded["train"], None, 0.0
         if self.name == "fuse" and self.arguments.contrastive_weight:
             contrastive_weight = self.arguments.contrastive_weight
             contrasts = Contrasts(rows["train"], train, seed=self.training.seed)
@@ -316,23 +414,23 @@ class Stage:
             model=model,
             args=self.training,
             train_dataset=train,
-            eval_dataset=None if validation is None else self.encode(validation, processor),
+            eval_dataset=encoded.get("validation"),
             data_collator=CrossTaskCollator(processor, contrasts=contrasts),
             processing_class=processor,
-            compute_metrics=self._make_text_metrics(processor, validation),
+            compute_metrics=text_metrics,
             callbacks=callbacks,
             fusion_learning_rate=self.arguments.fusion_learning_rate if self.name == "fuse" else None,
             contrastive_weight=contrastive_weight,
         )
 
-    def encode(self, rows: Dataset, processor: CrossTaskProcessor) -> Dataset:
+    def encode(self, rows: Dataset, processor: CrossTaskProcessor, split: str = "train") -> Dataset:
         """
-        Encode rows as the inputs and labels of the stage.
+        Encode rows as the inputs and labels of the stage, and count those that are cut.
 
         Raises:
             DataError: If a question leaves no room for its passage.
         """
-        return rows.map(
+        encoded = rows.map(
             encode_batch,
             batched=True,
             # Not `self`, as it refers to the rows of all stages: `datasets` may pickle the arguments.
@@ -341,30 +439,12 @@ class Stage:
             remove_columns=rows.column_names,
             desc="encoding",
         )
-
-    def _make_text_metrics(
-        self, processor: CrossTaskProcessor, rows: Dataset | None
-    ) -> Callable[[EvalPrediction], dict[str, float]] | None:
-        """Return the function that scores generated text, or `None` if the recipe does not generate any."""
-        if rows is None or not self.training.predict_with_generate:
-            return None
-        answers = rows["answer"] if self.name == "fuse" else None
-
-        def compute_metrics(prediction):
-            generated, references = (
-                processor.batch_decode(
-                    np.where(ids == IGNORE_INDEX, processor.tokenizer.pad_token_id, ids),
-                    skip_special_tokens=True,
-                )
-                for ids in (prediction.predictions, prediction.label_ids)
-            )
-            rouge = rouge_rows(generated, references, types=("rouge1", "rouge2", "rougeL"))
-            scores = {name: mean(values) for name, values in rouge.items()}
-            if answers is not None:
-                scores["answer_recall"] = answer_recall(generated, answers)
-            return {name: value for name, value in scores.items() if value is not None}
-
-        return compute_metrics
+        counts = count_truncated(encoded)
+        if line := describe_truncated(counts, processor):
+            print_once(f"{self.name}: {split}: {line}")
+        rejected = sum(reject.get("split") == split for reject in self.rejects)
+        self.counts[split] = counts | {"rejected": rejected}
+        return encoded.remove_columns([name for name in encoded.column_names if name.endswith(TRUNCATED)])
 
     def save(self, trainer: CrossTaskTrainer, processor: CrossTaskProcessor, seconds: float) -> None:
         """
@@ -389,6 +469,7 @@ class Stage:
         history[self.name] = {
             "seconds": seconds,
             "log": trainer.state.log_history,
+            "lengths": self.counts,
             "environment": describe_environment(self.training.world_size),
         }
         write_text(path, json.dumps(history, indent=1))
@@ -402,56 +483,9 @@ class Stage:
         write_folder(folder, lambda path: model.save_pretrained(str(path)))
         if self.arguments.quantization:  # merge into the weights in full precision
             base = self._compose_model() if self.run.model is None else self._load_cross_task_model()
+            base.generation_config = model.generation_config
             model = PeftModel.from_pretrained(base, folder)
         return merge_adapter(model)
-
-
-def encode_batch(
-    batch: Mapping[str, list], stage: str, processor: CrossTaskProcessor, data: str
-) -> dict[str, list]:
-    """
-    Encode a batch of rows as the inputs and labels of a stage.
-
-    Args:
-        batch (`dict[str, list]`): The columns of the rows.
-        stage (`str`): "summarize", "answer" or "fuse".
-        processor ([`CrossTaskProcessor`]): The processor of the model.
-        data (`str`): The name of the data, for errors.
-
-    Raises:
-        DataError: If a question leaves no room for its passage.
-    """
-    inputs: dict[str, Any]
-    if stage == "summarize":
-        inputs = {name: batch[name] for name in ("passage", "summary")}
-    elif stage == "answer":
-        inputs = {name: batch[name] for name in ("question", "passage")}
-        inputs["summary"] = [answer or NO_ANSWER for answer in batch["answer"]]
-    else:
-        inputs = {name: batch[name] for name in ("question", "passage", "summary", "answerable")}
-    try:
-        return dict(processor(**inputs))
-    except QuestionTooLongError as error:
-        reason = str(error).replace(f"question {error.index} takes", "the question takes", 1)
-        raise DataError(f"{data}: row {batch['id'][error.index]}: {reason}") from error
-
-
-def find_last_checkpoint(folder: Path) -> str | None:
-    """
-    Return the newest complete checkpoint of an interrupted stage, or `None` if there is none.
-
-    Newer, incomplete checkpoints are deleted: `trainer_state.json` is written last, so it is missing or
-    unreadable if the process was killed while it wrote the checkpoint.
-    """
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for checkpoint in reversed(checkpoints):
-        try:
-            json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-            return str(checkpoint)
-        except (OSError, ValueError):
-            if PartialState().is_main_process:
-                shutil.rmtree(checkpoint)
-    return None
 
 
 def print_once(text: str) -> None:

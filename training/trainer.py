@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
@@ -23,22 +24,21 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
 from transformers.utils.hub import PushInProgress
 
-from crosstask.configuration_crosstask import IGNORE_INDEX, check_weight
+from crosstask.configuration_crosstask import IGNORE_INDEX, check_weight, get_max_positions
 from crosstask.data.collator import CONTRAST_MASK, CONTRAST_PREFIX, ROW_INDEX_COLUMN, Contrasts
 from crosstask.eval.scoring.answerability import answerability_figures
 from crosstask.generation_crosstask import sum_log_probs
+from crosstask.training.arguments import disable_reentrant_checkpointing
+from crosstask.utils.errors import NonFiniteLossError, UndefinedMetricError
 from crosstask.utils.files import list_model_files
 
 LOSS_NAMES = ("summary_loss", "answerability_loss", "contrastive_loss")
 GATE_NAMES = ("gate_attention", "gate_feed_forward")
-
-
-class NonFiniteLossError(RuntimeError):
-    """Raised when the loss becomes NaN or infinite, before the optimizer takes the step."""
 
 
 class CrossTaskTrainer(Seq2SeqTrainer):
@@ -57,6 +57,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     - Evaluation of a cross-task model reports `eval_answerability_accuracy` and `eval_answerability_auroc` on
       the reference summaries. `compute_metrics` is called only with `predict_with_generate`, and gets the
       generated tokens and the labels, both padded with -100.
+    - `compute_metrics` gets the rows in their order, even if `Trainer` evaluates them sorted by length.
     - A loss that is not finite ends the training with a [`NonFiniteLossError`].
     - A push to the Hub uploads the model with its code, its processor and its card, but no other file of the
       output folder, whatever `hub_strategy` is.
@@ -80,8 +81,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             Keyword arguments of `Seq2SeqTrainer`.
 
     Raises:
-        ValueError: If a weight or rate is not a finite number of 0 or more, if `fusion_learning_rate` is
-            combined with an optimizer, or if something that `contrastive_weight` needs is missing.
+        ValueError: If a weight or rate is not a finite number of 0 or more, `generation_max_length` is too
+            high, `fusion_learning_rate` comes with an optimizer, or `contrastive_weight` lacks what it needs.
     """
 
     # `Trainer` declares these as optional.
@@ -107,6 +108,11 @@ class CrossTaskTrainer(Seq2SeqTrainer):
                     "fusion_learning_rate: expected no optimizer beside it, as an optimizer has its learning "
                     f"rates already, got {type(self.optimizer).__name__}"
                 )
+        length, limit = self.args.generation_max_length or 0, get_max_positions(self.model, "decoder")
+        if length > limit:
+            raise ValueError(
+                f"generation_max_length: expected at most {limit} decoder positions, got {length}"
+            )
         self.fusion_learning_rate = fusion_learning_rate
         self.contrastive_weight = contrastive_weight
         if contrastive_weight:
@@ -122,6 +128,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         self._train_sum = _RunningSum()
         self._eval_sum = _RunningSum()
         self._first_summed_step = 0
+        self._eval_order: list[int] | None = None  # of the rows, if they are sorted by length
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(
@@ -234,7 +241,9 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         """Return the mean summary loss and the mean answerability loss of a batch: (2,)."""
         summary_loss = outputs["summary_loss"] if self.is_fused else outputs["loss"]
         if self.label_smoother is not None:
-            summary_loss = self.label_smoother(outputs, self._get_summary_labels(inputs))
+            labels = self._get_summary_labels(inputs)
+            if (labels != IGNORE_INDEX).any():  # the smoothed mean over no tokens is NaN
+                summary_loss = self.label_smoother(outputs, labels)
         answerability_loss = outputs.get("answerability_loss") if self.is_fused else None
         if answerability_loss is None:
             answerability_loss = torch.zeros_like(summary_loss)
@@ -394,6 +403,27 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             ).item()
         return output
 
+    def _get_eval_sampler(self, eval_dataset):
+        """Return the sampler of `Trainer`, in a fixed order that `_compute_metrics` can undo."""
+        sampler = super()._get_eval_sampler(eval_dataset)
+        self._eval_order = None
+        if isinstance(sampler, LengthGroupedSampler):
+            self._eval_order = sampler = sorted(range(len(eval_dataset)), key=lambda i: -sampler.lengths[i])
+        return sampler
+
+    def _restore_order(self, rows):
+        """Return an array with a row for each evaluated row in the order of the data set."""
+        return rows if self._eval_order is None else rows[np.argsort(self._eval_order)]
+
+    def _determine_best_metric(self, metrics, trial):
+        name = self.args.metric_for_best_model
+        value = metrics.get(f"eval_{(name or '').removeprefix('eval_')}", 0.0)
+        if math.isnan(value):
+            raise UndefinedMetricError(
+                f"metric_for_best_model: {name} is NaN at step {self.state.global_step}, expected a number"
+            )
+        return super()._determine_best_metric(metrics, trial)
+
     def prediction_step(  # type: ignore[override]  # it returns several predictions
         self,
         model: nn.Module,
@@ -429,7 +459,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     def _compute_metrics(self, prediction):
         """Return `answerability_accuracy`, `answerability_auroc` and the metrics of the generated text."""
         metrics = {}
-        predictions, references = list(prediction.predictions), list(prediction.label_ids)
+        predictions = [self._restore_order(rows) for rows in prediction.predictions]
+        references = [self._restore_order(rows) for rows in prediction.label_ids]
         if self.is_fused and len(predictions) > self.args.predict_with_generate:
             logits = torch.from_numpy(predictions.pop(0)).float()
             labels = references.pop(0)
@@ -440,31 +471,6 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         if predictions and self._compute_text_metrics is not None:
             metrics |= self._compute_text_metrics(EvalPrediction(predictions[0], references[0]))
         return metrics
-
-
-def disable_reentrant_checkpointing(args: TrainingArguments) -> None:
-    """
-    Make gradient checkpointing, if it is on, non-reentrant unless `args` ask for the reentrant kind.
-
-    The contrastive loss runs two forward passes before the backward pass. With several processes the
-    reentrant kind, the default of transformers 4, then reports each gradient to DDP twice, and DDP fails.
-
-    Raises:
-        ValueError: If there are several processes and `args` ask for the reentrant kind.
-    """
-    if not args.gradient_checkpointing:
-        return
-    kwargs: Any = args.gradient_checkpointing_kwargs or {}
-    settings = {"use_reentrant": False, **kwargs}
-    if settings["use_reentrant"] and args.world_size > 1:
-        raise ValueError(
-            "gradient_checkpointing_kwargs: expected use_reentrant to be False beside contrastive_weight, as "
-            f"there are {args.world_size} processes, got {settings['use_reentrant']}"
-        )
-    # transformers 5 renames the first to the second.
-    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
-        if hasattr(args, name):
-            setattr(args, name, settings)
 
 
 def _drop_contrasts(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,14 @@ class HubError(RuntimeError):
     """A request to the Hub that failed or was refused."""
 
 
+class NonFiniteLossError(RuntimeError):
+    """Raised when the loss becomes NaN or infinite, before the optimizer takes the step."""
+
+
+class UndefinedMetricError(ValueError):
+    """Raised when the metric that chooses the best checkpoint is NaN."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

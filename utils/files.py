@@ -36,6 +36,21 @@ TOKENIZER_FILES = (
     "*.model",
     "*.spm",
     "*.bpe.codes",
+    # The names in `vocab_files_names` of the tokenizers of transformers that match no pattern above.
+    "bpe.codes",
+    "byte_maps.json",
+    "dict.txt",
+    "emoji.json",
+    "entity_vocab.json",
+    "monolingual_vocab.json",
+    "normalizer.json",
+    "prophetnet.tokenizer",
+    "target_vocab.json",
+    "tokenizer.tiktoken",
+    "vocab-src.json",
+    "vocab-tgt.json",
+    "word_pronunciation.json",
+    "word_shape.json",
 )
 QUESTION_TOKENIZER_FILES = tuple(f"{QUESTION_TOKENIZER}/{name}" for name in TOKENIZER_FILES)
 
@@ -48,7 +63,7 @@ def replace_file(path: str | os.PathLike) -> Iterator[Path]:
     A reader therefore never sees half a file. The folder is created if it is missing; if the block fails,
     `path` stays as it was.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")  # always the same name, so that leftovers do not pile up
     try:

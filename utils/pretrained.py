@@ -152,24 +152,6 @@ def check_counts(role: str, **counts: int | None) -> None:
             raise DataError(f"{role}: {name} is {value!r}, expected a positive integer")
 
 
-def get_max_positions(model: PreTrainedModel, side: str | None = None) -> float:
-    """
-    Return the number of positions that a model has embeddings for, in tokens; infinite if it needs none.
-
-    Args:
-        model (`PreTrainedModel`): A loaded model.
-        side (`str`, *optional*): "encoder" or "decoder" of a sequence-to-sequence model.
-    """
-    config = model.config.get_text_config(**({side: True} if side else {}))
-    for name in (f"max_{side}_position_embeddings", "max_position_embeddings"):
-        if getattr(config, name, None) is not None:
-            # RoBERTa's positions start after the id of the padding token: of 514 embeddings, it uses 512.
-            embeddings = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-            padding_id = getattr(embeddings, "padding_idx", None)
-            return getattr(config, name) - (0 if padding_id is None else padding_id + 1)
-    return float("inf")
-
-
 def batch_by_length(encoded: Mapping[Any, Mapping[str, Collection]], batch_size: int) -> Iterator[list]:
     """
     Yield the keys of `encoded` in batches of similar length, the longest first.

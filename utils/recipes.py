@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
@@ -96,9 +97,9 @@ def make_arguments(arguments_class: type[T], values: Mapping[str, Any], where: s
 
 
 def read_yaml(path: str | os.PathLike) -> dict:
-    """Read the mapping in a YAML file; an empty file is an empty mapping."""
+    """Read the mapping in a YAML file; an empty file is an empty mapping. `~/` begins a path at home."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read ({reason}), expected a YAML file") from error
@@ -109,7 +110,16 @@ def read_yaml(path: str | os.PathLike) -> dict:
         where = f"{path}, line {mark.line + 1}" if mark else path
         problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
         raise ConfigError(f"{where}: not valid YAML ({problem})") from error
-    return check_mapping(values, path)
+    return check_mapping(_expand_home(values), path)
+
+
+def _expand_home(value: Any) -> Any:
+    """Replace the `~` of paths such as `~/runs` in all strings of a value, at any depth."""
+    if isinstance(value, dict):
+        return {key: _expand_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand_home(item) for item in value]
+    return os.path.expanduser(value) if isinstance(value, str) and re.match(r"~\w*/\S", value) else value
 
 
 def check_mapping(value: Any, where: str | os.PathLike) -> dict:
@@ -155,12 +165,12 @@ def _read_word(word: str, annotation: Any) -> Any:
     except yaml.YAMLError:
         return word
     if isinstance(value, str):
-        return value if word[0] in "'\"" else word
+        return _expand_home(value if word[0] in "'\"" else word)
     try:
         convert_value(value, annotation)
     except ValueError:
         return word
-    return value
+    return _expand_home(value)
 
 
 def check_keys(values: Mapping[str, Any], known: Collection[str], where: str | os.PathLike) -> None:
@@ -203,7 +213,8 @@ def convert_value(value: Any, annotation: Any) -> Any:
     Args:
         value: `None`, a string, a number, a boolean, a list or a mapping. `None` stays `None`.
         annotation: The annotation of the field, e.g. `float | None` or `list[str]`. A member of an `Enum` is
-            represented by its value; mappings are not converted inside.
+            represented by its value; a mapping is converted inside if its annotation names a type, such as
+            `dict[str, str]`.
 
     Raises:
         ValueError: If the value is none of what the annotation allows.
@@ -235,8 +246,11 @@ def _is_enum(type_: Any) -> bool:
 
 def _convert(value: Any, type_: Any) -> Any:
     origin = get_origin(type_) or type_
-    if origin is Any or (origin is dict and _has_type(value, dict)):
+    if origin is Any:
         return value
+    if origin is dict and isinstance(value, dict):
+        item_type = (*get_args(type_), Any, Any)[1]
+        return {key: convert_value(item, item_type) for key, item in value.items()}
     if origin is list:
         items = value if isinstance(value, list) else [value]
         if None in items:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from crosstask.configuration_crosstask import get_max_positions
 from crosstask.utils.errors import DataError
 from crosstask.utils.pretrained import (
     batch_by_length,
     check_counts,
-    get_max_positions,
     load_checkpoint,
     make_non_finite_error,
 )

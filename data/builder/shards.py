@@ -51,7 +51,8 @@ def read_into_shards(arguments: BuildArguments, work: Path) -> dict[str, Any]:
         list.
 
     Raises:
-        DataError: If the source cannot be read, or all of its rows are rejected.
+        DataError: If the source cannot be read, or if all of its rows, or more than half for one reason, are
+            rejected.
     """
     path = work / "counts.json"  # written last: it exists only if all rows were read
     if not path.exists():
@@ -68,6 +69,7 @@ def count_rows(arguments: BuildArguments) -> dict[str, Any]:
 
 def _read(arguments: BuildArguments, work: Path | None) -> dict[str, Any]:
     counts: Counter[str] = Counter()
+    drop_reasons: Counter[str] = Counter()  # of the rows that the readers accepted
     rows_per_shard: list[int] = []
     # Hash of a passage to 4 * its shard + the index of its split. One integer per passage saves memory.
     assignments: dict[int, int] = {}
@@ -82,13 +84,16 @@ def _read(arguments: BuildArguments, work: Path | None) -> dict[str, Any]:
             if rejects:
                 rejects.write(json.dumps(entry) + "\n")
 
-        for split, location, row in _iter_normalized_rows(arguments, reject):
+        def drop(location: dict[str, Any], row: dict[str, Any], reason: str) -> None:
+            drop_reasons[reason] += 1
+            reject({**location, "id": row["id"], "reason": reason})
+
+        for split, location, row in _iter_normalized_rows(arguments, reject, drop):
             passage, split_index = hash_texts(row["passage"]), _SPLITS.index(split)
             next_shard = len(assignments) // arguments.shard_size
             assignment = assignments.setdefault(passage, 4 * next_shard + split_index)
             if assignment % 4 != split_index:
-                reason = f"its passage is also in split {_SPLITS[assignment % 4]}"
-                reject({**location, "id": row["id"], "reason": reason})
+                drop(location, row, f"its passage is also in split {_SPLITS[assignment % 4]}")
                 continue
             shard = assignment // 4
             rows_per_shard += [0] * (shard + 1 - len(rows_per_shard))
@@ -101,8 +106,15 @@ def _read(arguments: BuildArguments, work: Path | None) -> dict[str, Any]:
         raise DataError(
             f"{arguments.data}: all {counts['rejected']} rows were rejected, expected at least one usable row"
         )
+    row_count = counts["rows"] + counts["rejected"]
+    for reason, count in drop_reasons.most_common(1):
+        if 2 * count > row_count:
+            raise DataError(
+                f"{arguments.data}: {count} of {row_count} rows are rejected for one reason, {reason}, "
+                "expected at most half of the rows"
+            )
     return {
-        "read": counts["rows"] + counts["rejected"],
+        "read": row_count,
         **{name: counts[name] for name in ("rows", "rejected", "answers")},
         "passages": len(assignments),
         "shards": len(rows_per_shard),
@@ -111,7 +123,9 @@ def _read(arguments: BuildArguments, work: Path | None) -> dict[str, Any]:
 
 
 def _iter_normalized_rows(
-    arguments: BuildArguments, reject: Callable[[dict[str, Any]], None]
+    arguments: BuildArguments,
+    reject: Callable[[dict[str, Any]], None],
+    drop: Callable[[dict[str, Any], dict[str, Any], str], None],
 ) -> Iterator[tuple[str | None, dict[str, Any], dict[str, Any]]]:
     """Yield the split, the location in the source and the texts of each row, and reject unusable rows."""
     # The questions about a passage mostly follow each other, and a passage may be as long as a book.
@@ -129,7 +143,7 @@ def _iter_normalized_rows(
         row |= {name: cached_normalize(row[name]) for name in ("passage", "question", "answer", "summary")}
         empty = next((name for name in required if not row[name]), None)
         if empty:
-            reject({**location, "id": row["id"], "reason": f"empty {empty}"})
+            drop(location, row, f"empty {empty}")
         else:
             yield split, location, row
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from crosstask.data.answers import answer_recall
 from crosstask.data.schema import hash_texts
+from crosstask.sentences_crosstask import count_words
 
 TEXTS = ("passage", "question", "answer", "summary")
 LABELS = {1: "yes", 0: "no", None: "unknown"}
@@ -112,7 +113,7 @@ def compute_statistics(
 
 
 def _count_words(texts: list[str]) -> list[int]:
-    return [len(text.split()) for text in texts]
+    return [count_words(text) for text in texts]
 
 
 def _count_split(

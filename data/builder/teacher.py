@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from crosstask.configuration_crosstask import PROMPT
-from crosstask.processing_crosstask import CrossTaskProcessor, QuestionTooLongError
+from crosstask.configuration_crosstask import PROMPT, get_max_positions
+from crosstask.processing_crosstask import TRUNCATED, CrossTaskProcessor, QuestionTooLongError
 from crosstask.utils.errors import DataError
 from crosstask.utils.pretrained import (
     batch_by_length,
     check_counts,
-    get_max_positions,
     load_checkpoint,
     make_non_finite_error,
 )
@@ -114,8 +113,6 @@ class Teacher:
         self.prefix = prefix
         self.max_source_length = self._get_source_length(max_source_length)
         self._processor = CrossTaskProcessor(self.tokenizer, None, prompt, self.max_source_length)
-        # Tells whether an input that fills the limit was truncated.
-        self._longer_processor = CrossTaskProcessor(self.tokenizer, None, prompt, self.max_source_length + 1)
         self.truncated = 0
         self.generation_kwargs = get_generation_kwargs(
             self.model, num_beams, min_new_tokens, max_new_tokens, length_penalty, no_repeat_ngram_size
@@ -195,10 +192,8 @@ class Teacher:
     @torch.inference_mode()
     def _generate(self, rows: list[Mapping], kwargs: Mapping[str, Any], seed: int) -> list[str]:
         device = self.model.device
-        # Tensor cores are fastest with lengths that are multiples of 8, but a length above the limit may have
-        # no position embeddings.
-        multiple = None if self.max_source_length % 8 else 8
-        inputs = self._processor.pad(rows, pad_to_multiple_of=multiple).to(device)
+        # Tensor cores are fastest with lengths that are multiples of 8.
+        inputs = self._processor.pad(rows, pad_to_multiple_of=8).to(device)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             # mypy takes `generate` of a `PreTrainedModel` for a submodule.
@@ -214,10 +209,8 @@ class Teacher:
         return scores
 
     def _encode(self, passage: str, question: str | None = None) -> dict[str, list[int]]:
-        encoded = dict(self._processor(question=question, passage=passage))
-        if len(encoded["input_ids"]) == self.max_source_length:
-            longer = self._longer_processor(question=question, passage=passage)
-            self.truncated += len(longer["input_ids"]) > self.max_source_length
+        encoded = dict(self._processor(question=question, passage=passage, return_truncated=True))
+        self.truncated += encoded.pop(f"input_ids{TRUNCATED}")
         return encoded
 
     def _get_source_length(self, max_source_length: int | None) -> int:

@@ -3,11 +3,13 @@
 The path of a row, in the order of the calls:
 
 1. `files.find_parts` opens the source and returns one `Part` per split, whose records are read one at a time
-   (`formats` parses JSONL, CSV and Parquet). A `Reject` stands in for a record that cannot be parsed.
+   (`opening` decompresses and decodes text files; `formats` parses JSON, JSONL, CSV and Parquet). A `Reject`
+   stands in for a record that cannot be parsed.
 2. `rows.make_rows` converts each record to rows: by the `make_rows` of the `Corpus` that has its columns, or
    by the user's names for the columns. `registry.CORPORA` lists the corpora, one file each.
-3. `schema.check_row` checks each row, and repeated rows are detected. A row that fails is rejected; without
-   lenience, a malformed one raises a `DataError` that names the file and the line or row.
+3. `schema.check_row` checks each row, and repeated rows and ids are detected. A row that fails is rejected;
+   without lenience, a malformed one raises a `DataError` that names the file and the line or row. It is an
+   error, too, if most rows are rejected for one reason.
 4. `read_rows` collects the rows of each part in a `Dataset` (or streams them), and splits train by passage if
    the source has no validation or test split. `iter_rows` yields them one at a time.
 """
@@ -21,18 +23,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, concatenate_datasets
 
 from crosstask.data.readers.briefs import OPTIONS
 from crosstask.data.readers.corpus import Part, Row
 from crosstask.data.readers.files import find_parts
 from crosstask.data.readers.rows import Lenience, make_rows
-from crosstask.data.schema import FEATURES, check_keys, check_stage
+from crosstask.data.schema import FEATURES, TEXT_COLUMNS, check_keys, check_stage
 from crosstask.data.splits import SPLITS, assign_split, split_by_passage
 from crosstask.utils.errors import DataError
 from crosstask.utils.files import replace_file
 
 logger = logging.getLogger(__name__)
+
+# Characters of text per chunk of a table: a column of Arrow strings holds up to 2 GiB per chunk, and a
+# character takes up to 4 bytes. Larger splits have several chunks.
+MAX_CHUNK_CHARS = 2**28
 
 
 def read_rows(
@@ -50,13 +56,16 @@ def read_rows(
     The splits are those of the source; "val", "valid" and "dev" are read as "validation". Missing splits are
     carved from train by passage, so that no passage is in two splits:
 
-    - A source with one split is divided into train, validation and test.
+    - A source with one split is divided into train, validation and test. If it is a held-out split by its
+      name ("test.csv", "dev.jsonl"), all of its rows are test rows.
     - A source with train and one other split (SQuAD 2.0 has train and validation) uses that split as test,
       and validation is carved from train.
     - Nothing is carved from "briefs" and "aclsum", or if there is no train split.
 
     Columns that the stage does not need (see `STAGE_COLUMNS`) get defaults: `id` is "<file stem>:<line>",
-    `source` the name of the file, texts are "", and the label is null. A null text is read as "".
+    `source` the name of the file, texts are "", and the label is null. A null or NaN text is read as "", and
+    a number as id or answer as text. Rows that repeat an id get ids of their own. Labels are read in the
+    spellings of [`to_label`], and those of a `ClassLabel` column by the names of its classes.
 
     Rows with all columns of stage "fuse" serve the other stages, too: "summarize" takes the distinct
     summaries that are not labeled 0, and "answer" takes the distinct questions and answers. In stage "answer"
@@ -68,8 +77,9 @@ def read_rows(
 
             - "briefs", the built-in generator, or "aclsum", the papers of the package `aclsum` (write
               "./briefs" for a folder of that name);
-            - the path of a .jsonl, .csv or .parquet file, of the official .json of SQuAD or PubMedQA, or of a
-              folder;
+            - the path of a folder, of a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file, or of the
+              official .json of SQuAD or PubMedQA. Text files may be compressed (.gz, .bz2, .xz, .zip), and in
+              UTF-16 with a byte order mark. A CSV file may be separated by semicolons, tabs or vertical bars;
             - the id of a data set on the Hub.
 
             Without `columns`, the records of the corpora in `crosstask.data.readers.registry` are recognized
@@ -119,7 +129,7 @@ def read_rows(
             _warn_of_rejects(data, Counter(reject["reason"] for reject in rejected))
     part_names, shares = _plan_splits(parts, is_complete)
     if shares is None:
-        return DatasetDict(tables)
+        return DatasetDict({split: tables[name] for split, name in part_names.items()})
     try:
         carved = split_by_passage(tables["train"], **shares)
     except DataError as error:
@@ -146,7 +156,7 @@ def iter_rows(
     label, a ragged CSV row and the like. Every record is either yielded or rejected; the rows of a record
     with several questions are yielded or rejected one by one. Rows with a NUL character are rejected, too.
 
-    To detect repeated ids, 8 bytes are kept per row of a split. Files are read piece by piece, and data sets
+    To detect repetitions, 16 bytes are kept per row of a split. Files are read piece by piece, and data sets
     of the Hub are streamed; only an official .json is read at once.
 
     Args:
@@ -174,8 +184,8 @@ def iter_rows(
 
     Raises:
         DataError: At once if the source is not found. While iterating, if it cannot be read, is empty, or
-        none
-            of its first 1,000 records has the columns of the stage.
+            none of its first 1,000 records has the columns of the stage; after the last row of a split if
+            more than half of its rows were rejected for one reason.
     """
     _check_arguments(stage, columns, options)
     parts, is_complete = find_parts(
@@ -186,7 +196,7 @@ def iter_rows(
     # An inner generator, so that a missing source is an error of the call and not of the first `next`.
     def generate_rows() -> Iterator[tuple[str | None, dict[str, Any], Row]]:
         for split, part in parts.items():
-            is_only_split = len(parts) == 1 and not is_complete
+            is_only_split = list(parts) == ["train"] and not is_complete
             for number, row in make_rows(part, stage, columns or {}, reject, lenience):
                 yield None if is_only_split else split, {"source": part.name, part.unit: number}, row
 
@@ -218,7 +228,20 @@ def _to_dataset(
     part: Part, stage: str, columns: Mapping[str, str] | None, reject: Callable[[dict[str, Any]], None]
 ) -> Dataset:
     # Not `Dataset.from_generator`: its cache would miss changed files and skip the rejects.
-    rows = [row for _, row in make_rows(part, stage, columns or {}, reject)]
+    chunks: list[Dataset] = []
+    rows: list[Row] = []
+    char_count = 0
+    for _, row in make_rows(part, stage, columns or {}, reject):
+        row_chars = sum(len(row[name]) for name in TEXT_COLUMNS)
+        if rows and char_count + row_chars > MAX_CHUNK_CHARS:
+            chunks.append(_to_chunk(rows))
+            rows, char_count = [], 0
+        rows.append(row)
+        char_count += row_chars
+    return concatenate_datasets([*chunks, _to_chunk(rows)])
+
+
+def _to_chunk(rows: list[Row]) -> Dataset:
     return Dataset.from_dict(
         {name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES.copy()
     )
@@ -231,6 +254,8 @@ def _plan_splits(
 
     The shares are keyword arguments of `split_by_passage`; they are `None` if no split is carved.
     """
+    if not is_complete and len(parts) == 1 and "train" not in parts:  # held-out rows alone
+        return dict.fromkeys(["test"], next(iter(parts))), None
     if is_complete or "train" not in parts or len(parts) > 2:
         return {split: split for split in parts}, None
     if len(parts) == 1:

@@ -21,13 +21,16 @@ class Reject:
         reason (`str`): Why it is not used, without the place.
         id (`Any`): The id of the record or row, if it has one.
         is_malformed (`bool`): Whether it breaks the format. `read_rows` raises an error for it, `iter_rows`
-            rejects it. What is well-formed but of no use (an empty passage, a repeated id) is always
+            rejects it. What is well-formed but of no use (an empty passage, a repeated row) is always
             rejected.
+        is_expected (`bool`): Whether the stage or the user asks to leave such rows out, e.g. repeated rows.
+            Most rows of a source may go for such a reason, but not for another one.
     """
 
     reason: str
     id: Any = None
     is_malformed: bool = False
+    is_expected: bool = False
 
 
 @dataclass
@@ -39,8 +42,9 @@ class Part:
         records (`Iterable[tuple[int, Record | Reject]]`): Each record with its number.
         source (`str`): The value of `source` for rows that have none.
         stem (`str`): The ids of rows that have none are `"<stem>:<number>"`.
-        unit (`str`): What the number counts: "line" (from 1) or "index" (from 0). corpus ([`Corpus`],
-        *optional*): The corpus of the records. If `None`, it is recognized by the columns.
+        unit (`str`): What the number counts: "line" (from 1) or "index" (from 0).
+        corpus ([`Corpus`], *optional*): The corpus of the records. If `None`, the columns tell it.
+        is_typed (`bool`): Whether the records tell numbers from text; those of CSV do not.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Part:
     stem: str
     unit: str = "line"
     corpus: Corpus | None = None
+    is_typed: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,7 @@ class JsonFormat:
         description (`str`): The form of the document, for an error message.
         matches (`Callable[[Any], bool]`): Whether a parsed document has this form.
         flatten (`Callable[[Any], Iterator[Record | Reject]]`): Yields the records that the data set on the
-        Hub
-            has, and a malformed `Reject` for each piece of the document that gives none.
+            Hub has, and a malformed `Reject` for each piece of the document that gives none.
     """
 
     description: str

@@ -11,17 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, IterableDataset, load_dataset, load_from_disk
 
 from crosstask.data.readers.corpus import Part
 from crosstask.data.readers.formats import (
     BATCH_SIZE,
     NumberedRecords,
+    find_json_records,
     read_batches,
     read_csv,
     read_jsonl,
     read_parquet,
 )
+from crosstask.data.readers.opening import read_text, split_name
 from crosstask.data.readers.registry import CORPORA
 from crosstask.data.splits import SPLITS
 from crosstask.utils.errors import DataError, first_line
@@ -37,6 +39,8 @@ SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
+UNTYPED_SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (".jsonl", ".ndjson", ".json", *UNTYPED_SUFFIXES, ".parquet")
 
 
 def find_parts(
@@ -68,7 +72,7 @@ def find_parts(
     if path.is_dir():
         parts = read_folder(path, config_name)
     elif path.exists() or isinstance(data, os.PathLike) or _looks_like_a_path(data):
-        parts = {"train": read_file(path)}
+        parts = {split_name(path)[0]: read_file(path)}
     else:
         parts = read_hub(data, config_name, streaming)
     return _rename_splits(parts, data), False
@@ -80,22 +84,27 @@ def _looks_like_a_path(data: str) -> bool:
 
 
 def _rename_splits(parts: dict[str, Part], data: Any) -> dict[str, Part]:
-    """Return the parts under the names in `SPLITS`, in their order; a single part is "train"."""
+    """Return the parts under the names in `SPLITS`, in their order; one part of another name is "train"."""
     if len(parts) == 1:
-        return {"train": next(iter(parts.values()))}
+        return {_find_split(name) or "train": part for name, part in parts.items()}
     names = ", ".join(parts)
     renamed: dict[str, Part] = {}
     for name, part in parts.items():
-        split = SPLIT_NAMES.get(name)
+        split = _find_split(name)
         if split in renamed:
             raise DataError(f"{data}: has the splits {names}, expected one {split} split")
         if split is not None:
             renamed[split] = part
     if not renamed:
         raise DataError(f"{data}: has the splits {names}, expected {', '.join(SPLITS)}")
-    if ignored := [name for name in parts if name not in SPLIT_NAMES]:
+    if ignored := [name for name in parts if not _find_split(name)]:
         logger.warning("%s: ignored the splits %s", data, ", ".join(ignored))
     return {split: renamed[split] for split in SPLITS if split in renamed}
+
+
+def _find_split(name: str) -> str | None:
+    """Return the split with this name or of the file with this stem, e.g. "test-00000-of-00002"."""
+    return SPLIT_NAMES.get(re.sub(r"-\d+(-of-\d+)?$", "", name.lower()))
 
 
 def read_file(path: Path) -> Part:
@@ -103,7 +112,8 @@ def read_file(path: Path) -> Part:
 
     Args:
         path (`Path`):
-            A .jsonl, .csv or .parquet file of records, or the official .json of a corpus.
+            A file of records with a suffix of `SUFFIXES`, or the official .json of a corpus. All but .parquet
+            may be compressed, with a second suffix: .gz, .bz2, .xz or .zip.
 
     Returns:
         [`Part`]: The part. The file is read, and its errors are raised, while the records are iterated. A
@@ -114,36 +124,50 @@ def read_file(path: Path) -> Part:
     """
     if not path.exists():
         raise DataError(f"{path}: file not found")
-    if path.suffix not in _READERS:
-        raise DataError(f"{path}: expected a file that ends in {', '.join(_READERS)}")
-    unit = "line" if path.suffix in (".jsonl", ".csv") else "index"
-    return Part(str(path), _READERS[path.suffix](path), path.name, path.stem, unit)
+    stem, suffix = split_name(path)
+    if not _is_readable(path):
+        raise DataError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+    unit = "line"
+    if suffix in (".jsonl", ".ndjson"):
+        records = read_jsonl(path)
+    elif suffix == ".json":
+        records, unit = _read_json(path)
+    elif suffix == ".parquet":
+        records, unit = read_parquet(path), "index"
+    else:
+        records = read_csv(path, delimiter="," if suffix == ".csv" else "\t")
+    return Part(str(path), records, path.name, stem, unit, is_typed=suffix not in UNTYPED_SUFFIXES)
 
 
-def _read_official_json(path: Path) -> NumberedRecords:
+def _is_readable(path: Path) -> bool:
+    suffix = split_name(path)[1]
+    return suffix in SUFFIXES and (suffix != ".parquet" or path.suffix.lower() == ".parquet")
+
+
+def _read_json(path: Path) -> tuple[NumberedRecords, str]:
+    """Return the records of a .json file, which may be JSON Lines, and the unit of their numbers."""
     formats = {corpus.title: corpus.json_format for corpus in CORPORA if corpus.json_format}
-    expected = " or ".join(f"that of {title} ({form.description})" for title, form in formats.items())
+    forms = [f"that of {title} ({json_format.description})" for title, json_format in formats.items()]
+    expected = f"a list of records, {' or '.join(forms)}"
     try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        document = json.loads(read_text(path))
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            if "\n" not in error.doc[: error.pos].strip():  # the first line is one object
+                return read_jsonl(path), "line"
         raise DataError(
             f"{path}: expected JSON in UTF-8, {expected}, got {first_line(error)} (a file with one object "
             "per line must end in .jsonl)"
         ) from None
     for json_format in formats.values():
         if json_format.matches(document):
-            return enumerate(json_format.flatten(document))
-    raise DataError(f"{path}: expected JSON of a known form, {expected}")
-
-
-_READERS: dict[str, Callable[[Path], NumberedRecords]] = {
-    ".jsonl": read_jsonl,
-    ".csv": read_csv,
-    ".parquet": read_parquet,
-    ".json": _read_official_json,
-}
+            return enumerate(json_format.flatten(document)), "index"
+    records = find_json_records(document)
+    if records is None:
+        raise DataError(f"{path}: expected JSON of a known form, {expected}")
+    return records, "index"
 
 
 def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]:
@@ -151,8 +175,9 @@ def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]
 
     Args:
         folder (`Path`):
-            A folder that `save_to_disk` wrote, that has one file per split ("train.jsonl", "dev.jsonl"), or
-            that `datasets.load_dataset` understands.
+            A folder that `save_to_disk` wrote, that has one file per split ("train.jsonl", "dev.jsonl"),
+            numbered files ("data/train-00000-of-00002.parquet"), or only one file, or that
+            `datasets.load_dataset` understands.
         config_name (`str`, *optional*):
             The configuration of a data set folder that has several.
 
@@ -161,19 +186,51 @@ def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]
     """
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _load(load_from_disk, str(folder))
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix in _READERS]
-    # Sharded, nested or configured data sets have other file names, and `datasets` knows them all.
-    has_one_file_per_split = bool(paths) and all(path.stem in SPLIT_NAMES for path in paths)
-    if config_name is not None or not has_one_file_per_split:
+    paths = _list_files(folder) or _list_files(folder / "data")
+    if len(paths) == 1 and not any(path.is_dir() for path in folder.iterdir()):
+        path_by_split = {split_name(paths[0])[0]: paths}
+    else:
+        path_by_split = _group_by_split(folder, paths)
+    # Nested or configured data sets have other layouts, and `datasets` knows them all.
+    if config_name is not None or not path_by_split:
         return _load(load_dataset, str(folder), config_name)
-    path_by_split: dict[str, Path] = {}
+    return {
+        split: read_file(paths[0]) if len(paths) == 1 else _read_numbered_files(folder, split, paths)
+        for split, paths in path_by_split.items()
+    }
+
+
+def _list_files(folder: Path) -> list[Path]:
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in paths if path.is_file() and _is_readable(path)]
+
+
+def _group_by_split(folder: Path, paths: list[Path]) -> dict[str, list[Path]]:
+    """Return the files of each split, or none if a file is of no split or the card has configurations."""
+    groups: dict[str, list[Path]] = {}
     for path in paths:
-        split = SPLIT_NAMES[path.stem]
-        if split in path_by_split:
-            names = f"{path_by_split[split].name} and {path.name}"
+        stem = split_name(path)[0]
+        split = _find_split(stem)
+        if split is None:
+            return {}
+        files = groups.setdefault(split, [])
+        if files and stem.lower() in SPLIT_NAMES:
+            names = f"{files[0].name} and {path.name}"
             raise DataError(f"{folder}: {names} are both the {split} split, expected one file per split")
-        path_by_split[split] = path
-    return {split: read_file(path) for split, path in path_by_split.items()}
+        files.append(path)
+    card = folder / "README.md"
+    is_numbered = any(len(files) > 1 or files[0].parent != folder for files in groups.values())
+    if is_numbered and card.exists() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace"):
+        return {}
+    return groups
+
+
+def _read_numbered_files(folder: Path, split: str, paths: list[Path]) -> Part:
+    """Return the part of a split that lies in several files; its records are numbered across the files."""
+    parts = (read_file(path) for path in paths)
+    records = enumerate(record for part in parts for _, record in part.records)
+    is_typed = not any(split_name(path)[1] in UNTYPED_SUFFIXES for path in paths)
+    return Part(f"{folder}, split {split}", records, str(folder), split, "index", is_typed=is_typed)
 
 
 def read_hub(name: str, config_name: str | None = None, streaming: bool = False) -> dict[str, Part]:
@@ -202,7 +259,10 @@ def _read_dataset(dataset: Dataset | IterableDataset, name: str) -> NumberedReco
     # As Arrow tables, whatever format was saved, and without decoding columns that are dropped anyway.
     batches = dataset.with_format("arrow").iter(batch_size=BATCH_SIZE)
     try:
-        yield from read_batches(batches, dataset.features or {})
+        features = dataset.features or {}
+        yield from read_batches(
+            batches, {column: kind.names for column, kind in features.items() if isinstance(kind, ClassLabel)}
+        )
     except Exception as error:  # a stream raises here what `load_dataset` would have raised
         raise _loading_error(name, error) from error
 

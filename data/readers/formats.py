@@ -1,13 +1,15 @@
-"""Read the records of one JSONL, CSV or Parquet file, each with its number.
+"""Read the records of one JSON, JSONL, CSV or Parquet file, each with its number.
 
-Text files are parsed here, line by line, so that a message can name the line, and so that one malformed line
-costs that line only.
+JSONL and CSV are parsed here, line by line, so that a message can name the line, and so that one malformed
+line costs that line only.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import logging
+import re
 import reprlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,16 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
-from datasets import ClassLabel, Features
 
 from crosstask.data.readers.corpus import Record, Reject
-from crosstask.data.schema import FEATURES
+from crosstask.data.readers.opening import check_utf8, read_lines
 from crosstask.utils.errors import DataError, first_line
+from crosstask.utils.logs import warn_once
+
+logger = logging.getLogger(__name__)
 
 NumberedRecords = Iterator[tuple[int, Record | Reject]]
 
 BATCH_SIZE = 100  # rows of a table that are converted to Python objects at a time: passages may be long
 MAX_CSV_LINES = 10_000  # per record: if there are more, a quote was not closed
+# Spreadsheets write semicolons where the comma is the decimal sign.
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+# What pandas and Excel write for a missing value. "NA" and "None" are not among them: they may be answers.
+_MISSING = frozenset({"NaN", "nan", "<NA>", "#N/A"})
 
 
 def read_jsonl(path: Path) -> NumberedRecords:
@@ -34,14 +42,14 @@ def read_jsonl(path: Path) -> NumberedRecords:
     Raises:
         DataError: If the file cannot be read.
     """
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             yield number, _parse_json_object(line)
 
 
 def _parse_json_object(line: str) -> Record | Reject:
     try:
-        record = json.loads(_check_utf8(line))
+        record = json.loads(check_utf8(line))
     except UnicodeError as error:
         return Reject(f"expected UTF-8, got {first_line(error)}", is_malformed=True)
     except json.JSONDecodeError as error:  # its message would say "line 1"
@@ -49,51 +57,114 @@ def _parse_json_object(line: str) -> Record | Reject:
         return Reject(reason, is_malformed=True)
     except (ValueError, RecursionError) as error:  # a number of too many digits, too deep a nesting
         return Reject(f"expected a JSON object, got {first_line(error)}", is_malformed=True)
+    return _check_object(record)
+
+
+def _check_object(record: Any) -> Record | Reject:
     if not isinstance(record, dict):
         return Reject(f"expected a JSON object, got {reprlib.repr(record)}", is_malformed=True)
     return record
 
 
-def read_csv(path: Path) -> NumberedRecords:
+def find_json_records(document: Any) -> NumberedRecords | None:
+    """Return the records of a JSON document with their indices from 0, or `None` if it has another form.
+
+    Args:
+        document (`Any`):
+            A list of records, or columns as `DataFrame.to_json` and `Dataset.to_dict` write them:
+            `{"passage": {"0": ..., "1": ...}}` or `{"passage": [...]}`.
+    """
+    if isinstance(document, list):
+        return enumerate(map(_check_object, document))
+    columns = list(document.values()) if isinstance(document, dict) else []
+    if columns and all(isinstance(column, dict) for column in columns):
+        indices = list(columns[0])
+        if not indices or not all(index.isdecimal() for index in indices):
+            return None
+        if any(list(column) != indices for column in columns):
+            return None
+        columns = [list(column.values()) for column in columns]
+    elif not columns or not all(isinstance(column, list) for column in columns):
+        return None
+    if len({len(column) for column in columns}) > 1:
+        return None
+    return enumerate(dict(zip(document, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def read_csv(path: Path, delimiter: str = ",") -> NumberedRecords:
     """Yield the records of a CSV file with a header, each with the number of its first line.
+
+    If the header is a single column by the delimiter, but several by another one, the other one is taken and
+    a warning names it. A missing value of pandas or Excel is `None`.
+
+    Args:
+        path (`Path`):
+            The file.
+        delimiter (`str`, *optional*, defaults to `","`):
+            The delimiter by the suffix of the file, `"\\t"` for .tsv.
 
     Raises:
         DataError: If the file cannot be read, or its header is malformed.
     """
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a long passage
-    records = _parse_csv(_read_lines(path))
+    lines = read_lines(path)
+    header_number, header_line = next(
+        # "sep=;" tells Excel how to read the file.
+        (entry for entry in enumerate(lines, 1) if not re.fullmatch(r"\s*|sep=.\s*", entry[1])),
+        (1, ""),
+    )
+    delimiter = _detect_delimiter(path, header_line, delimiter)
+    records = _parse_csv(chain([header_line], lines), delimiter, header_number)
     _, header = next(records, (1, []))
     if isinstance(header, Reject):
-        raise DataError(f"{path}, line 1: {header.reason}")
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}, line 1: expected each column once, got {', '.join(header)}")
+        raise DataError(f"{path}, line {header_number}: {header.reason}")
+    header = [name.strip() for name in header]  # "" is the index of pandas, or an empty column of Excel
+    names = [name for name in header if name]
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}, line {header_number}: expected each column once, got {', '.join(header)}")
     for line, fields in records:
         if isinstance(fields, Reject):
             yield line, fields
         elif fields and len(fields) != len(header):
             yield line, Reject(f"expected {len(header)} fields, got {len(fields)}", is_malformed=True)
         elif fields:
-            yield line, dict(zip(header, fields, strict=True))
+            values = [None if field in _MISSING else field for field in fields]
+            yield line, {name: value for name, value in zip(header, values, strict=True) if name}
 
 
-def _parse_csv(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | Reject]]:
+def _detect_delimiter(path: Path, line: str, delimiter: str) -> str:
+    counts = {}
+    for candidate in (delimiter, *_DELIMITERS):
+        try:
+            counts[candidate] = len(next(csv.reader([line], delimiter=candidate), []))
+        except csv.Error:
+            counts[candidate] = 0
+    best = max(counts, key=lambda candidate: counts[candidate])
+    if counts[delimiter] > 1 or counts[best] < 2:
+        return delimiter
+    warn_once(logger, f"{path}: the columns are separated by {_DELIMITERS[best]}s")
+    return best
+
+
+def _parse_csv(
+    lines: Iterator[str], delimiter: str, line_number: int
+) -> Iterator[tuple[int, list[str] | Reject]]:
     """Yield the fields of each record with the number of its first line; a quoted field may span lines.
 
     After a malformed record, parsing continues at that record's second line, so that an unclosed quote does
     not swallow the good records behind it.
     """
     pushed_back: deque[str] = deque()
-    line_number = 1
     while True:
         consumed: list[str] = []
         starts_with_pushed_back = bool(pushed_back)
         try:
-            reader = csv.reader(_consume(pushed_back, lines, consumed), strict=True)
+            reader = csv.reader(_consume(pushed_back, lines, consumed), delimiter=delimiter, strict=True)
             fields = next(reader)
             # The end of a quoted field with a malformed beginning can look like a record.
             if starts_with_pushed_back and "".join(consumed).count('"') % 2:
                 raise csv.Error("the end of a quoted field")
-            _check_utf8("".join(fields))
+            check_utf8("".join(fields))
             result: list[str] | Reject = fields
         except StopIteration:
             return
@@ -124,25 +195,36 @@ def read_parquet(path: Path) -> NumberedRecords:
     """
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            features = Features.from_arrow_schema(file.schema_arrow)
-            yield from read_batches(file.iter_batches(batch_size=BATCH_SIZE), features)
+            # Not `Features.from_arrow_schema`: it fails on types that `datasets` does not have, such as maps,
+            # even in columns that nobody reads.
+            metadata = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+            features = metadata.get("info", {}).get("features", {})
+            class_names = {
+                column: feature["names"]
+                for column, feature in features.items()
+                if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+            }
+            yield from read_batches(file.iter_batches(batch_size=BATCH_SIZE), class_names)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: expected a Parquet file, got {first_line(error)}") from None
 
 
-def read_batches(batches: Iterable[Any], features: Mapping[str, Any]) -> NumberedRecords:
+def read_batches(batches: Iterable[Any], class_names: Mapping[str, list[str]]) -> NumberedRecords:
     """Yield the rows of Arrow tables or record batches with their indices from 0.
 
-    A `ClassLabel` column `answerable` with the names "no" and "yes" is read by name, since it may number them
-    the other way round than `FEATURES`.
+    Args:
+        batches (`Iterable`):
+            The tables or record batches.
+        class_names (`Mapping[str, list[str]]`):
+            The names of the classes of each `ClassLabel` column. Its numbers are replaced by the names, since
+            data sets number the same names differently; -1 stands for no class.
     """
-    label = features.get("answerable")
-    names: list[str] = []
-    if isinstance(label, ClassLabel) and set(label.names) == set(FEATURES["answerable"].names):
-        names = label.names
     for index, record in enumerate(chain.from_iterable(map(_to_records, batches))):
-        if names and not isinstance(record, Reject) and record["answerable"] is not None:
-            record["answerable"] = names[record["answerable"]]
+        if not isinstance(record, Reject):
+            for column, names in class_names.items():
+                value = record.get(column)
+                if isinstance(value, int) and -1 <= value < len(names):
+                    record[column] = None if value == -1 else names[value]
         yield index, record
 
 
@@ -154,17 +236,3 @@ def _to_records(batch: Any) -> Iterable[Any]:
         if len(batch) == 1:
             return [Reject(f"expected UTF-8, got {error}", is_malformed=True)]
         return chain.from_iterable(_to_records(batch.slice(row, 1)) for row in range(len(batch)))
-
-
-def _read_lines(path: Path) -> Iterator[str]:
-    # Bytes that are not UTF-8 become surrogates here; `_check_utf8` detects them, line by line.
-    try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
-            yield from file
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _check_utf8(text: str) -> str:
-    """Return the text; raise a `UnicodeError` if it holds surrogates of bytes that are not UTF-8."""
-    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8")

@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +19,9 @@ from crosstask.data.readers.registry import recognize
 from crosstask.data.schema import FEATURES, STAGE_COLUMNS, TEXT_COLUMNS, check_row, hash_texts
 from crosstask.processing_crosstask import to_label
 from crosstask.utils.errors import DataError
+from crosstask.utils.logs import warn_once
+
+logger = logging.getLogger(__name__)
 
 # If none of the first 1,000 records has the columns of the stage, that is an error even for a lenient reader.
 LOOK_AHEAD = 1000
@@ -46,7 +53,8 @@ def make_rows(
 ) -> Iterator[tuple[int, Row]]:
     """Yield `(number, row)` for the rows of a part, with the number (line or index) of the row's record.
 
-    To detect repeated ids, 8 bytes are kept per row.
+    A row that repeats the id of an earlier one gets another id, such as "p7-2", and a warning says so: many
+    files have one id per passage. To detect repetitions, 16 bytes are kept per row.
 
     Args:
         part ([`Part`]):
@@ -61,20 +69,22 @@ def make_rows(
             If given, malformed records are rejected; otherwise they are errors.
 
     Raises:
-        DataError: If the part is empty or no record has the columns of the stage; without `lenience` also if
-        a
-            record is malformed or no row is left.
+        DataError: If the part is empty, no record has the columns of the stage, or more than half of the rows
+            are rejected for one reason (see [`Reject`]); without `lenience` also if a record is malformed or
+            no row is left.
     """
     repeats = _Repeats(stage)
+    losses = _Losses(part)
     is_any_left = False
     for number, row, corpus in _convert_records(part, stage, columns):
         default_id = f"{part.stem}:{number}"
         if not isinstance(row, Reject):
             is_joint = corpus is None and _is_joint(row, stage)
-            row = _fill_columns(row, part.source, default_id)
+            row = _fill_columns(row, part, default_id)
             row = _check(row, stage, is_joint, lenience, corpus) or _reduce_to_stage(row, stage)
         if not isinstance(row, Reject):
-            row = repeats.check(row, is_joint) or row
+            row = repeats.check(row, is_joint)
+        losses.count(row, number)
         if not isinstance(row, Reject):
             is_any_left = True
             yield number, row
@@ -85,6 +95,14 @@ def make_rows(
         reject({"source": part.name, part.unit: number, "id": row_id, "reason": row.reason})
     if not is_any_left and lenience is None:
         raise DataError(f"{part.name}: no row is left for stage {stage}, expected at least one")
+    losses.check()
+    if repeats.example:
+        old, new = repeats.example
+        warn_once(
+            logger,
+            f"{part.name}: {repeats.count} rows repeat the id of an earlier row and get ids of their own, "
+            f"such as {new!r} for {old!r}",
+        )
 
 
 def _convert_records(
@@ -163,15 +181,34 @@ def _is_joint(row: Row, stage: str) -> bool:
     return stage in ("summarize", "answer") and row.keys() >= set(STAGE_COLUMNS["fuse"])
 
 
-def _fill_columns(row: Row, source: str, default_id: str) -> Row:
-    """Give a row all columns of the schema; a null text is read as an empty one."""
-    defaults = {**dict.fromkeys(TEXT_COLUMNS, ""), "source": source, "answerable": None}
-    row = {**defaults, **{column: value for column, value in row.items() if value is not None}}
-    if type(row["id"]) is int:
-        row["id"] = str(row["id"])
-    elif row["id"] == "":
+def _fill_columns(row: Row, part: Part, default_id: str) -> Row:
+    """Give a row all columns of the schema; a missing text is read as an empty one."""
+    row = {column: value for column, value in row.items() if not _is_missing(value)}
+    passage = row.get("passage", "")
+    for column in ("id", "source", "answer"):
+        if column in row:
+            row[column] = _write_number(row[column], passage if column == "answer" else "", part.is_typed)
+    row = {**dict.fromkeys(TEXT_COLUMNS, ""), "source": part.source, "answerable": None, **row}
+    if row["id"] == "":
         row["id"] = default_id
     return row
+
+
+def _write_number(value: Any, passage: Any, is_typed: bool) -> Any:
+    """Return a number as text, and any other value unchanged.
+
+    pandas turns all integers of a column into floats if one value is missing. So 3.0 is written as "3",
+    unless "3.0" is in the passage. Without types, the text "3.0" (or "3,0") is such a number, too.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float) if is_typed else (int, float, str)):
+        return value
+    text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else str(value)
+    is_integer = re.fullmatch(r"-?\d+[.,]0", text) and not (isinstance(passage, str) and text in passage)
+    return text[:-2] if is_integer else text
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _check(
@@ -181,27 +218,30 @@ def _check(
         reason = check_row(row, stage)
     except DataError as error:
         return Reject(str(error), row["id"], is_malformed=True)
-    if reason is None and is_joint and stage == "summarize" and to_label(row["answerable"]) == 0:
-        reason = "labeled no: the summary lacks the answer"
+    if is_joint and stage == "summarize" and to_label(row["answerable"]) == 0:
+        return Reject("labeled no: the summary lacks the answer", row["id"], is_expected=True)
+    if is_joint and stage == "answer" and not row["question"].strip():  # asks for a generic summary
+        return Reject("empty question", row["id"], is_expected=True)
     if reason is None and lenience is not None:
-        reason = _check_leniently(row, lenience, corpus)
+        return _check_leniently(row, lenience, corpus)
     return None if reason is None else Reject(reason, row["id"])
 
 
-def _check_leniently(row: Row, lenience: Lenience, corpus: Corpus | None) -> str | None:
-    """Return why a row that `check_row` accepts would harm a data set, if it would."""
+def _check_leniently(row: Row, lenience: Lenience, corpus: Corpus | None) -> Reject | None:
+    """Return a reject if a row that `check_row` accepts would harm a data set."""
     if len(row["passage"]) > lenience.max_passage_chars:
         limit = f"{lenience.max_passage_chars:,}"
-        return f"passage of {len(row['passage']):,} characters, expected at most {limit}"
+        reason = f"passage of {len(row['passage']):,} characters, expected at most {limit}"
+        return Reject(reason, row["id"])
     # A NUL means that these bytes are no text; other control characters can be dropped.
     for column in TEXT_COLUMNS:
         if "\0" in row[column]:
-            return f"NUL character in {column}"
+            return Reject(f"NUL character in {column}", row["id"])
     is_extractive = lenience.extractive or (corpus is not None and corpus.is_extractive)
     if is_extractive and row["answer"] not in row["passage"]:
         answer, passage = (" ".join(row[name].split()).casefold() for name in ("answer", "passage"))
         if answer not in passage:
-            return "answer not in the passage"
+            return Reject("answer not in the passage", row["id"], is_expected=lenience.extractive)
     return None
 
 
@@ -224,28 +264,84 @@ def _reduce_to_stage(row: Row, stage: str) -> Row:
 
 
 class _Repeats:
-    """Detect rows that repeat an id, and joint rows that repeat what the stage reads.
+    """Detect repeated rows, and repeated ids of different rows.
 
-    Repetitions in rows that were made for the stage are the source's decision, so they stay.
+    Repetitions in rows that were made for the stage are the source's decision, so they stay unless the id is
+    the same, too.
+
+    Attributes:
+        count (`int`): The number of rows that repeat an id and got another one.
+        example (`tuple[str, str]`, *optional*): The first id that was repeated, and what it was replaced by.
     """
 
     def __init__(self, stage: str):
         self.columns = STAGE_COLUMNS[stage]
-        self.ids: set[int] = set()
         self.contents: set[int] = set()
+        self.content_by_id: dict[int, int] = {}
+        self.last_numbers: dict[int, int] = {}  # the number at the end of the latest id, by the repeated id
+        self.count = 0
+        self.example: tuple[str, str] | None = None
 
-    def check(self, row: Row, is_joint: bool) -> Reject | None:
-        """Return a reject if the row repeats an earlier one, and remember it otherwise."""
-        row_id = hash_texts(row["id"])
-        if row_id in self.ids:
-            return Reject("duplicate id", row["id"])
+    def check(self, row: Row, is_joint: bool) -> Row | Reject:
+        """Return the row, with an id that no earlier row has, or a reject if it repeats an earlier row."""
         if is_joint:
             content = hash_texts(*(row[name] for name in self.columns))
             if content in self.contents:
-                return Reject(f"same {' and '.join(self.columns)} as an earlier row", row["id"])
+                reason = f"same {' and '.join(self.columns)} as an earlier row"
+                return Reject(reason, row["id"], is_expected=True)
             self.contents.add(content)
-        self.ids.add(row_id)
-        return None
+        row_id = hash_texts(row["id"])
+        content = hash_texts(*(str(row[name]) for name in FEATURES))
+        if row_id not in self.content_by_id:
+            self.content_by_id[row_id] = content
+            return row
+        # The set also holds the rows that repeat an id; their hashes include the id.
+        if content == self.content_by_id[row_id] or content in self.contents:
+            return Reject("same id and texts as an earlier row", row["id"], is_expected=True)
+        self.contents.add(content)
+        new_id, number = row["id"], self.last_numbers.get(row_id, 1)
+        while hash_texts(new_id) in self.content_by_id:
+            number += 1
+            new_id = f"{row['id']}-{number}"
+        self.last_numbers[row_id] = number
+        self.count += 1
+        self.content_by_id[hash_texts(new_id)] = content
+        self.example = self.example or (row["id"], new_id)
+        return {**row, "id": new_id}
+
+
+class _Losses:
+    """Count the rows of a part and its rejects, and stop if most rows are rejected for one reason.
+
+    Rows that are expected to be rejected do not count. If most other rows go, the reader has most likely
+    misunderstood the source, and the few rows that are left are no fair sample of it.
+    """
+
+    def __init__(self, part: Part):
+        self.part = part
+        self.row_count = 0
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+
+    def count(self, row: Row | Reject, number: int) -> None:
+        if isinstance(row, Reject) and row.is_expected:
+            return
+        self.row_count += 1
+        if isinstance(row, Reject):
+            # Without what varies between rows: values and numbers.
+            kind = re.sub(r"\b(is|of|got|holds) .*?(?=, expected| with |: there|$)", r"\1", row.reason)
+            kind = re.sub(r"\d+", "", kind)
+            self.counts[kind] += 1
+            self.examples.setdefault(kind, f"{row.reason} ({self.part.unit} {number})")
+
+    def check(self) -> None:
+        """Raise a `DataError` if more than half of the rows are rejected for one reason."""
+        for kind, count in self.counts.most_common(1):
+            if 2 * count > self.row_count:
+                raise DataError(
+                    f"{self.part.name}: {count} of {self.row_count} rows are rejected for one reason, "
+                    f"{self.examples[kind]}, expected at most half of the rows"
+                )
 
 
 def _describe_place(part: Part, number: int, row_id: Any) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from crosstask.configuration_crosstask import get_max_positions
 from crosstask.data.answers import to_paired_lists
 from crosstask.eval.scoring.text_scores import list_references
 from crosstask.utils.errors import DataError, first_line
-from crosstask.utils.pretrained import get_max_positions
 
 # The vectors of all tokens of this many pairs are in memory at once.
 PAIRS_IN_MEMORY = 2048

@@ -6,18 +6,30 @@ A system's figure is the mean over its rows, `data.answers.mean`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from types import SimpleNamespace
 
 from crosstask.data.answers import to_paired_lists
-from crosstask.sentences_crosstask import OPENERS, split_sentences
+from crosstask.sentences_crosstask import (
+    COMBINING_MARKS,
+    OPENERS,
+    UNSPACED_CHARACTER,
+    UNSPACED_LETTERS,
+    WORD_CHARACTER,
+    count_words,
+    normalize_text,
+    split_sentences,
+    split_words,
+)
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 # Up to this many pairs, one process is faster than starting a pool, which takes one or two seconds.
 MAX_PAIRS_OF_ONE_PROCESS = 2000
 
-_WORD_OR_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+")
+_WORD_OR_NUMBER = re.compile(rf"\d+(?:[.,:]\d+)*|(?:[^\W\d_{UNSPACED_LETTERS}]|[{COMBINING_MARKS}])+")
 _THOUSANDS_COMMA = re.compile(r",(?=\d{3}(?!\d))")
-_TOKEN = re.compile(r"\w+|[^\w\s]")
+_TOKEN = re.compile(rf"{UNSPACED_CHARACTER}|(?:{WORD_CHARACTER}|_)+|[^\w\s]")
 
 
 # --- Similarity to a reference --------------------------------------------------------------------
@@ -33,8 +45,9 @@ def rouge_rows(
 ) -> dict[str, list[float | None]]:
     """Compute ROUGE F1 of each prediction with the `rouge_score` package.
 
-    Its tokenizer keeps only a-z and 0-9, so text in another script scores 0. For rougeLsum, which compares
-    sentences, each line is split into its sentences. Source: Lin 2004, "ROUGE: A Package for Automatic
+    The package's tokenizer keeps only a-z and 0-9. The one here, [`make_rouge_tokenizer`], returns the same
+    words for ASCII text, and words or characters for other scripts. For rougeLsum, which compares sentences,
+    each line is split into its sentences. Source: Lin 2004, "ROUGE: A Package for Automatic
     Evaluation of Summaries", https://aclanthology.org/W04-1013.
 
     Args:
@@ -42,7 +55,7 @@ def rouge_rows(
         references (`Iterable[str | Sequence[str]]`): One or several texts per row; of several, the best F1
             counts, separately for each type.
         use_stemmer (`bool`, *optional*, defaults to `True`): Whether Porter's stemmer removes English
-            suffixes.
+            suffixes of words in a-z.
         types (`Sequence[str]`, *optional*): Any of "rouge1" to "rouge9", "rougeL" and "rougeLsum".
         processes (`int`, *optional*): The number of processes; by default one for at most
             `MAX_PAIRS_OF_ONE_PROCESS` distinct pairs, and all cores for more. The scores do not depend on it.
@@ -73,6 +86,20 @@ def rouge_rows(
     }
 
 
+def make_rouge_tokenizer(use_stemmer: bool = True) -> Callable[[str], list[str]]:
+    """Return a function that splits a text into words as ROUGE compares them.
+
+    The words are those of [`~sentences_crosstask.split_words`]. With `use_stemmer`, the `rouge_score` package
+    stems the words in a-z and 0-9.
+    """
+    if not use_stemmer:
+        return split_words
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    stem = cache(DefaultTokenizer(use_stemmer=True).tokenize)  # a list with one word for each word
+    return lambda text: [stem(word)[0] if word.isascii() else word for word in split_words(text)]
+
+
 def list_references(references: str | Sequence[str]) -> list[str]:
     """Return the references of a row that are not blank."""
     return [text for text in ([references] if isinstance(references, str) else references) if text.strip()]
@@ -85,8 +112,16 @@ def _score_pairs(
     from joblib import Parallel, cpu_count, delayed
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(types, use_stemmer=use_stemmer)
-    prepare = _put_sentences_on_lines if "rougeLsum" in types else str
+    tokenize = make_rouge_tokenizer(use_stemmer)
+
+    @cache
+    def prepare(text: str) -> str:
+        """Separate the words with spaces, and the sentences with line breaks."""
+        lines = text.splitlines() if "rougeLsum" in types else []
+        sentences = [sentence for line in lines for sentence in split_sentences(line)] or [text]
+        return "\n".join(" ".join(tokenize(sentence)) for sentence in sentences)
+
+    scorer = RougeScorer(types, tokenizer=SimpleNamespace(tokenize=str.split))
     texts = ((prepare(reference), prepare(prediction)) for prediction, reference in pairs)
     if processes is None:
         processes = cpu_count() if len(pairs) > MAX_PAIRS_OF_ONE_PROCESS else 1
@@ -94,15 +129,11 @@ def _score_pairs(
         scores = (scorer.score(*pair) for pair in texts)
     else:
         # joblib, because its processes neither inherit torch's threads, as forked ones would, nor run the
-        # caller's script again, as those of multiprocessing would. They receive a method of `rouge_score`, so
-        # they do not import this package and torch.
+        # caller's script again, as those of multiprocessing would. They receive a method of `rouge_score` and
+        # `str.split`, so they do not import this package and torch.
         batch_size = len(pairs) // (4 * processes) + 1  # four batches per process even out slow pairs
         scores = Parallel(processes, batch_size=batch_size)(delayed(scorer.score)(*pair) for pair in texts)
     return [[float(score[name].fmeasure) for name in types] for score in scores]
-
-
-def _put_sentences_on_lines(text: str) -> str:
-    return "\n".join(sentence for line in text.splitlines() for sentence in split_sentences(line))
 
 
 # --- The answer in the summary --------------------------------------------------------------------
@@ -148,12 +179,12 @@ def faithfulness_rows(summaries: Iterable[str], passages: Iterable[str]) -> list
     of Abstractive Text Summarization", https://aclanthology.org/2021.eacl-main.235, who use an entity tagger.
 
     Numbers are runs of digits with the marks between them; only the comma of thousands is ignored ("1,200" is
-    "1200"), and number words do not count. Names are words that begin with a capital, except "I"; each word
-    of a name counts separately, and case is ignored when it is looked up. The first word of a sentence is a
-    name only with further evidence: another capital in it ("NASA"), a capital inside a sentence elsewhere in
-    the summary or the passage, or a capitalized word right after it ("Ada Lovelace") unless it often begins
-    sentences ("The"). So an invented single name at the beginning of a sentence is missed. Scripts without
-    capitals have no names.
+    "1200"), the digits of all scripts are equal, and number words do not count. Names are words that begin
+    with a capital, except "I"; each word of a name counts separately, and case is ignored when it is looked
+    up. The first word of a sentence is a name only with further evidence: another capital in it ("NASA"), a
+    capital inside a sentence elsewhere in the summary or the passage, or a capitalized word right after it
+    ("Ada Lovelace") unless it often begins sentences ("The"). So an invented single name at the beginning of
+    a sentence is missed. Scripts without capitals have no names, and in German every noun is one.
 
     Args:
         summaries (`Iterable[str]`): One per row.
@@ -170,7 +201,7 @@ def faithfulness_rows(summaries: Iterable[str], passages: Iterable[str]) -> list
 
 
 def _score_faithfulness(summary: str, passage: str) -> float | None:
-    passage_words = {_normalize_word(word) for word in _WORD_OR_NUMBER.findall(passage)}
+    passage_words = {_normalize_word(word) for word in _find_words_and_numbers(passage)}
     certain, possible = _find_names(summary)
     claims = certain | possible & _find_names(passage)[0]
     return len(claims & passage_words) / len(claims) if claims else None
@@ -181,7 +212,7 @@ def _find_names(text: str) -> tuple[set[str], set[str]]:
     certain: set[str] = set()
     possible: set[str] = set()
     for sentence in split_sentences(text):
-        words = _WORD_OR_NUMBER.findall(sentence)
+        words = _find_words_and_numbers(sentence)
         for index, word in enumerate(words):
             following = words[index + 1] if index + 1 < len(words) else ""
             if word[0].isdigit():
@@ -199,6 +230,10 @@ def _find_names(text: str) -> tuple[set[str], set[str]]:
     return certain, possible
 
 
+def _find_words_and_numbers(text: str) -> list[str]:
+    return _WORD_OR_NUMBER.findall(normalize_text(text))
+
+
 def _normalize_word(word: str) -> str:
     return _THOUSANDS_COMMA.sub("", word).casefold()
 
@@ -214,8 +249,8 @@ def extractiveness_rows(
         coverage = 1/|S| · Σ |f|        density = 1/|S| · Σ |f|²
 
     Source: Grusky et al. 2018, "Newsroom: A Dataset of 1.3 Million Summaries with Diverse Extractive
-    Strategies", https://arxiv.org/abs/1804.11283, section 4. Tokens are words and single marks, in lower
-    case.
+    Strategies", https://arxiv.org/abs/1804.11283, section 4. Tokens are words and single marks, without
+    case. In scripts without spaces between words, each character is a token.
 
     Args:
         summaries (`Iterable[str]`): One per row.
@@ -230,7 +265,7 @@ def extractiveness_rows(
     """
     coverage, density = [], []
     for texts in zip(*to_paired_lists(summaries=summaries, passages=passages), strict=True):
-        summary, passage = (_TOKEN.findall(text.lower()) for text in texts)
+        summary, passage = (_TOKEN.findall(normalize_text(text).casefold()) for text in texts)
         lengths = _measure_fragments(summary, passage)
         coverage.append(sum(lengths) / len(summary) if summary else None)
         density.append(sum(length**2 for length in lengths) / len(summary) if summary else None)
@@ -257,5 +292,5 @@ def _measure_fragments(summary: list[str], passage: list[str]) -> list[int]:
 
 
 def length_rows(texts: Iterable[str]) -> list[float | None]:
-    """Return the length of each text in words, separated by white space; 0 for a blank text."""
-    return [float(len(text.split())) for text in texts]
+    """Return the length of each text in words, see [`~sentences_crosstask.count_words`]."""
+    return [float(count_words(text)) for text in texts]

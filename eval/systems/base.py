@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ class Outputs:
             answer), 0 to 1; None if the system does not predict answerability.
         summary_probabilities (`list[float]`, *optional*): P(the system's summary carries the answer),
             likewise.
+        notes (`list[str]`): What a reader has to know about the outputs, e.g. how many inputs were cut.
     """
 
     summaries: list[str]
     reference_probabilities: list[float] | None = None
     summary_probabilities: list[float] | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 class System(ABC):
@@ -148,6 +150,23 @@ class Generative(System):
                 update(sum(map(len, indices)))
         if update and groups:  # the rows whose question leaves no room
             update(sum(map(len, groups.values())))
+
+
+def describe_lengths(rows: int, truncated: int, unread: int = 0, summaries: int = 0) -> list[str]:
+    """Return the notes about the lengths of texts; none if all of them fit.
+
+    Args:
+        rows (`int`): Number of rows.
+        truncated (`int`): Number of rows with an input that was cut.
+        unread (`int`, *optional*, defaults to 0): Number of rows whose question left no room for the passage.
+        summaries (`int`, *optional*, defaults to 0): Number of rows with a reference summary that was cut.
+    """
+    notes = {
+        "inputs were longer than the model reads, and were cut": truncated,
+        "questions left no room for the passage, and got an empty summary": unread,
+        "reference summaries were longer than the decoder, and were cut to predict answerability": summaries,
+    }
+    return [f"{count} of {rows} {text}." for text, count in notes.items() if count]
 
 
 def group_indices(keys: Iterable[Hashable]) -> dict[Any, list[int]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from crosstask.eval.systems.base import Generative, Outputs, Update, make_nan_check
+from crosstask.configuration_crosstask import get_max_positions
+from crosstask.eval.systems.base import Generative, Outputs, Update, describe_lengths, make_nan_check
 from crosstask.utils.errors import DataError
-from crosstask.utils.pretrained import check_counts, get_max_positions, load_checkpoint
+from crosstask.utils.pretrained import check_counts, load_checkpoint
 
 PROMPT = (
     "Summarize the passage in a few sentences so that the summary answers the question. Write the summary "
@@ -75,11 +77,16 @@ class ChatLM(Generative):
         )
         summaries = [""] * len(rows)
         encode = partial(encode_prompt, tokenizer, self._get_limit(model, tokenizer))
+        truncated, unread = 0, len(rows)
         for inputs, groups in self.iter_batches(rows, encode, update):
-            for text, indices in zip(self._generate(model, tokenizer, inputs), groups, strict=True):
+            flags = [prompt.pop("is_truncated") for prompt in inputs]
+            texts = self._generate(model, tokenizer, inputs)
+            for text, is_truncated, indices in zip(texts, flags, groups, strict=True):
+                truncated += len(indices) * is_truncated
+                unread -= len(indices)
                 for index in indices:
                     summaries[index] = text
-        return Outputs(summaries)
+        return Outputs(summaries, notes=describe_lengths(len(rows), truncated, unread))
 
     def _get_limit(self, model, tokenizer) -> int:
         """Return the limit of the prompt in tokens."""
@@ -114,21 +121,21 @@ class ChatLM(Generative):
         return [text.strip() for text in texts]
 
 
-def encode_prompt(tokenizer, limit: int, question: str, passage: str) -> dict[str, list[int]] | None:
+def encode_prompt(tokenizer, limit: int, question: str, passage: str) -> dict[str, Any] | None:
     """Return the token ids of a prompt, its passage truncated to `limit` tokens in all.
 
     Returns:
-        A dict with `input_ids`, or None if the question leaves no room for the passage.
+        A dict with `input_ids` and `is_truncated`, or None if the question leaves no room for the passage.
     """
     ids = tokenize_prompt(tokenizer, question, passage)
     if len(ids) <= limit:
-        return {"input_ids": ids}
+        return {"input_ids": ids, "is_truncated": False}
     passage_ids = tokenizer(passage, add_special_tokens=False)["input_ids"]
     room = limit - len(tokenize_prompt(tokenizer, question, ""))
     while room > 0 and len(ids) > limit:  # a truncated word can be more tokens than before
         ids = tokenize_prompt(tokenizer, question, tokenizer.decode(passage_ids[:room]))
         room -= max(len(ids) - limit, 1)
-    return {"input_ids": ids} if len(ids) <= limit else None
+    return {"input_ids": ids, "is_truncated": True} if len(ids) <= limit else None
 
 
 def tokenize_prompt(tokenizer, question: str, passage: str) -> list[int]:

@@ -9,12 +9,19 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
-from crosstask.configuration_crosstask import CrossTaskConfig
+from crosstask.configuration_crosstask import DEFAULT_MAX_LENGTH, CrossTaskConfig
 from crosstask.data.builder.teacher import get_generation_kwargs
-from crosstask.eval.systems.base import Generative, Outputs, Update, group_indices, make_nan_check
-from crosstask.processing_crosstask import CrossTaskProcessor, QuestionTooLongError
+from crosstask.eval.systems.base import (
+    Generative,
+    Outputs,
+    Update,
+    describe_lengths,
+    group_indices,
+    make_nan_check,
+)
+from crosstask.processing_crosstask import TRUNCATED, CrossTaskProcessor, QuestionTooLongError
 from crosstask.utils.errors import DataError
 from crosstask.utils.pretrained import check_counts, load_checkpoint, make_non_finite_error
 
@@ -31,10 +38,10 @@ class CrossTask(Generative):
         ablation (`str`, *optional*): "zeroed" replaces the output of the question encoder with zeros;
             "swapped" replaces each question with one of another passage ([`swap_questions`]), for the summary
             and for both probabilities.
-        num_beams (`int`, *optional*, defaults to 1): Beams of the search; 1 is greedy search. This and the
-            next two settings are the checkpoint's if they are None.
+        num_beams (`int`, *optional*): Beams of the search; 1 is greedy search. This and the next two settings
+            default to those that are saved with the checkpoint, as in the pipeline.
         min_new_tokens (`int`, *optional*): Shortest summary in tokens.
-        max_new_tokens (`int`, *optional*, defaults to 128): Longest summary in tokens.
+        max_new_tokens (`int`, *optional*): Longest summary in tokens.
         answerability_rerank (`float`, *optional*): Weight of answerability against likelihood when the best
             of `num_return_sequences` beams is chosen.
         num_return_sequences (`int`, *optional*, defaults to 1): Candidates for `answerability_rerank`; above
@@ -56,9 +63,9 @@ class CrossTask(Generative):
         self,
         model: str | os.PathLike,
         ablation: str | None = None,
-        num_beams: int | None = 1,
+        num_beams: int | None = None,
         min_new_tokens: int | None = None,
-        max_new_tokens: int | None = 128,
+        max_new_tokens: int | None = None,
         answerability_rerank: float | None = None,
         num_return_sequences: int = 1,
         dtype: str = "auto",
@@ -84,6 +91,11 @@ class CrossTask(Generative):
             raise DataError(
                 f"crosstask: {model} is a checkpoint of {self.config.model_type}, expected one of crosstask"
             )
+        saved = load_generation_settings(self.checkpoint)
+        lengths |= {name: value for name, value in saved.items() if lengths.get(name) is None}
+        if min_new_tokens is None and lengths["min_new_tokens"] >= lengths["max_new_tokens"]:
+            lengths["min_new_tokens"] = 0
+        self.settings |= lengths  # for the record, the values instead of `None`
         self.ablation, self.lengths, self.reranking = ablation, lengths, reranking
         self.dtype, self.device, self.batch_size = dtype, device, batch_size
         self.name = "cross-task" + (f", question {ablation}" if ablation else "")
@@ -91,6 +103,7 @@ class CrossTask(Generative):
     def write(self, rows: Sequence[Mapping], update: Update = None) -> Outputs:
         model, _ = load_checkpoint(AutoModelForSeq2SeqLM, self.checkpoint, self.dtype, self.device, self.kind)
         processor = CrossTaskProcessor.from_pretrained(self.checkpoint)
+        processor.limit_lengths(model)
         settings = get_generation_kwargs(model, **self.lengths, role=self.kind)
         settings["logits_processor"] = [make_nan_check(model, self.kind)]
         if self.ablation == "swapped":
@@ -98,16 +111,21 @@ class CrossTask(Generative):
             rows = [{**row, "question": question} for row, question in zip(rows, questions, strict=True)]
         summaries = [""] * len(rows)
         summary_probabilities, reference_probabilities = [0.0] * len(rows), [0.0] * len(rows)
+        truncated, unread, truncated_references = 0, len(rows), 0
         for inputs, groups in self.iter_batches(rows, partial(_encode, processor), update):
             texts, probabilities = self._generate(model, processor, inputs, settings)
-            for text, probability, indices in zip(texts, probabilities, groups, strict=True):
+            for encoded, text, probability, indices in zip(inputs, texts, probabilities, groups, strict=True):
+                truncated += len(indices) * _is_truncated(encoded)
+                unread -= len(indices)
                 for index in indices:
                     summaries[index], summary_probabilities[index] = text, probability
             indices = sum(groups, [])
-            references = self._score_references(model, processor, [rows[index] for index in indices])
+            references, count = self._score_references(model, processor, [rows[index] for index in indices])
+            truncated_references += count
             for index, probability in zip(indices, references, strict=True):
                 reference_probabilities[index] = probability
-        return Outputs(summaries, reference_probabilities, summary_probabilities)
+        notes = describe_lengths(len(rows), truncated, unread, truncated_references)
+        return Outputs(summaries, reference_probabilities, summary_probabilities, notes)
 
     @torch.inference_mode()
     def _generate(
@@ -115,7 +133,8 @@ class CrossTask(Generative):
     ) -> tuple[list[str], list[float]]:
         """Return the summary of each input, and its probability to carry the answer."""
         batch = self._make_batch(model, processor, inputs)
-        output = model.generate(**batch, **settings, **self.reranking, return_dict_in_generate=True)
+        settings = {**settings, "num_return_sequences": 1, **self.reranking}
+        output = model.generate(**batch, **settings, return_dict_in_generate=True)
         if not output.answerability.isfinite().all():
             raise make_non_finite_error(model, self.kind)
         best = slice(None, None, self.reranking.get("num_return_sequences", 1))
@@ -123,22 +142,31 @@ class CrossTask(Generative):
         return [text.strip() for text in texts], output.answerability[best].tolist()
 
     @torch.inference_mode()
-    def _score_references(self, model, processor, rows: list[Mapping]) -> list[float]:
-        """Return P(the reference carries the answer) for each row; each distinct row is scored once."""
+    def _score_references(self, model, processor, rows: list[Mapping]) -> tuple[list[float], int]:
+        """
+        Return P(the reference carries the answer) for each row, and how many references were cut. Each
+        distinct row is scored once.
+        """
         names = ("question", "passage", "summary")
         probabilities = [0.0] * len(rows)
-        groups = group_indices(tuple(row[name] for name in names) for row in rows)
+        truncated, groups = 0, group_indices(tuple(row[name] for name in names) for row in rows)
         keys = list(groups)
         for start in range(0, len(keys), self.batch_size):
             batch_keys = keys[start : start + self.batch_size]
-            inputs = [dict(processor(**dict(zip(names, key, strict=True)))) for key in batch_keys]
+            inputs = [
+                dict(processor(**dict(zip(names, key, strict=True)), return_truncated=True))
+                for key in batch_keys
+            ]
             logits = model(**self._make_batch(model, processor, inputs)).answerability_logits.float()
             if not logits.isfinite().all():
                 raise make_non_finite_error(model, self.kind)
-            for key, probability in zip(batch_keys, logits.softmax(-1)[:, 1].tolist(), strict=True):
+            for key, encoded, probability in zip(
+                batch_keys, inputs, logits.softmax(-1)[:, 1].tolist(), strict=True
+            ):
+                truncated += len(groups[key]) * encoded[f"labels{TRUNCATED}"]
                 for index in groups[key]:
                     probabilities[index] = probability
-        return probabilities
+        return probabilities, truncated
 
     def _make_batch(self, model, processor, inputs: list[dict]) -> dict[str, torch.Tensor]:
         """Pad the inputs; for "zeroed", replace the question encoder's output with zeros."""
@@ -149,6 +177,25 @@ class CrossTask(Generative):
             zeros = torch.zeros(*ids.shape, hidden_size, dtype=model.dtype, device=model.device)
             batch["question_encoder_outputs"] = (zeros,)
         return batch
+
+
+def load_generation_settings(checkpoint: str) -> dict[str, int]:
+    """
+    Return `num_beams`, `min_new_tokens` and `max_new_tokens` of the generation settings of a checkpoint.
+
+    Args:
+        checkpoint (`str`): Hub id or folder.
+    """
+    try:
+        config = GenerationConfig.from_pretrained(checkpoint)
+    except OSError:  # it has no such settings
+        config = GenerationConfig()
+    # The lengths without "new" include the start token.
+    return {
+        "num_beams": config.num_beams or 1,
+        "min_new_tokens": config.min_new_tokens or max((config.min_length or 0) - 1, 0),
+        "max_new_tokens": config.max_new_tokens or (config.max_length or DEFAULT_MAX_LENGTH) - 1,
+    }
 
 
 def swap_questions(rows: Sequence[Mapping]) -> list[str]:
@@ -179,6 +226,10 @@ def swap_questions(rows: Sequence[Mapping]) -> list[str]:
 
 def _encode(processor, question: str, passage: str) -> dict | None:
     try:
-        return dict(processor(question=question, passage=passage))
+        return dict(processor(question=question, passage=passage, return_truncated=True))
     except QuestionTooLongError:
         return None
+
+
+def _is_truncated(encoded: dict) -> bool:
+    return any(value for key, value in encoded.items() if key.endswith(TRUNCATED))

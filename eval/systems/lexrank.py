@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from functools import cache
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crosstask.eval.systems.base import Extractive
-from crosstask.sentences_crosstask import split_sentences
+from crosstask.sentences_crosstask import join_sentences, split_sentences, split_words
 from crosstask.utils.errors import DataError
 from crosstask.utils.pretrained import check_counts
 
@@ -37,7 +36,8 @@ class LexRank(Extractive):
 
     where sim is the cosine if it is above sumy's threshold of 0.1 and 0 otherwise, and sf(w) of the n
     sentences contain w. If the question shares no word with the passage, all sentences are equally relevant.
-    Of sentences that differ only in case, one is selected; ties go to the earlier sentence.
+    Of sentences that differ only in case, one is selected; ties go to the earlier sentence. In other
+    languages, stop words stay, and words in a-z may lose an ending that looks like an English suffix.
 
     Args:
         k (`int`, *optional*, defaults to 3): The number of sentences.
@@ -78,7 +78,7 @@ class LexRank(Extractive):
         distinct: dict[str, int] = {}
         for index in ranking:
             distinct.setdefault(sentences[index].lower(), index)
-        return " ".join(sentences[index] for index in sorted(list(distinct.values())[: self.k]))
+        return join_sentences([sentences[index] for index in sorted(list(distinct.values())[: self.k])])
 
     def stem(self, text: str) -> list[str]:
         """Return the stems of a text's words, without stop words."""
@@ -150,9 +150,7 @@ def _load_sumy() -> tuple[Any, Any]:
     class Tokenizer:
         """Splits text into words, as sumy's tokenizer would with data that it downloads."""
 
-        @staticmethod
-        def to_words(text: str) -> list[str]:
-            return re.findall(r"[^\W_]+", text)
+        to_words = staticmethod(split_words)
 
     summarizer = LexRankSummarizer(cache(Stemmer("english")))
     summarizer.stop_words = get_stop_words("english")

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from crosstask.eval.scoring.text_scores import make_rouge_tokenizer
 from crosstask.eval.systems.base import Extractive
 from crosstask.eval.systems.lead import get_lead
-from crosstask.sentences_crosstask import split_sentences
+from crosstask.sentences_crosstask import join_sentences, split_sentences
 from crosstask.utils.pretrained import check_counts
 
 NGram = tuple[str, ...]
@@ -39,9 +40,8 @@ class Oracle(Extractive):
     The search adds up to `k` sentences. Each step adds the sentence that raises ROUGE-1 F1 + ROUGE-2 F1 of
     the summary most (the first one of a tie), and the search ends when none raises it. The result is at least
     as good as the best single sentence, but not always the best set. The score uses the words of
-    `rouge_score` with its stemmer, and bigrams across sentences count, so the search maximizes what the
-    report shows. If no sentence shares a word with the reference, e.g. in a script that ROUGE does not read,
-    the result is the lead.
+    [`~eval.scoring.text_scores.make_rouge_tokenizer`], and bigrams across sentences count, so the search
+    maximizes what the report shows. If no sentence shares a word with the reference, the result is the lead.
 
     Source: Nallapati et al. 2017, "SummaRuNNer", https://arxiv.org/abs/1611.04230.
 
@@ -55,12 +55,10 @@ class Oracle(Extractive):
     column = "summary"
 
     def __init__(self, k: int = 3):
-        from rouge_score.tokenizers import DefaultTokenizer
-
         check_counts("oracle", k=k)
         self.k, self.name = k, "oracle"
         self.settings = {"kind": "oracle", "k": k}
-        self._tokenize = DefaultTokenizer(use_stemmer=True).tokenize
+        self._tokenize = make_rouge_tokenizer()
 
     def parse(self, passage: str) -> ParsedPassage:
         pairs = [(sentence, self._tokenize(sentence)) for sentence in split_sentences(passage)]
@@ -75,7 +73,8 @@ class Oracle(Extractive):
 
     def select(self, parsed: ParsedPassage, reference: str) -> str:
         selected = self._search(parsed, self._tokenize(reference))
-        return " ".join(parsed.sentences[index] for index in selected) or get_lead(parsed.passage, self.k)
+        sentences = [parsed.sentences[index] for index in selected]
+        return join_sentences(sentences) or get_lead(parsed.passage, self.k)
 
     def _search(self, parsed: ParsedPassage, reference: list[str]) -> list[int]:
         """Return the indices of the selected sentences in the order of the passage."""

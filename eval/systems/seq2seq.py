@@ -11,7 +11,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from crosstask.configuration_crosstask import PROMPT
 from crosstask.data.builder.teacher import Teacher
-from crosstask.eval.systems.base import Generative, Outputs, Update
+from crosstask.eval.systems.base import Generative, Outputs, Update, describe_lengths
 from crosstask.eval.systems.checkpoints import get_adapter_base, load_error
 from crosstask.loading_crosstask import load_task_model
 from crosstask.utils.pretrained import LOAD_ERRORS, check_counts
@@ -85,10 +85,15 @@ class Seq2Seq(Generative):
         model = self.checkpoint if get_adapter_base(self.checkpoint) is None else self._load_adapted_model()
         teacher = Teacher(model, device=self.device, batch_size=self.batch_size, **self.teacher_settings)
         if not self.question:
-            return Outputs(teacher.summarize([row["passage"] for row in rows], update))
+            summaries = teacher.summarize([row["passage"] for row in rows], update)
+            inputs = {row["passage"] for row in rows}
+            return Outputs(summaries, notes=describe_lengths(len(inputs), teacher.truncated))
         pairs = [(row["question"], row["passage"]) for row in rows]
         # A question that leaves no room for its passage has no candidate.
-        return Outputs([(texts or [""])[0] for texts in teacher.write_candidates(pairs, 1, update)])
+        candidates = teacher.write_candidates(pairs, 1, update)
+        unread = len({pair for pair, texts in zip(pairs, candidates, strict=True) if not texts})
+        notes = describe_lengths(len(set(pairs)), teacher.truncated, unread)
+        return Outputs([(texts or [""])[0] for texts in candidates], notes=notes)
 
     def _load_adapted_model(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the base model with the adapter merged into it, and the adapter's tokenizer."""

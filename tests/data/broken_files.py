@@ -48,7 +48,7 @@ JSONL_KINDS = {
     "null question": _change(question=None),
     "label out of range": _change(answerable=2),
     "label without an answer": _change(answerable=1, answer=""),
-    "duplicate id": _change(id="good0"),
+    "repeated row": lambda row: json.dumps(make_good_row(0)).encode(),
     "answer not in the passage": _change(answer="nowhere to be found"),
     "10 MB passage": _change(passage="The mill opened in 1800. " * 400_000),
 }
@@ -61,7 +61,7 @@ CSV_KINDS = {
     "NUL byte": lambda row: _line(row).replace(b"mill", b"mi\x00l"),
     "empty passage": lambda row: _line({**row, "passage": ""}),
     "empty question": lambda row: _line({**row, "question": "  "}),
-    "duplicate id": lambda row: _line({**row, "id": "good0"}),
+    "repeated row": lambda row: _line(make_good_row(0)),
     "answer not in the passage": lambda row: _line({**row, "answer": "nowhere to be found"}),
 }
 

@@ -36,6 +36,19 @@ def test_paired_lists_have_one_length():
         ("U.S.-born", "usborn"),
         ("4.2%", "42"),
         ("Zürich", "zürich"),
+        ("“The” l’été", "lété"),
+        ("Cafe\u0301 ＮＡＴＯ ﬁt", "café nato fit"),
+        ("−5", "5"),
+        ("½", "12"),
+        ("3½", "3 12"),
+        ("Par\u200bis\ufeff", "paris"),
+        ("1990–95", "199095"),  # like "1990-95"
+        ("Paris—where it rained", "paris where it rained"),
+        ("नदी है।यह", "नदी है यह"),
+        ("باريس، ١٩٨٩؟", "باريس 1989"),
+        ("٤٫٢", "42"),
+        ("北京、2010年。", "北 京 2010 年"),
+        ("€5 ± 🙂", "€5 ± 🙂"),
         ("the", ""),
         ("?!", ""),
         ("", ""),
@@ -61,6 +74,18 @@ def test_answer_recall_rows_by_hand():
         ("", "Paris", 0),
         ("Paris", "", None),
         ("川が 増水した", "増水した", 1),
+        ("2010年に東京で雨が降った。", "東京", 1),
+        ("2010年に東京で雨が降った。", "京東", 0),
+        ("2010年に東京で雨が降った。", "201", 0),
+        ("北京是中国的首都。", "中国的首都", 1),
+        ("ฝนตกที่กรุงเทพฯ", "กรุงเทพ", 1),
+        ("ฝนตกที่กรุงเทพฯ", "เชียงใหม่", 0),
+        ("यह दिल्ली है।वह नदी", "दिल्ली है", 1),
+        ("هل هي باريس؟", "باريس", 1),
+        ("“Don’t go,” he said", '"don\'t go"', 1),
+        ("It was −5 degrees and ½ done", "-5 degrees and 1/2", 1),
+        ("Beyonce\u0301 sang", "Beyoncé", 1),
+        ("in Par\u200bis", "Paris", 1),
     ],
 )
 def test_answer_exact_rows(summary, answer, exact):
@@ -71,6 +96,10 @@ def test_answer_exact_rows(summary, answer, exact):
 def test_summaries_and_answers_must_have_one_length(score):
     with pytest.raises(ValueError, match="got 0 summaries and 1 answers"):
         score([], [1])
+
+
+def test_answer_recall_counts_characters_in_scripts_without_spaces():
+    assert answer_recall_rows(["東京で雨", "大雨"], ["東京都", "北京"]) == [2 / 3, 0]
 
 
 def test_answer_recall_is_the_mean_share_of_the_answers_words():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tiny_run import write_recipe
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from crosstask import CrossTaskConfig
@@ -423,3 +424,39 @@ def test_defaults_equal_those_of_the_configuration():
     fields = {field.name: field.default for field in dataclasses.fields(RunArguments)}
     for key in MODEL_KEYS:
         assert fields[key] == parameters[key].default, key
+
+
+@pytest.mark.parametrize("language", ["[no]", "no", "[nb, no]"])
+def test_no_is_norwegian(read, tmp_path, language):
+    read()
+    path = tmp_path / "recipe.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(f"{text}\nlanguage: {language}\ndata_columns: {{passage: no}}\n", encoding="utf-8")
+    recipe = read_recipe(path)
+    assert recipe.run.language == (["nb", "no"] if "nb" in language else ["no"])
+    assert recipe.stages["fuse"].stage.data_columns == {"passage": "no"}
+    assert read("--language", "no").run.language == ["no"]
+
+
+def test_paths_begin_at_home(read, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = read("--output_dir=~/run", **PRETRAINED | {"summarizer": "~/a", "data": "~/rows.csv"})
+    assert recipe.output_dir == tmp_path / "run"
+    assert recipe.run.summarizer == f"{tmp_path}/a"
+    assert recipe.stages["fuse"].stage.data == f"{tmp_path}/rows.csv"
+    assert Path(recipe.stages["fuse"].training.output_dir) == tmp_path / "run" / "checkpoints" / "fuse"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("seed", -1, "seed: expected 0 or more, got -1"),
+        ("data_seed", -1, "data_seed: expected 0 or more, got -1"),
+        ("eval_do_concat_batches", False, "eval_do_concat_batches: expected true, as metrics"),
+        ("batch_eval_metrics", True, "batch_eval_metrics: expected false, as metrics"),
+        ("save_only_model", True, "save_only_model: expected false, as a run that is killed resumes"),
+    ],
+)
+def test_settings_with_which_a_run_would_fail_are_refused(tmp_path, key, value, expected):
+    with pytest.raises(ConfigError, match=expected):
+        read_recipe(write_recipe(tmp_path, **{key: value}))

@@ -10,7 +10,8 @@ from tiny_run import write_recipe
 from crosstask import CrossTaskProcessor
 from crosstask.data.schema import NO_ANSWER
 from crosstask.training.arguments import read_recipe
-from crosstask.training.stages import Stage, find_last_checkpoint
+from crosstask.training.loading import find_last_checkpoint
+from crosstask.training.stages import Stage
 from crosstask.utils.errors import DataError
 
 COUNT = 4000

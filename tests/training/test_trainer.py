@@ -7,98 +7,28 @@ import pytest
 import torch
 from datasets import Dataset
 from sklearn.metrics import roc_auc_score
+from tiny_trainer import TEXTS, encode, get_logged, make_model, make_part_config, make_trainer
 from torch.utils.data import IterableDataset
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     M2M100Config,
     M2M100ForConditionalGeneration,
     Seq2SeqTrainingArguments,
-    T5Config,
     T5ForConditionalGeneration,
 )
 
-from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer
+from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer
 from crosstask.configuration_crosstask import FUSIONS
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator
 from crosstask.data.tokenizer import train_tokenizer
-from crosstask.training.trainer import NonFiniteLossError, disable_reentrant_checkpointing
-
-TEXTS = ["the mayor opened the old bridge on May 3", "rain fell for two days", "who opened the bridge ?"]
+from crosstask.training.arguments import disable_reentrant_checkpointing
+from crosstask.training.trainer import NonFiniteLossError
 
 
 @pytest.fixture(scope="module")
 def processor():
     return CrossTaskProcessor(train_tokenizer(TEXTS, 300), max_source_length=64)
-
-
-def make_part_config(processor):
-    return T5Config(
-        vocab_size=len(processor.tokenizer),
-        d_model=16,
-        d_kv=4,
-        d_ff=32,
-        num_layers=1,
-        num_heads=4,
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
-    )
-
-
-def make_model(processor, **kwargs):
-    torch.manual_seed(0)
-    part = make_part_config(processor)
-    settings = {"fusion_num_heads": 4, "fusion_dropout": 0.0} | kwargs
-    return CrossTaskForConditionalGeneration(CrossTaskConfig(part, part, **settings))
-
-
-def encode(processor, count=16):
-    # Lengths and labels differ, so that a mean of micro-batch means is not the mean of all rows.
-    rows = [
-        processor(
-            question=TEXTS[2],
-            passage=" ".join([TEXTS[0]] * (1 + index % 3)),
-            summary=" ".join(["bridge"] * (1 + 5 * (index % 4 == 0))),
-            answerable=[1, 0, -100, 1, -100, -100, -100][index % 7],
-        )
-        for index in range(count)
-    ]
-    return Dataset.from_list([dict(row) for row in rows])
-
-
-def make_trainer(model, processor, folder, train=None, **kwargs):
-    settings = {name: kwargs.pop(name, None) for name in ("compute_metrics", "fusion_learning_rate")}
-    settings["contrastive_weight"] = kwargs.pop("contrastive_weight", 0.0)
-    contrasts = kwargs.pop("contrasts", None)
-    arguments = Seq2SeqTrainingArguments(
-        **{
-            "output_dir": str(folder),
-            "per_device_train_batch_size": 8,
-            "max_steps": 1,
-            "learning_rate": 0.1,
-            "optim": "sgd",
-            "lr_scheduler_type": "constant",
-            "max_grad_norm": 0.0,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-            "use_cpu": True,
-            **kwargs,
-        }
-    )
-    data = encode(processor) if train is None else train
-    return CrossTaskTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=data,
-        eval_dataset=data,
-        data_collator=CrossTaskCollator(processor, contrasts=contrasts),
-        processing_class=processor,
-        **settings,
-    )
-
-
-def get_logged(trainer, name="loss"):
-    return [entry[name] for entry in trainer.state.log_history if name in entry]
 
 
 @pytest.mark.parametrize("summary_loss_on", ["all", "answerable"])
@@ -655,3 +585,12 @@ def test_without_a_weight_there_is_no_contrastive_loss(processor, tmp_path):
     )
     trainer.train()
     assert not get_logged(trainer, "contrastive_loss")
+
+
+def test_a_generation_length_above_the_positions_of_the_decoder_raises(processor, tmp_path):
+    model = BartForConditionalGeneration(
+        BartConfig(d_model=16, encoder_layers=1, decoder_layers=1, vocab_size=300, max_position_embeddings=32)
+    )
+    make_trainer(model, processor, tmp_path, generation_max_length=32)
+    with pytest.raises(ValueError, match=r"generation_max_length: expected at most 32 .*, got 33"):
+        make_trainer(model, processor, tmp_path, generation_max_length=33)

@@ -4,6 +4,7 @@ import hashlib
 import os
 
 import pytest
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
 from crosstask.utils.files import (
     hash_file,
@@ -120,3 +121,17 @@ def test_only_files_of_a_checkpoint_are_listed(tmp_path):
     for name in PUBLISHED + PRIVATE:
         write_text(tmp_path / name, "")
     assert set(list_model_files(tmp_path)) == set(PUBLISHED)
+
+
+def test_vocabulary_files_of_every_tokenizer_of_transformers_are_published(tmp_path):
+    names = {"tokenizer.json"}
+    for tokenizer_class in set(filter(None, TOKENIZER_MAPPING_NAMES.values())):
+        try:
+            names |= set(tokenizer_class_from_name(tokenizer_class).vocab_files_names.values())
+        except (AttributeError, ImportError, ValueError):  # its package is missing, or it is made elsewhere
+            continue
+    names = {name for name in names if name}
+    for name in names | {"bpe.codes", "dict.txt", "vocab-src.json"}:
+        (tmp_path / name).write_text("{}")
+    assert names >= {"vocab.txt", "merges.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == set(list_model_files(tmp_path))

@@ -37,3 +37,22 @@ def test_a_damaged_record_is_named(tmp_path, text):
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(ConfigError, match="recipe.yaml is not the record of a recipe"):
         claim_folder(tmp_path, {"": {}}, set())
+
+
+def test_speed_may_change_for_stages_that_have_not_begun(tmp_path):
+    def claim(batch_size, new_stages, stage_size=None, seed=1):
+        top = {"seed": seed, "batch_size": batch_size}
+        stages = {"answer": top, "fuse": top | ({"batch_size": stage_size} if stage_size else {})}
+        claim_folder(tmp_path, {"": top, **stages}, set(), new_stages, {"batch_size"})
+
+    claim(8, {"answer", "fuse"})
+    claim(4, {"answer", "fuse"})
+    with pytest.raises(
+        ConfigError, match=r"\(answer.batch_size is 4 there and 2 here\); set it under fuse only"
+    ):
+        claim(2, {"fuse"})
+    claim(4, {"fuse"}, stage_size=2)
+    with pytest.raises(ConfigError, match="fuse.batch_size is 2 there and 1 here.*choose another output_dir"):
+        claim(4, set(), stage_size=1)
+    with pytest.raises(ConfigError, match="seed is 1 there and 2 here.*choose another output_dir"):
+        claim(4, {"fuse"}, stage_size=2, seed=2)

@@ -7,7 +7,6 @@ from transformers import (
     BartForConditionalGeneration,
     BartForSequenceClassification,
     BertModel,
-    RobertaModel,
 )
 
 from crosstask.utils.errors import DataError
@@ -15,7 +14,6 @@ from crosstask.utils.pretrained import (
     batch_by_length,
     check_architecture,
     check_counts,
-    get_max_positions,
     load_checkpoint,
     make_non_finite_error,
 )
@@ -89,13 +87,6 @@ def test_counts_are_positive_integers():
     for value in (0, -1, 2.0, True, "3"):
         with pytest.raises(DataError, match="teacher: batch_size is .*, expected a positive integer"):
             check_counts("teacher", batch_size=value)
-
-
-def test_the_number_of_positions(make_part):
-    assert get_max_positions(BertModel(make_part("bert"))) == 64
-    assert get_max_positions(RobertaModel(make_part("roberta"))) == 62  # two come before the first token
-    assert get_max_positions(AutoModelForSeq2SeqLM.from_config(make_part("bart")), "decoder") == 64
-    assert get_max_positions(AutoModelForSeq2SeqLM.from_config(make_part("t5")), "encoder") == float("inf")
 
 
 def test_batches_are_sorted_by_length_whatever_the_order():

@@ -50,6 +50,7 @@ CONVERTED = [
     (None, int, None),
     ({"a": [1]}, dict, {"a": [1]}),
     ({"a": 1}, dict[str, Any] | str | None, {"a": 1}),
+    ({"passage": False, "id": 0}, dict[str, str] | None, {"passage": "no", "id": "0"}),
     ('{"a": 1}', dict | str | None, '{"a": 1}'),
     ("k", list[str], ["k"]),
     (["k", 1, False], list[str], ["k", "1", "no"]),
@@ -120,6 +121,20 @@ WORDS = [
 @pytest.mark.parametrize(("words", "expected"), WORDS, ids=str)
 def test_a_flag_reads_like_a_value_in_the_file(words, expected):
     assert dict(read_flags(words, get_field_types(Arguments))) == expected
+
+
+def test_paths_at_home_are_expanded_at_any_depth(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "recipe.yaml").write_text(
+        "data: ~/rows.csv\nsystems: [lead-3, {checkpoint: ~/a/b}]\noptions: {prompt: '~ 3', path: ~}"
+    )
+    values = read_values("~/recipe.yaml", ["--data=~/x y.csv", "--systems={a: ~/b}", "~/c"], Arguments)
+    assert values["options"] == {"prompt": "~ 3", "path": None}
+    assert values["data"] == f"{tmp_path}/x y.csv"
+    assert values["systems"] == [{"a": f"{tmp_path}/b"}, f"{tmp_path}/c"]
+    values = read_values("~/recipe.yaml", [], Arguments)
+    assert values["data"] == f"{tmp_path}/rows.csv"
+    assert values["systems"] == ["lead-3", {"checkpoint": f"{tmp_path}/a/b"}]
 
 
 def test_flags_override_the_file(tmp_path):

@@ -82,6 +82,49 @@ def test_counting_writes_nothing(tmp_path):
 
 
 def test_a_source_without_usable_rows_is_an_error(tmp_path):
-    path = write_rows(tmp_path / "rows.jsonl", [make_row("a", " ")])
-    with pytest.raises(DataError, match="all 1 rows were rejected, expected at least one usable row$"):
+    path = write_rows(
+        tmp_path / "rows.jsonl", [make_row("a", " "), make_row("b", "The bridge.") | {"question": ""}]
+    )
+    with pytest.raises(DataError, match="all 2 rows were rejected, expected at least one usable row$"):
         read_into_shards(make_arguments(path), tmp_path / "work")
+
+
+def test_most_rows_rejected_for_one_reason_are_an_error(tmp_path):
+    rows = [
+        make_row(f"r{n}", f"Bridge {n}.") | {"answerable": "TRUE" if n < 5 else "sure"} for n in range(20)
+    ]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    reason = r"15 of 20 rows are rejected for one reason, answerable is 'sure', expected .* \(line 6\)"
+    with pytest.raises(DataError, match=reason):
+        read_into_shards(make_arguments(path), tmp_path / "work")
+    assert not (tmp_path / "work" / "counts.json").exists()
+    assert len(read_lines(tmp_path / "work" / "rejects.jsonl")) == 15
+
+
+def test_most_rows_dropped_by_the_builder_are_an_error(tmp_path):
+    rows = [make_row(f"r{n}", f"Bridge {n}.") | {"summary": "A bridge." if n < 2 else ""} for n in range(5)]
+    arguments = make_arguments(write_rows(tmp_path / "rows.jsonl", rows), teacher=None)
+    with pytest.raises(DataError, match="3 of 5 rows are rejected for one reason, empty summary, expected"):
+        read_into_shards(arguments, tmp_path / "work")
+    source = tmp_path / "source"
+    source.mkdir()
+    for split, numbers in (("train", range(2)), ("test", [0, 1, 0, 1])):
+        rows = [make_row(f"{split}{n}-{k}", f"Bridge {n}.") for k, n in enumerate(numbers)]
+        write_rows(source / f"{split}.jsonl", rows)
+    with pytest.raises(
+        DataError, match="4 of 6 rows .* reason, its passage is also in split train, expected"
+    ):
+        count_rows(make_arguments(source))
+
+
+def test_rows_that_are_left_out_on_request_may_be_most(tmp_path):
+    rows = [make_row(f"r{n}", f"Bridge {n}.", "tower" if n else "bridge") for n in range(5)]
+    counts = count_rows(make_arguments(write_rows(tmp_path / "rows.jsonl", rows), extractive=True))
+    assert (counts["rows"], counts["rejected"]) == (1, 4)
+
+
+def test_questions_of_a_passage_may_share_its_id(tmp_path):
+    rows = [make_row("p1", "The bridge.") | {"question": f"What {n}?"} for n in range(3)]
+    counts = read_into_shards(make_arguments(write_rows(tmp_path / "rows.jsonl", rows)), tmp_path / "work")
+    assert (counts["rows"], counts["rejected"]) == (3, 0)
+    assert [row["id"] for row in read_lines(get_rows_path(tmp_path / "work", 0))] == ["p1", "p1-2", "p1-3"]

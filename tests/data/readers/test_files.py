@@ -1,3 +1,4 @@
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -6,6 +7,8 @@ from reader_helpers import concatenate, get_error, make_row, write_jsonl
 
 from crosstask.data.readers import files, read_rows
 from crosstask.data.schema import FEATURES
+
+SHARDED = {"train": 0, "validation": 4, "test": 8}
 
 
 @pytest.mark.parametrize("name", ["gone.jsonl", "gone.csv", "gone.parquet", "gone.json"])
@@ -23,7 +26,7 @@ def test_what_looks_like_a_path_is_not_looked_up_on_the_hub(data, monkeypatch, t
 def test_a_file_of_an_unknown_format_is_an_error(tmp_path):
     (tmp_path / "rows.txt").write_text("hello")
     message = get_error(tmp_path / "rows.txt", "fuse")
-    assert "rows.txt: expected a file that ends in .jsonl, .csv, .parquet, .json" in message
+    assert "rows.txt: expected a file that ends in .jsonl, .ndjson, .json, .csv, .tsv, .parquet" in message
 
 
 def test_a_folder_may_have_one_file_per_split(tmp_path):
@@ -61,7 +64,8 @@ def test_a_folder_may_have_the_layout_of_datasets(tmp_path):
 @pytest.mark.parametrize(("content", "problem"), [(None, "data"), ("not json\n", "JSON parse error")])
 def test_a_folder_of_an_unknown_layout_is_an_error(tmp_path, content, problem):
     if content:
-        (tmp_path / "train-part.jsonl").write_text(content)
+        for part in "ab":
+            (tmp_path / f"train-{part}.jsonl").write_text(content)
     message = get_error(tmp_path, "fuse")
     assert f"{tmp_path}: cannot be read as a data set: " in message and problem in message
 
@@ -127,3 +131,72 @@ def test_splits_may_have_other_names(monkeypatch, tmp_path, caplog):
     assert "has the splits one, two, expected train, validation, test" in get_error("a/b", "fuse")
     provide("train", "dev", "val")
     assert "expected one validation split" in get_error("a/b", "fuse")
+
+
+@pytest.mark.parametrize("name", ["test.jsonl", "TEST.jsonl", "dev.jsonl", "test-00000-of-00001.jsonl"])
+@pytest.mark.parametrize("is_in_a_folder", [False, True])
+def test_held_out_rows_alone_are_not_split(tmp_path, name, is_in_a_folder):
+    rows = [make_row(n) for n in range(20)]
+    write_jsonl(tmp_path / name, rows)
+    data = tmp_path if is_in_a_folder else tmp_path / name
+    splits = read_rows(data, "fuse")
+    assert list(splits) == ["test"] and splits["test"].to_list() == rows
+    stream = read_rows(data, "fuse", streaming=True)
+    assert list(stream) == ["test"] and list(stream["test"]) == rows
+
+
+def test_a_single_test_split_of_the_hub_is_not_split(tmp_path, monkeypatch):
+    rows = [make_row(n) for n in range(5)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "load_dataset", lambda *_: DatasetDict(test=Dataset.from_list(rows)))
+    splits = read_rows("owner/benchmark", "fuse")
+    assert list(splits) == ["test"] and len(splits["test"]) == 5
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_jsonl(tmp_path / "rows.jsonl", [make_row(n) for n in range(5)])
+    assert len(read_rows("~/rows.jsonl", "fuse")) == 3
+
+
+def test_a_folder_may_have_files_of_any_suffix_per_split(tmp_path):
+    frames = {split: pd.DataFrame([make_row(n) for n in range(2)]) for split in ("train", "val", "test")}
+    frames["train"].to_csv(tmp_path / "Train.CSV", sep=";", index=False)
+    frames["val"].to_json(tmp_path / "val.json", orient="records")
+    frames["test"].to_csv(tmp_path / "test.tsv.gz", sep="\t", index=False)
+    splits = read_rows(tmp_path, "fuse")
+    assert {name: len(split) for name, split in splits.items()} == {"train": 2, "validation": 2, "test": 2}
+
+
+def test_a_folder_may_have_one_file_of_any_name(tmp_path):
+    pd.DataFrame([make_row(n) for n in range(5)]).to_csv(tmp_path / "Mappe1.csv", sep=";", index=False)
+    (tmp_path / "notes.txt").write_text("from the office")
+    splits = read_rows(tmp_path, "fuse")
+    assert sum(map(len, splits.values())) == 5 and len(splits) == 3
+
+
+def test_numbered_files_of_a_folder_may_have_columns_that_datasets_does_not_know(tmp_path):
+    rows = {split: [make_row(n) for n in range(first, first + 4)] for split, first in SHARDED.items()}
+    (tmp_path / "data").mkdir()
+    for split, split_rows in rows.items():
+        for shard in range(2):
+            table = pa.Table.from_pylist(split_rows[2 * shard : 2 * shard + 2])
+            table = table.append_column("map", pa.array([[("a", 1)]] * 2, pa.map_(pa.string(), pa.int64())))
+            pq.write_table(table, tmp_path / "data" / f"{split}-0000{shard}.parquet")
+    assert {split: table.to_list() for split, table in read_rows(tmp_path, "fuse").items()} == rows
+
+
+def test_a_card_with_configurations_is_followed(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: a\n---\n")
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "train-0.jsonl", [make_row(0)])
+    rows = Dataset.from_list([make_row(n) for n in range(3)])
+    monkeypatch.setattr(files, "load_dataset", lambda *_: DatasetDict(test=rows))
+    assert len(read_rows(tmp_path, "fuse")["test"]) == 3
+
+
+def test_a_malformed_line_of_numbered_files_is_counted_across_them(tmp_path):
+    write_jsonl(tmp_path / "train-0.jsonl", [make_row(0), make_row(1)])
+    (tmp_path / "train-1.jsonl").write_text("not json\n")
+    message = get_error(tmp_path, "fuse")
+    assert f"{tmp_path}, split train, index 2: expected a JSON object, got Expecting value" in message

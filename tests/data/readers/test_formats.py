@@ -1,5 +1,7 @@
 import csv
+import json
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -8,6 +10,7 @@ from reader_helpers import concatenate, get_error, make_row, read_leniently, wri
 
 from crosstask.data.readers import read_rows
 from crosstask.data.schema import FEATURES, STAGE_COLUMNS
+from crosstask.utils.errors import DataError
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
@@ -122,9 +125,11 @@ def test_an_unclosed_quote_costs_one_line(tmp_path):
 
 
 def test_the_end_of_a_malformed_quoted_field_is_no_row(tmp_path):
-    (tmp_path / "rows.csv").write_text('passage,question,answer\n"a\nb,"c,d\nx"y,q,e\np,q,"two\nlines"\n')
+    (tmp_path / "rows.csv").write_text(
+        'passage,question,answer\n"a\nb,"c,d\nx"y,q,e\np,q,"two\nlines"\np,r,\np,s,\n'
+    )
     rows, rejects = read_leniently(tmp_path / "rows.csv")
-    assert [row["answer"] for row in rows] == ["two\nlines"]
+    assert [row["answer"] for row in rows] == ["two\nlines", "", ""]
     assert [reject["line"] for reject in rejects] == [2, 3, 4]
 
 
@@ -134,3 +139,202 @@ def test_text_of_a_table_that_is_not_utf8_is_a_reject(tmp_path):
     rows, rejects = read_leniently(tmp_path / "rows.parquet", "summarize")
     assert [row["id"] for row in rows] == ["rows:0", "rows:2"]
     assert [(r["index"], r["reason"][:19]) for r in rejects] == [(1, "expected UTF-8, got")]
+
+
+FRAME = pd.DataFrame(
+    {
+        "passage": [f"The mill {n}, opened in {n}; or so." for n in range(6)],
+        "question": [f"When {n}?" for n in range(6)],
+        "answer": [1893.0, float("nan"), 1895.5, 0.0, 5.0, 6.0],
+        "summary": [f"A mill {n}." for n in range(6)],
+        "answerable": [1.0, 0.0, float("nan"), 1.0, None, 1.0],
+    },
+    index=pd.Index([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], name="id"),
+)
+WRITERS = {
+    "rows.json": lambda frame, path: frame.reset_index().to_json(path, orient="records"),
+    "columns.json": lambda frame, path: frame.reset_index().to_json(path),
+    "lists.json": lambda frame, path: path.write_text(json.dumps(frame.reset_index().to_dict("list"))),
+    "lines.json": lambda frame, path: frame.reset_index().to_json(path, orient="records", lines=True),
+    "nan.jsonl": lambda frame, path: path.write_text(
+        "".join(json.dumps(record) + "\n" for record in frame.reset_index().to_dict("records"))
+    ),
+    "rows.ndjson": lambda frame, path: frame.reset_index().to_json(path, orient="records", lines=True),
+    "rows.parquet": lambda frame, path: frame.reset_index().to_parquet(path),
+    "ROWS.PARQUET": lambda frame, path: frame.reset_index().to_parquet(path),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_numbers_and_nan_of_pandas_are_ids_answers_and_labels(tmp_path, name):
+    WRITERS[name](FRAME, tmp_path / name)
+    rows, rejects = read_leniently(tmp_path / name, "fuse")
+    assert not rejects
+    assert [row["id"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert [row["answer"] for row in rows] == ["1893", "", "1895.5", "0", "5", "6"]
+    assert [row["answerable"] for row in rows] == [1, 0, None, 1, None, 1]
+
+
+CSV_WRITERS = {
+    "rows.csv": {},
+    "ROWS.CSV": {"na_rep": "NaN"},
+    "rows.csv.gz": {"index": False},
+    "rows.tsv": {"sep": "\t"},
+    "semicolons.csv": {"sep": ";", "decimal": ",", "encoding": "utf-8-sig", "lineterminator": "\r\n"},
+    "tabs.csv": {"sep": "\t", "encoding": "utf-16"},
+    "bars.csv": {"sep": "|", "na_rep": "<NA>"},
+    "commas.tsv": {},
+}
+
+
+@pytest.mark.parametrize("name", CSV_WRITERS)
+def test_csv_of_pandas_is_read(tmp_path, name):
+    FRAME.assign(answer=["1893", None, "None", "0", "NA", "six"]).reset_index(drop=True).to_csv(
+        tmp_path / name, **CSV_WRITERS[name]
+    )
+    rows, rejects = read_leniently(tmp_path / name, "fuse")
+    assert not rejects
+    assert [row["passage"] for row in rows] == list(FRAME["passage"])
+    assert [row["answer"] for row in rows] == ["1893", "", "None", "0", "NA", "six"]
+    assert [row["answerable"] for row in rows] == [1, 0, None, 1, None, 1]
+
+
+@pytest.mark.parametrize(
+    ("no", "yes", "missing"),
+    [
+        ("FALSE", "TRUE", ""),
+        ("False", "True", "nan"),
+        ("No", "Yes", "NA"),
+        (" 0", " 1", " "),
+        ("0,0", "1,0", ""),
+    ],
+)
+def test_labels_of_spreadsheets_are_read(tmp_path, no, yes, missing):
+    lines = ["passage;question;answer;summary;answerable;;"]
+    lines += [f"p{n};q;a;s;{label};;" for n, label in enumerate((no, yes, missing, yes))]
+    (tmp_path / "rows.csv").write_text("\r\n".join(lines), encoding="utf-8")
+    rows, rejects = read_leniently(tmp_path / "rows.csv", "fuse")
+    assert not rejects and [row["answerable"] for row in rows] == [0, 1, None, 1]
+
+
+def test_other_separators_are_named_once_in_the_log(tmp_path, caplog):
+    (tmp_path / "rows.csv").write_text("passage;summary\n" + "".join(f"p{n};s\n" for n in range(3)))
+    (tmp_path / "commas.csv").write_text("passage,summary;\n" + "".join(f"p{n},s\n" for n in range(3)))
+    for _ in range(2):
+        read_leniently(tmp_path / "rows.csv", "summarize")
+    assert caplog.messages == [f"{tmp_path / 'rows.csv'}: the columns are separated by semicolons"]
+    with pytest.raises(DataError, match="'summary' is missing: there are passage, summary;; stage"):
+        read_leniently(tmp_path / "commas.csv", "summarize")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_malformed_lines_keep_their_numbers_with_other_separators(tmp_path, separator):
+    lines = ["passage,summary", 'two "lines",s', '"a\nb",s', "p", "p,s", "p,s"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines).replace(",", separator))
+    rows, rejects = read_leniently(tmp_path / "rows.csv", "summarize")
+    assert len(rows) == 4 and [reject["line"] for reject in rejects] == [5]
+
+
+def test_a_json_list_names_the_index_of_what_is_malformed(tmp_path):
+    rows = [make_row(n) for n in range(4)]
+    (tmp_path / "rows.json").write_text(json.dumps([rows[0], "text", rows[1], rows[2], {"id": "x"}, rows[3]]))
+    rows_read, rejects = read_leniently(tmp_path / "rows.json", "fuse")
+    assert rows_read == rows
+    assert [(reject["index"], reject["reason"].split(":")[0]) for reject in rejects] == [
+        (1, "expected a JSON object, got 'text'"),
+        (4, "the column 'passage' is missing"),
+    ]
+    assert "rows.json, index 1: expected a JSON object" in get_error(tmp_path / "rows.json", "fuse")
+
+
+def test_json_lines_in_a_json_file_name_the_line(tmp_path):
+    lines = [json.dumps(make_row(0)), json.dumps(make_row(1)), '{"passage": "cut']
+    (tmp_path / "rows.json").write_text("\n".join(lines))
+    assert "rows.json, line 3: expected a JSON object" in get_error(tmp_path / "rows.json", "fuse")
+
+
+NAMES = [
+    (["answerable", "unanswerable"], [1, 0]),
+    (["unanswerable", "answerable"], [0, 1]),
+    (["True", "False"], [1, 0]),
+    (["entailment", "not_entailment"], [1, 0]),
+    (["entailment", "neutral", "contradiction"], [1, 0, 0]),
+    (["yes", "no"], [1, 0]),
+    (["no", "yes"], [0, 1]),
+    (["1", "0"], [1, 0]),
+]
+
+
+def write_classes(path, names, column):
+    """Write a folder or a Parquet file with one row per class and one without, -1 among them."""
+    labels = [*range(len(names)), None, -1]
+    rows = [make_row(n) for n in range(len(labels))]
+    columns = {name: [row[name] for row in rows] for name in FEATURES if name != "answerable"}
+    features = Features({**FEATURES, column: ClassLabel(names=names)})
+    if column != "answerable":
+        del features["answerable"]
+    dataset = Dataset.from_dict({**columns, column: labels}, features=features)
+    dataset.to_parquet(path) if path.suffix else dataset.save_to_disk(path)
+
+
+@pytest.mark.parametrize(("names", "expected"), NAMES)
+@pytest.mark.parametrize("name", ["rows.parquet", "folder"])
+@pytest.mark.parametrize("column", ["answerable", "label"])
+def test_classes_of_other_names_are_read_by_name(tmp_path, names, expected, name, column):
+    write_classes(tmp_path / name, names, column)
+    rows, rejects = read_leniently(tmp_path / name, "fuse", columns={"answerable": column})
+    assert not rejects and [row["answerable"] for row in rows] == [*expected, None, None]
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "folder"])
+def test_classes_of_unknown_names_are_an_error(tmp_path, name):
+    write_classes(tmp_path / name, ["LABEL_0", "LABEL_1"], "label")
+    message = get_error(tmp_path / name, "fuse", columns={"answerable": "label"})
+    assert "index 0, row 'r0': answerable is 'LABEL_0', expected 0, 1, 'no', 'yes' or null" in message
+
+
+def test_classes_are_known_even_if_the_type_of_the_column_was_changed(tmp_path):
+    write_classes(tmp_path / "rows.parquet", ["yes", "no"], "answerable")
+    table = pq.read_table(tmp_path / "rows.parquet")
+    schema = table.schema.set(table.schema.get_field_index("answerable"), pa.field("answerable", pa.int8()))
+    pq.write_table(table.cast(schema), tmp_path / "rows.parquet")
+    rows, _ = read_leniently(tmp_path / "rows.parquet", "fuse")
+    assert [row["answerable"] for row in rows] == [1, 0, None, None]
+
+
+def test_columns_that_nobody_reads_may_have_any_arrow_type(tmp_path):
+    rows = [make_row(n) for n in range(3)]
+    table = pa.Table.from_pylist(rows)
+    maps = pa.array([[("a", 1)], [], None], pa.map_(pa.string(), pa.int64()))
+    table = table.append_column("map", maps).append_column("kind", pa.array(["x"] * 3).dictionary_encode())
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert read_leniently(tmp_path / "rows.parquet", "fuse") == (rows, [])
+
+
+def test_csv_may_begin_with_blank_lines_and_a_separator_for_excel(tmp_path):
+    (tmp_path / "rows.csv").write_text("\n\r\nsep=;\r\npassage;summary\np,1;s\np\np;s\n")
+    rows, rejects = read_leniently(tmp_path / "rows.csv", "summarize")
+    assert [(row["id"], row["passage"]) for row in rows] == [("rows:5", "p,1"), ("rows:7", "p")]
+    assert rejects[0]["line"] == 6 and rejects[0]["reason"] == "expected 2 fields, got 1"
+    (tmp_path / "rows.csv").write_text("\npassage,passage\np,s\n")
+    assert "rows.csv, line 2: expected each column once" in get_error(tmp_path / "rows.csv", "summarize")
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "semicolons.csv", "rows.json", "rows.parquet"])
+def test_integers_that_pandas_wrote_as_floats_are_integers(tmp_path, name):
+    rows = [make_row(n, id=float(n), answer=1800.0 + n) for n in range(4)]
+    rows[2] |= {"passage": "It opened with 1802.0 (in German 1802,0) wheels."}
+    rows[3] |= {"answer": None, "answerable": 0}
+    frame = pd.DataFrame(rows)
+    if name == "rows.json":
+        frame.to_json(tmp_path / name, orient="records")
+    elif name == "rows.parquet":
+        frame.to_parquet(tmp_path / name)
+    else:
+        separators = {"rows.csv": (",", "."), "rows.tsv": ("\t", "."), "semicolons.csv": (";", ",")}
+        sep, decimal = separators[name]
+        frame.to_csv(tmp_path / name, index=False, sep=sep, decimal=decimal)
+    rows, _ = read_leniently(tmp_path / name, "fuse")
+    assert [row["id"] for row in rows] == ["0", "1", "2", "3"]
+    kept = "1802,0" if name == "semicolons.csv" else "1802.0"
+    assert [row["answer"] for row in rows] == ["1800", "1801", kept, ""]

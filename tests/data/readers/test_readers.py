@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reader_helpers import get_error, make_row, needs_aclsum, read_leniently, write_jsonl
 
+from crosstask.data import readers
 from crosstask.data.readers import iter_rows, read_rows, write_rejects
 from crosstask.data.schema import FEATURES, STAGE_COLUMNS
 from crosstask.utils.errors import DataError
@@ -83,6 +84,9 @@ def test_iter_rows_yields_the_split_of_the_source(tmp_path):
     splits = [split for split, _, _ in iter_rows(tmp_path, "build", reject=pytest.fail)]
     assert splits == ["train", "train", "validation", "validation"]
     splits = [split for split, _, _ in iter_rows(tmp_path / "dev.jsonl", "build", reject=pytest.fail)]
+    assert splits == ["validation", "validation"]
+    write_jsonl(tmp_path / "rows.jsonl", [make_row(1), make_row(2)])
+    splits = [split for split, _, _ in iter_rows(tmp_path / "rows.jsonl", "build", reject=pytest.fail)]
     assert splits == [None, None]
 
 
@@ -172,3 +176,18 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     measure_peak(10)  # fills caches and imports modules
     # 4,500 more rows are 9 MB of text; 8 bytes per row stay, as an integer in a set.
     assert measure_peak(5000) - measure_peak(500) < 4500 * 200
+
+
+def test_a_split_may_have_more_text_than_one_arrow_array_holds(tmp_path, monkeypatch):
+    rows = [make_row(n) for n in range(30)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    expected = {split: table.to_list() for split, table in read_rows(path, "fuse").items()}
+    monkeypatch.setattr(readers, "MAX_CHUNK_CHARS", 500)
+    splits = read_rows(path, "fuse")
+    assert {split: table.to_list() for split, table in splits.items()} == expected
+    column = splits["train"].data.column("passage")
+    assert column.num_chunks > 5 and column.type == "string"
+    assert all(sum(len(text.as_py()) for text in chunk) <= 500 for chunk in column.chunks)
+    assert splits["train"].features == FEATURES
+    lengths = splits["train"].map(lambda batch: {"n": [len(t) for t in batch["passage"]]}, batched=True)["n"]
+    assert lengths[:] == [len(row["passage"]) for row in expected["train"]]

@@ -87,15 +87,15 @@ def test_a_corpus_is_found_by_a_name(name, expected):
     assert (corpus and corpus.name) == expected
 
 
-@pytest.mark.parametrize("document", [[], {"data": {}}, "text", {"a": {"b": 1}}, {}])
+@pytest.mark.parametrize("document", [{"data": {}}, "text", {"a": {"b": 1}}, {}, {"a": 1}])
 def test_json_of_no_known_form_names_the_known_ones(tmp_path, document):
     path = tmp_path / "x.json"
     path.write_text(json.dumps(document))
     with pytest.raises(DataError) as error:
         read_rows(path, "answer")
     assert str(error.value) == (
-        f"{path}: expected JSON of a known form, that of SQuAD 2.0 (an object with 'data' being a list) or "
-        "that of PubMedQA (an object of papers with QUESTION)"
+        f"{path}: expected JSON of a known form, a list of records, that of SQuAD 2.0 (an object with 'data' "
+        "being a list) or that of PubMedQA (an object of papers with QUESTION)"
     )
 
 

@@ -90,7 +90,7 @@ def test_a_reject_has_place_id_and_reason(tmp_path, caplog):
         {"source": path, "line": 2, "id": "r7", "reason": "empty passage"},
         {"source": path, "line": 3, "id": "r8", "reason": "empty question"},
         {"source": path, "line": 4, "id": "r9", "reason": "empty summary"},
-        {"source": path, "line": 5, "id": "r0", "reason": "duplicate id"},
+        {"source": path, "line": 5, "id": "r0", "reason": "same id and texts as an earlier row"},
     ]
 
 
@@ -174,7 +174,7 @@ def test_each_of_a_thousand_malformed_lines_is_a_reject(tmp_path, seed):
         "not UTF-8": "expected UTF-8, got",
         "no passage": "the column 'passage' is missing: there are id, question, answer; ",
         "label out of range": "answerable is 2, expected 0, 1",
-        "duplicate id": "duplicate id",
+        "repeated row": "same id and texts as an earlier row",
         "answer not in the passage": "answer not in the passage",
         "10 MB passage": "passage of 10,000,000 characters, expected at most 1,000,000",
         "NUL escape": "NUL character in passage",
@@ -220,9 +220,10 @@ def test_a_column_that_no_record_has_is_an_error_even_for_a_lenient_reader(tmp_p
             iter_rows(*arguments, reject=rejects.append)
 
 
-def test_no_row_left_is_no_error_for_a_lenient_reader(tmp_path):
-    rows, rejects = read_leniently(write_jsonl(tmp_path / "r.jsonl", [make_row(1, passage="")]))
-    assert rows == [] and len(rejects) == 1
+def test_no_row_left_is_no_error_for_a_lenient_reader_if_the_reasons_differ(tmp_path):
+    rows = [make_row(1, passage=""), make_row(2, question="")]
+    rows, rejects = read_leniently(write_jsonl(tmp_path / "r.jsonl", rows))
+    assert rows == [] and len(rejects) == 2
 
 
 def test_the_columns_of_a_build_may_be_named(tmp_path):
@@ -235,3 +236,69 @@ def test_the_columns_of_a_build_may_be_named(tmp_path):
     assert {row["summary"] for row in rows} == {"s"}
     with pytest.raises(DataError, match="'tl;dr' is missing"):
         read_leniently(path, columns={**names, "summary": "tl;dr"})
+
+
+def test_rows_that_share_an_id_get_ids_of_their_own(tmp_path, caplog):
+    rows = [make_row(p, id=f"p{p}", question=f"q{q}?", summary=f"s{q}") for p in range(3) for q in range(3)]
+    rows.insert(4, make_row(7, id="p0-2"))
+    path = write_jsonl(tmp_path / "rows.jsonl", [*rows, rows[5], rows[1]])
+    for stage in ("fuse", "answer", "summarize"):
+        caplog.clear()
+        rejects = []
+        splits = read_rows(path, stage, rejects=rejects)
+        ids = {(row["id"], row["question"] or row["summary"]) for row in concatenate(splits)}
+        column = "summary" if stage == "summarize" else "question"
+        expected = ["p0", "p0-2", "p0-3", "p1", "p0-2-2", "p1-2", "p1-3", "p2", "p2-2", "p2-3"]
+        assert ids == {(i, row[column]) for i, row in zip(expected, rows, strict=True)}
+        assert len(rejects) == 2
+        assert caplog.messages == [
+            f"{path}: 7 rows repeat the id of an earlier row and get ids of their own, "
+            "such as 'p0-2' for 'p0'"
+        ] * (stage == "fuse")
+    rows_read, _ = read_leniently(path, "build")
+    assert [row["id"] for row in rows_read] == expected
+
+
+def test_an_id_that_all_rows_share_takes_no_longer(tmp_path):
+    rows = [{"id": "en", "passage": f"p{n}", "summary": "s"} for n in range(20_000)]
+    rows_read, _ = read_leniently(write_jsonl(tmp_path / "rows.jsonl", rows), "summarize")
+    assert [row["id"] for row in rows_read] == ["en", *(f"en-{n}" for n in range(2, 20_001))]
+
+
+@pytest.mark.parametrize("read", [read_rows, read_leniently])
+def test_most_rows_without_a_text_are_an_error(tmp_path, read):
+    rows = [make_row(n, summary="" if n % 3 else "s") for n in range(12)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError) as error:
+        read(path, "fuse")
+    assert str(error.value) == (
+        f"{path}: 8 of 12 rows are rejected for one reason, empty summary (line 2), expected at most half of "
+        "the rows"
+    )
+    rows = [make_row(n, summary="" if n % 2 else "s") for n in range(12)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    read(path, "fuse")
+
+
+def test_reasons_that_differ_in_values_only_are_one_reason(tmp_path):
+    rows = [make_row(n, answerable=f"{n} of 5") for n in range(3)] + [make_row(3), make_row(4)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(
+        DataError, match="3 of 5 rows are rejected for one reason, answerable is '0 of 5', exp"
+    ):
+        read_leniently(path, "fuse")
+
+
+def test_booleans_and_infinite_numbers_are_no_text(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [make_row(0, answer=True), make_row(1)])
+    assert "row 'r0': answer is True, expected a string" in get_error(path, "fuse")
+
+
+def test_rows_that_are_not_for_the_stage_may_be_most(tmp_path):
+    rows = [make_row(n, answerable=int(n % 3 == 0)) for n in range(12)]
+    rows += [make_row(n, question="", summary="Mills.") for n in range(12, 40)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    counts = {stage: len(read_leniently(path, stage)[1]) for stage in ("summarize", "answer")}
+    assert counts == {"summarize": 8, "answer": 28}
+    with pytest.raises(DataError, match="28 of 40 rows are rejected for one reason, empty question"):
+        read_leniently(path, "fuse")

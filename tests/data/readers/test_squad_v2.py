@@ -139,9 +139,9 @@ def test_a_question_without_answer_that_is_not_impossible_is_rejected(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{", "expected JSON in UTF-8, that of SQuAD 2.0"),
-        ('{"id": 1}\n{"id": 2}\n', "a file with one object per line must end in .jsonl"),
-        ("[]", "with 'data' being a list"),
+        ("{", "expected JSON in UTF-8, a list of records, that of SQuAD 2.0"),
+        ('{"id": 1\n{"id": 2}\n', "a file with one object per line must end in .jsonl"),
+        ("[]", "is empty"),
         ('{"data": {}}', "with 'data' being a list"),
         (
             '{"data": [{"title": "t"}]}',
@@ -191,7 +191,7 @@ def test_a_malformed_question_of_the_json_is_a_reject(tmp_path):
         (1, "data[0].paragraphs[0].qas[1]"),
         (2, "data[0].paragraphs[0].qas[2]"),
         (3, "answer not in the passage"),
-        (4, "duplicate id"),
+        (4, "same id and texts as an earlier row"),
         (5, "answers is [{'text'"),
         (6, "data[0].paragraphs[0].qas[6]"),
         (7, "data[1]"),
@@ -202,12 +202,13 @@ def test_a_malformed_question_of_the_json_is_a_reject(tmp_path):
 def test_a_malformed_record_is_a_reject(tmp_path):
     broken = [{**make_record(1, ["a"]), "answers": {"text": text}} for text in ("The mill", [3], None)]
     contradictory = {**make_record(1, []), "id": ["q1"], "is_impossible": False}
-    path = write_jsonl(tmp_path / "rows.jsonl", [*broken, make_record(2, ["the MILL"]), contradictory])
+    good = [make_record(n, ["the MILL"]) for n in (2, 3)]
+    path = write_jsonl(tmp_path / "rows.jsonl", [*broken, *good, contradictory])
     rows, rejects = read_leniently(path)
-    assert [row["id"] for row in rows] == ["q2"]
+    assert [row["id"] for row in rows] == ["q2", "q3"]
     assert [(reject["id"], reject["reason"][:21]) for reject in rejects] == [
         ("q1", "answers is {'text': '"),
         ("q1", "answers is {'text': ["),
         ("q1", "answers is {'text': N"),
-        ("rows:5", "no answer, but the qu"),
+        ("rows:6", "no answer, but the qu"),
     ]

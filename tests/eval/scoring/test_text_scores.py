@@ -68,11 +68,18 @@ def test_lengths_must_match(name):
 
 
 @pytest.mark.parametrize("use_stemmer", [True, False])
-def test_rouge_agrees_with_rouge_score(use_stemmer):
+def test_rouge_of_ascii_text_agrees_with_rouge_score(use_stemmer):
     scorer = RougeScorer(list(ROUGE_TYPES), use_stemmer=use_stemmer)
-    rows = rouge_rows(SUMMARIES, REFERENCES, use_stemmer=use_stemmer)
+    odd = "It's 4.2% of the U.S. snake_case policies; TYING\tdying. The end? 1,200 skies' 3rd e-mails!\n\nYes"
+    pairs = [
+        (summary, reference)
+        for summary in [*filter(str.isascii, SUMMARIES), odd, odd[40:]]
+        for reference in [*filter(str.isascii, REFERENCES), odd]
+        if reference.strip()
+    ]
+    rows = rouge_rows(*zip(*pairs, strict=True), use_stemmer=use_stemmer)
     assert list(rows) == list(ROUGE_TYPES)
-    for index, (summary, reference) in enumerate(zip(SUMMARIES[:-1], REFERENCES[:-1], strict=True)):
+    for index, (summary, reference) in enumerate(pairs):
         expected = scorer.score(
             *("\n".join(split_sentences(t.replace("\n", "\n\n"))) for t in (reference, summary))
         )
@@ -101,7 +108,31 @@ def test_rouge_of_several_references_is_the_best_of_each_type():
 
 def test_rouge_without_a_reference_or_without_letters():
     assert rouge_rows(["a"], [""], types=["rouge1"]) == {"rouge1": [None]}
-    assert rouge_rows(["川"], ["川"], types=["rouge1"]) == {"rouge1": [0]}  # no character is a-z or 0-9
+    assert rouge_rows(["🌊!"], ["🌊!"], types=["rouge1"]) == {"rouge1": [0]}
+
+
+def test_rouge_compares_the_words_of_other_scripts():
+    texts = [
+        "वह पुल पुराना है।",
+        "Это старый мост.",
+        "هذا جسر قديم؟",
+        "Η γέφυρα είναι παλιά.",
+        "다리는 오래되었다.",
+    ]
+    rows = rouge_rows(texts, texts)
+    assert all(values == [1] * len(texts) for values in rows.values())
+    # Three of four words, P = R = 3/4; bigrams 1/3.
+    rows = rouge_rows(["वह पुल नया है।"], ["वह पुल पुराना है।"])
+    assert [rows[name][0] for name in ("rouge1", "rouge2")] == pytest.approx([3 / 4, 1 / 3])
+
+
+def test_rouge_compares_the_characters_of_scripts_without_spaces():
+    # 2010, 年, 大 and 雨 of 4 and 7 tokens: P 1, R 4/7.
+    rows = rouge_rows(["2010年大雨"], ["2010年大雨在北京"], types=["rouge1"])
+    assert rows["rouge1"] == pytest.approx([2 * 4 / (4 + 7)])
+    # 2010, が and た of 6 tokens each: equal digits are not an equal text.
+    rows = rouge_rows(["2010 橋が開いた"], ["2010 雨が降った"], types=["rouge1"])
+    assert rows["rouge1"] == [1 / 2]
 
 
 def test_rouge_scores_each_distinct_pair_once(monkeypatch):
@@ -202,6 +233,10 @@ def test_entailment_without_rows_to_score(judge):
         ("Opened on May 3, May 3 and June 3.", 2 / 3),  # distinct numbers and names
         ("", None),
         ("川が増水した。🌊", None),
+        ("在NASA", 0),
+        ("يوم ٣", 1),
+        ("٤٫٢", 0),
+        ("I’m in “Dorn Harbor”", 1),
         ("川 3", 1),
     ],
 )
@@ -225,6 +260,10 @@ def test_faithfulness_to_a_lower_case_or_empty_passage():
         ("cat cat", "cat", 1, 1),
         ("cat .", "Cat.", 1, 2),
         ("über 🌊", "Über uns 🌊", 1, 1),
+        ("橋が開いた", "昨日、橋が開いた。", 1, 5),
+        ("川が開いた", "昨日、橋が開いた。", 4 / 5, 16 / 5),
+        ("नदी है", "यह नदी है।", 1, 2),
+        ("don’t", "Don't", 1, 3),
         ("cat", "", 0, 0),
         (" ", "cat", None, None),
     ],
@@ -235,4 +274,4 @@ def test_extractiveness(summary, passage, coverage, density):
 
 
 def test_length():
-    assert length_rows(["The cat  sat.", "", "🙂 🙂"]) == [3, 0, 2]
+    assert length_rows(["The cat  sat.", "", "🙂 🙂", "橋が開いた。"]) == [3, 0, 2, 5]

@@ -1,0 +1,33 @@
+"""Test what a stage restores from the checkpoint of a run that was killed."""
+
+import json
+
+from tiny_run import write_recipe
+from transformers import EarlyStoppingCallback
+
+from crosstask.training.arguments import read_recipe
+from crosstask.training.stages import Stage
+
+
+def test_patience_of_early_stopping_is_restored(tmp_path):
+    settings = {"early_stopping_patience": 5, "load_best_model_at_end": True, "learning_rate": 0.0}
+    settings |= {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "max_steps": 3}
+    recipe = read_recipe(write_recipe(tmp_path, **settings))
+
+    def train(checkpoint=None):
+        stages = []
+        stages += [Stage(name, recipe, stages) for name in recipe.stages]
+        trainer = stages[0].make_trainer(*stages[0].make_model(), stages[0].rows)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        callbacks = trainer.callback_handler.callbacks
+        return next(callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback))
+
+    assert train().early_stopping_patience_counter == 2  # the first evaluation of three was the best
+    checkpoint = recipe.output_dir / "checkpoints" / "summarize" / "checkpoint-2"
+    if not checkpoint.exists():
+        checkpoint = checkpoint.with_name("checkpoint-3")
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    counter = state["stateful_callbacks"]["EarlyStoppingCallback"]["attributes"]
+    before = counter["early_stopping_patience_counter"]
+    step = state["global_step"]
+    assert train(str(checkpoint)).early_stopping_patience_counter == before + 3 - step
