@@ -202,7 +202,8 @@ def check_generate(
     settings = {"max_new_tokens": 6, "do_sample": False, **settings}
     output = model.generate(**sources, **settings, return_dict_in_generate=True)
     # The fused model does not inherit settings such as BART's `forced_eos_token_id`.
-    expected = model.summarizer.generate(**sources, generation_config=model.generation_config, **settings)
+    model.summarizer.generation_config = model.generation_config
+    expected = model.summarizer.generate(**sources, **settings)
     assert torch.equal(output.sequences, expected), "other tokens than the summarizer's"
     scored = model.score_answerability(**sources, summary_ids=output.sequences)
     torch.testing.assert_close(output.answerability, scored)
