@@ -180,7 +180,7 @@ class CrossTaskProcessor(ProcessorMixin):
         inputs = {"question": question, "passage": passage, "summary": summary, "answerable": answerable}
         is_single = not any(isinstance(value, (list, tuple)) for value in inputs.values())
         columns = _to_columns(inputs)
-        batch = {}
+        batch: dict[str, Any] = {}
         for prefix, (tokenizer, _, limit) in self._get_readers().items():
             encoded, is_truncated = self._encode(tokenizer, limit, columns)
             batch |= {f"{prefix}{key}": ids for key, ids in encoded.items()}
@@ -234,7 +234,7 @@ class CrossTaskProcessor(ProcessorMixin):
         for index, row in enumerate(rows):
             if row.keys() != rows[0].keys():
                 raise ValueError(f"Row {index} has the keys {sorted(row)}, the first {sorted(rows[0])}.")
-        batch = {}
+        batch: dict[str, Any] = {}
         for prefix, (tokenizer, _, limit) in self._get_readers().items():
             names = {f"{prefix}{name}": name for name in ("input_ids", "attention_mask")}
             if not rows[0].keys() >= names.keys():
@@ -284,7 +284,8 @@ class CrossTaskProcessor(ProcessorMixin):
 
     def find_long_questions(self, questions: Sequence[str]) -> list[QuestionTooLongError]:
         """Return the error for each question that leaves no room for a passage, in order."""
-        prompts, errors = self._write_prompts(questions), {}
+        prompts = self._write_prompts(questions)
+        errors: dict[int, Any] = {}
         for tokenizer, name, limit in self._get_readers().values():
             special = tokenizer.num_special_tokens_to_add(pair=True)
             encoded, _ = _tokenize(tokenizer, {"text": prompts}, add_special_tokens=False, max_length=None)

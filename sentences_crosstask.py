@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
+from typing import Any
 
 # --- Characters -----------------------------------------------------------------------------------
 
@@ -33,7 +34,7 @@ WORD_CHARACTER = rf"(?:[^\W_{UNSPACED_LETTERS}]|[{COMBINING_MARKS}])"
 
 # What `normalize_text` replaces besides NFKC: format characters such as the zero-width space, digits of all
 # scripts, and the quotes, hyphens and separators of numbers that are typographic forms of ASCII ones.
-_REPLACEMENTS = {code: "" for code in _CODES if _CATEGORIES[code] == "Cf"}
+_REPLACEMENTS: dict[int, Any] = {code: "" for code in _CODES if _CATEGORIES[code] == "Cf"}
 _REPLACEMENTS |= {code: str(unicodedata.decimal(chr(code))) for code in _CODES if _CATEGORIES[code] == "Nd"}
 _REPLACEMENTS |= str.maketrans("‘’‚‛ʼ′´\u05f3“”„‟″«»\u05f4‐‑‒–−\u05be٫٬", "'" * 8 + '"' * 8 + "-" * 6 + ".,")
 _FRACTION_AFTER_DIGIT = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")

@@ -123,7 +123,7 @@ def find_new_stages(recipe: Recipe) -> set[str]:
         name
         for name, stage in recipe.stages.items()
         if not (recipe.output_dir / STAGE_FOLDERS[name]).exists()
-        and find_last_checkpoint(Path(stage.training.output_dir)) is None
+        and find_last_checkpoint(Path(str(stage.training.output_dir))) is None
     }
 
 

@@ -137,7 +137,7 @@ def encode_batch(
         DataError: If a question leaves no room for its passage.
     """
     if stage == "summarize":
-        inputs = {name: batch[name] for name in ("passage", "summary")}
+        inputs: dict[str, Any] = {name: batch[name] for name in ("passage", "summary")}
     elif stage == "answer":
         inputs = {name: batch[name] for name in ("question", "passage")}
         inputs["summary"] = [answer or NO_ANSWER for answer in batch["answer"]]

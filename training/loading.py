@@ -90,7 +90,8 @@ def configure_generation(model: PreTrainedModel, training: Seq2SeqTrainingArgume
     config = model.generation_config
     if training.generation_config is not None:
         try:
-            settings = Seq2SeqTrainer.load_generation_config(training.generation_config).to_diff_dict()
+            source: Any = training.generation_config
+            settings = Seq2SeqTrainer.load_generation_config(source).to_diff_dict()
         except (OSError, ValueError) as error:
             raise ConfigError(f"generation_config: {first_line(error)}") from error
         settings = {name: value for name, value in settings.items() if value is not None}

@@ -155,7 +155,7 @@ class Stage:
         if self.name == "fuse" and not rows.keys() & {"validation", "test"}:
             raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
         if self.name == "fuse":
-            check_labels(rows, self.run.summary_loss_on, self.training, data)
+            check_labels(rows, self.run.summary_loss_on, self.training, str(data))
         if self.name == "fuse" and self.arguments.contrastive_weight:
             self._check_contrasts(rows["train"])
 
@@ -183,7 +183,7 @@ class Stage:
         for sentence in sentences:
             print_once(f"{self.name}: {sentence}")
         if self.name != "summarize":
-            self.rows, rejects = reject_long_questions(self.rows, processor, self.arguments.data)
+            self.rows, rejects = reject_long_questions(self.rows, processor, str(self.arguments.data))
             self._report_rejects(rejects)
 
     def _preview_model(self):

@@ -20,7 +20,6 @@ from transformers import (
     EvalPrediction,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
-    TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -30,10 +29,11 @@ from transformers.training_args import OptimizerNames
 from transformers.utils.hub import PushInProgress
 
 from crosstask.configuration_crosstask import IGNORE_INDEX, check_weight, get_max_positions
-from crosstask.data.collator import CONTRAST_MASK, CONTRAST_PREFIX, ROW_INDEX_COLUMN, Contrasts
+from crosstask.data.collator import CONTRAST_MASK, CONTRAST_PREFIX, ROW_INDEX_COLUMN
 from crosstask.eval.scoring.answerability import answerability_figures
 from crosstask.generation_crosstask import sum_log_probs
 from crosstask.training.arguments import disable_reentrant_checkpointing
+from crosstask.training.callbacks import ContrastEpochCallback
 from crosstask.utils.errors import NonFiniteLossError, UndefinedMetricError
 from crosstask.utils.files import list_model_files
 
@@ -118,7 +118,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         if contrastive_weight:
             self._check_contrasts()
             disable_reentrant_checkpointing(self.args)
-            self.add_callback(_ContrastEpochCallback(self.data_collator.contrasts))
+            self.add_callback(ContrastEpochCallback(self.data_collator.contrasts))
         # `compute_loss` scales for gradient accumulation already; `Trainer` must not divide again.
         self.model_accepts_loss_kwargs = True
         self.is_fused = hasattr(self.model.config, "answerability_weight")
@@ -475,21 +475,6 @@ class CrossTaskTrainer(Seq2SeqTrainer):
 
 def _drop_contrasts(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if not name.startswith(CONTRAST_PREFIX)}
-
-
-class _ContrastEpochCallback(TrainerCallback):
-    """Set the epoch of the contrasts before the first batch of each epoch is drawn."""
-
-    def __init__(self, contrasts: Contrasts):
-        self.contrasts = contrasts
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        # The state's epoch is right only here: without a length of the data, it is a share of all steps.
-        self.epoch = int(state.epoch or 0)
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.contrasts.set_epoch(self.epoch)
-        self.epoch += 1
 
 
 class _RunningSum:
