@@ -75,7 +75,11 @@ class CrossTask(Generative):
         if ablation not in self.ablations:
             raise DataError(f"crosstask: ablation is {ablation!r}, expected None, 'zeroed' or 'swapped'")
         check_counts("crosstask", num_beams=num_beams, max_new_tokens=max_new_tokens, batch_size=batch_size)
-        lengths: dict[str, Any] = {"num_beams": num_beams, "min_new_tokens": min_new_tokens, "max_new_tokens": max_new_tokens}
+        lengths: dict[str, Any] = {
+            "num_beams": num_beams,
+            "min_new_tokens": min_new_tokens,
+            "max_new_tokens": max_new_tokens,
+        }
         reranking: dict[str, Any] = (
             {} if answerability_rerank is None else {"answerability_rerank": answerability_rerank}
         )
