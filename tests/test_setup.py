@@ -15,7 +15,16 @@ import crosstask
 ROOT = Path(crosstask.__file__).parent
 FOLDERS = ("data", "eval", "hub", "training", "utils")
 # Distributions that are named in no import: plugins, and packages that hold data.
-WITHOUT_IMPORT = {"pytest-xdist", "types-pyyaml", "mypy", "ruff", "typos", "aclsum", "sentencepiece"}
+WITHOUT_IMPORT = {
+    "pytest-xdist",
+    "types-pyyaml",
+    "mypy",
+    "ruff",
+    "typos",
+    "aclsum",
+    "sentencepiece",
+    "bitsandbytes",
+}
 WITHOUT_IMPORT |= {"jupytext", "ipykernel", "nbconvert"}
 
 
