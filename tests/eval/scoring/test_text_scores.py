@@ -209,7 +209,7 @@ def test_entailment_equals_the_judges_score(judge):
 def test_entailment_without_rows_to_score(judge):
     assert entailment_rows(judge, [], [], []) == []
     assert entailment_rows(judge, ["a", ""], ["?", "?"], ["", "b"]) == [None, 0]
-    with pytest.raises(ValueError, match="There are 1 summaries but 0 answers"):
+    with pytest.raises(ValueError, match="got 1 summaries and 0 answers"):
         entailment_rows(judge, ["a"], ["?"], [])
 
 
