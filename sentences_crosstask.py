@@ -15,8 +15,8 @@ from typing import Any
 # All blocks with combining marks, format characters or digits, which saves looking at the ideographs.
 _CODES = list(chain(range(0xAD, 0x3400), range(0xA000, 0xAC00), range(0xFB00, 0x12000)))
 _CATEGORIES = {code: unicodedata.category(chr(code)) for code in _CODES}
-# Ranges for a character class of `re`, of which `\w` has the second but not the first: vowel signs and
-# accents, and the letters of scripts that are written without spaces between words.
+# Ranges for character classes of `re`: vowel signs and accents, which `\w` does not match, and the letters of
+# scripts without spaces between words, which it does.
 COMBINING_MARKS = "".join(chr(code) for code in _CODES if _CATEGORIES[code].startswith("M"))
 UNSPACED_LETTERS = (
     "\u2e80-\u2fdf\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Han

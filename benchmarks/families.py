@@ -132,7 +132,7 @@ COLUMNS = ("forward", "generate", "beams", "save/load", "train")
 
 
 def make_inputs() -> dict[str, torch.Tensor]:
-    """Return two rows of ids, of which the second is padded, with labels of both kinds."""
+    """Return two rows of ids, the second one padded, with labels for the summary and for answerability."""
     random = torch.Generator().manual_seed(0)
     input_ids = torch.randint(3, 90, (2, 10), generator=random)
     labels = torch.randint(3, 90, (2, 7), generator=random)

@@ -322,7 +322,7 @@ class WordRouter:
 
 @pytest.fixture(scope="module")
 def routed(folder, tmp_path_factory):
-    """A pipeline with a router and two adapters, of which "b" is active."""
+    """Return a pipeline with a router and two adapters; the adapter "b" is active."""
     adapters = tmp_path_factory.mktemp("adapters")
     pipe = pipeline(PIPELINE_TASK, model=str(folder), device="cpu", router=WordRouter())
     targets = {"target_modules": r"summarizer\..*\.(q|v)"}

@@ -51,7 +51,7 @@ def parts(tmp_path_factory):
 
 
 def run(parts, folder, summarizer, rows, **values):
-    """Train on the rows, of which the first ten are for evaluation, and return the folder of the run."""
+    """Train on the rows from the 21st on, evaluate on the first ten, and return the folder of the run."""
     (folder / "data").mkdir()
     for split, part in {"train": rows[20:], "validation": rows[10:20], "test": rows[:10]}.items():
         text = "".join(json.dumps(row) + "\n" for row in part)
