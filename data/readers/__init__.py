@@ -156,8 +156,8 @@ def iter_rows(
     label, a ragged CSV row and the like. Every record is either yielded or rejected; the rows of a record
     with several questions are yielded or rejected one by one. Rows with a NUL character are rejected, too.
 
-    To detect repetitions, 16 bytes are kept per row of a split. Files are read piece by piece, and data sets
-    of the Hub are streamed; only an official .json is read at once.
+    To detect repetitions, two hashes are kept per row of a split. Files are read piece by piece, and data
+    sets of the Hub are streamed; only an official .json is read at once.
 
     Args:
         data (`str` or `os.PathLike`):

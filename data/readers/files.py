@@ -39,6 +39,8 @@ SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
+# A split within a longer name, where `datasets` finds it, too.
+_SPLIT_IN_NAME = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
 UNTYPED_SUFFIXES = (".csv", ".tsv")
 SUFFIXES = (".jsonl", ".ndjson", ".json", *UNTYPED_SUFFIXES, ".parquet")
 
@@ -176,13 +178,13 @@ def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]
     Args:
         folder (`Path`):
             A folder that `save_to_disk` wrote, that has one file per split ("train.jsonl", "dev.jsonl"),
-            numbered files ("data/train-00000-of-00002.parquet"), or only one file, or that
-            `datasets.load_dataset` understands.
+            numbered files ("data/train-00000-of-00002.parquet"), or files that are named after no split, or
+            that `datasets.load_dataset` understands.
         config_name (`str`, *optional*):
             The configuration of a data set folder that has several.
 
     Raises:
-        DataError: If the folder is none of these, or has two files for one split.
+        DataError: If the folder is none of these, or has two files for one split, or some without a split.
     """
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _load(load_from_disk, str(folder))
@@ -194,10 +196,25 @@ def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]
     # Nested or configured data sets have other layouts, and `datasets` knows them all.
     if config_name is not None or not path_by_split:
         return _load(load_dataset, str(folder), config_name)
+    _warn_of_ignored(folder, [path for files in path_by_split.values() for path in files])
     return {
         split: read_file(paths[0]) if len(paths) == 1 else _read_numbered_files(folder, split, paths)
         for split, paths in path_by_split.items()
     }
+
+
+def _warn_of_ignored(folder: Path, read: list[Path]) -> None:
+    """Log what lies beside the files that are read, except for hidden files, texts without suffix and .md."""
+    ignored = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.parent == read[0].parent
+        and path not in read
+        and not path.name.startswith(".")
+        and (path.is_dir() or path.suffix not in ("", ".md"))
+    ]
+    if ignored:
+        logger.warning("%s: ignored %s", folder, ", ".join(ignored))
 
 
 def _list_files(folder: Path) -> list[Path]:
@@ -206,13 +223,21 @@ def _list_files(folder: Path) -> list[Path]:
 
 
 def _group_by_split(folder: Path, paths: list[Path]) -> dict[str, list[Path]]:
-    """Return the files of each split, or none if a file is of no split or the card has configurations."""
+    """
+    Return the files of each split, or none if `datasets` has to find them: by the configurations of a card,
+    in subfolders, or by longer names ("my_train.csv"). Files without a split in their names are all "train".
+
+    Raises:
+        DataError: If two files are one split, or if only some of the files have a split in their names.
+    """
     groups: dict[str, list[Path]] = {}
+    unnamed = []
     for path in paths:
         stem = split_name(path)[0]
         split = _find_split(stem)
         if split is None:
-            return {}
+            unnamed.append(path)
+            continue
         files = groups.setdefault(split, [])
         if files and stem.lower() in SPLIT_NAMES:
             names = f"{files[0].name} and {path.name}"
@@ -220,9 +245,18 @@ def _group_by_split(folder: Path, paths: list[Path]) -> dict[str, list[Path]]:
         files.append(path)
     card = folder / "README.md"
     is_numbered = any(len(files) > 1 or files[0].parent != folder for files in groups.values())
-    if is_numbered and card.exists() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace"):
+    has_configs = card.exists() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace")
+    has_subfolders = any(path.is_dir() for path in folder.iterdir())
+    if has_configs and (is_numbered or unnamed) or (has_subfolders and not groups):
         return {}
-    return groups
+    # `datasets` would ignore the files of no split without a word.
+    without_split = [path.name for path in unnamed if not _SPLIT_IN_NAME.search(split_name(path)[0].lower())]
+    if without_split and (groups or len(without_split) < len(unnamed)):
+        raise DataError(
+            f"{folder}: {', '.join(without_split)} belong to no split, expected all files or none to be "
+            "named after one, such as train.csv and test.csv"
+        )
+    return groups or ({"train": unnamed} if without_split else {})
 
 
 def _read_numbered_files(folder: Path, split: str, paths: list[Path]) -> Part:

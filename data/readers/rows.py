@@ -54,7 +54,7 @@ def make_rows(
     """Yield `(number, row)` for the rows of a part, with the number (line or index) of the row's record.
 
     A row that repeats the id of an earlier one gets another id, such as "p7-2", and a warning says so: many
-    files have one id per passage. To detect repetitions, 16 bytes are kept per row.
+    files have one id per passage. To detect repetitions, two hashes are kept per row.
 
     Args:
         part ([`Part`]):

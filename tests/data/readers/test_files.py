@@ -1,3 +1,5 @@
+import csv
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,6 +9,7 @@ from reader_helpers import concatenate, get_error, make_row, write_jsonl
 
 from crosstask.data.readers import files, read_rows
 from crosstask.data.schema import FEATURES
+from crosstask.utils.errors import DataError
 
 SHARDED = {"train": 0, "validation": 4, "test": 8}
 
@@ -200,3 +203,42 @@ def test_a_malformed_line_of_numbered_files_is_counted_across_them(tmp_path):
     (tmp_path / "train-1.jsonl").write_text("not json\n")
     message = get_error(tmp_path, "fuse")
     assert f"{tmp_path}, split train, index 2: expected a JSON object, got Expecting value" in message
+
+
+def write_rows(path, count, start=0):
+    """Write rows with distinct passages to a .csv or .jsonl file."""
+    rows = [make_row(start + number, passage=f"Passage {start + number}.") for number in range(count)]
+    if path.suffix == ".jsonl":
+        write_jsonl(path, rows)
+        return
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize("names", [("a.csv", "b.jsonl"), ("a.csv", "b.csv"), ("rows.jsonl", "more.jsonl")])
+def test_all_files_of_a_folder_without_splits_are_read(tmp_path, names):
+    for index, name in enumerate(names):
+        write_rows(tmp_path / name, 20, start=20 * index)
+    rows = read_rows(tmp_path, "fuse")
+    assert sum(map(len, rows.values())) == 40
+
+
+@pytest.mark.parametrize("other", ["rows.csv", "held_out.csv", "extra.jsonl"])
+@pytest.mark.parametrize("name", ["test.csv", "train.csv", "my_train.csv"])
+def test_a_file_of_no_split_beside_a_split_is_refused(tmp_path, name, other):
+    write_rows(tmp_path / name, 20)
+    write_rows(tmp_path / other, 10, start=20)
+    with pytest.raises(DataError, match=f"{other} belong to no split, expected all files or none"):
+        read_rows(tmp_path, "fuse")
+
+
+def test_what_lies_beside_the_files_of_a_folder_is_named(tmp_path, caplog):
+    write_rows(tmp_path / "train.csv", 30)
+    for name in ("test.xlsx", "README.md", "LICENSE", ".hidden.txt"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    (tmp_path / "more").mkdir()
+    read_rows(tmp_path, "fuse")
+    assert f"{tmp_path}: ignored more, test.xlsx" in caplog.text
+    assert "README" not in caplog.text and "hidden" not in caplog.text
