@@ -40,6 +40,8 @@ STAGE_COLUMNS = {
     "fuse": ("passage", "question", "answer", "summary", "answerable"),
     "build": ("passage", "question", "answer"),
 }
+# Columns of stage "fuse" that the user's rows may lack: all answers, or all labels, are then unknown.
+OPTIONAL_COLUMNS = ("answer", "answerable")
 _NON_EMPTY_COLUMNS = {
     "summarize": ("passage", "summary"),
     "answer": ("passage", "question"),
@@ -81,7 +83,7 @@ def check_keys(kind: str, keys: Iterable[str], known: Iterable[str]) -> None:
             raise DataError(f"{kind} {key!r} is unknown: expected {', '.join(known)}{suggest(key, known)}")
 
 
-def check_row(row: Mapping[str, Any], stage: str) -> str | None:
+def check_row(row: Mapping[str, Any], stage: str, has_answers: bool = True) -> str | None:
     """Check a row with all columns of `FEATURES`.
 
     Args:
@@ -89,13 +91,15 @@ def check_row(row: Mapping[str, Any], stage: str) -> str | None:
             The row. Its label may be in any form that [`to_label`] reads.
         stage (`str`):
             A key of `STAGE_COLUMNS`.
+        has_answers (`bool`, *optional*, defaults to `True`):
+            Whether the source has a column of answers. If it has none, an empty answer may have the label 1.
 
     Returns:
-        `str` or `None`: Why the stage cannot use the row: a text that it needs is empty. `None` if it can.
+        `str` or `None`: Why the stage cannot use the row: a text that it needs is empty, the label is
+        unknown, or the label is 1 and the answer is empty. `None` if it can.
 
     Raises:
-        DataError: If the row is malformed: a text column is not a string or not valid Unicode, the label is
-            unknown, or the label is 1 and the answer is empty. The message does not name the row.
+        DataError: If a text column is not a string or not valid Unicode. The message does not name the row.
     """
     for column in TEXT_COLUMNS:
         _check_text(column, row.get(column))
@@ -103,10 +107,9 @@ def check_row(row: Mapping[str, Any], stage: str) -> str | None:
     try:
         is_answerable = to_label(label) == 1
     except ValueError:
-        got = reprlib.repr(label)
-        raise DataError(f"answerable is {got}, expected 0, 1, 'no', 'yes' or null") from None
-    if is_answerable and not row["answer"].strip():
-        raise DataError(f"answerable is {label!r} with an empty answer, expected an answer or the label 0")
+        return f"answerable is {reprlib.repr(label)}, expected 0, 1, 'no', 'yes' or null"
+    if is_answerable and has_answers and not row["answer"].strip():
+        return f"answerable is {label!r} with an empty answer, expected an answer or the label 0"
     empty = [column for column in _NON_EMPTY_COLUMNS[stage] if not row[column].strip()]
     return f"empty {empty[0]}" if empty else None
 

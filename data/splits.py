@@ -14,19 +14,26 @@ from crosstask.utils.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
+# Without a share of the user, a split gets 5% of the passages, but at least 10, or a fifth if 10 are more.
+DEFAULT_SHARE = 0.05
+LEAST_PASSAGES = 10
 
-def split_by_passage(dataset: Dataset, validation: float = 0.05, test: float = 0.05) -> DatasetDict:
+
+def split_by_passage(
+    dataset: Dataset, validation: float | None = None, test: float | None = None
+) -> DatasetDict:
     """Split a data set so that all rows about one passage are in one split.
 
-    A split that the hashes would leave empty gets the passage with the nearest hash.
+    A split that the hashes would leave with too few passages gets those with the nearest hashes.
 
     Args:
         dataset (`Dataset`):
             Rows with a column `passage`.
-        validation (`float`, *optional*, defaults to 0.05):
-            Share of the passages for validation, in [0, 1). No such split is made if it is 0.
-        test (`float`, *optional*, defaults to 0.05):
-            Share of the passages for test, in [0, 1). No such split is made if it is 0.
+        validation (`float`, *optional*):
+            Share of the passages for validation, in [0, 1). No such split is made if it is 0. By default it
+            is 0.05, but at least 10 passages, or a fifth of the passages if 10 are more.
+        test (`float`, *optional*):
+            Share of the passages for test, likewise.
 
     Returns:
         `DatasetDict`: The splits train, validation and test, with the rows in their order.
@@ -44,41 +51,46 @@ def split_by_passage(dataset: Dataset, validation: float = 0.05, test: float = 0
     return DatasetDict({split: dataset.select(rows) for split, rows in indices.items()})
 
 
-def assign_split(passage: str, validation: float = 0.05, test: float = 0.05) -> str:
+def assign_split(passage: str, validation: float | None = None, test: float | None = None) -> str:
     """Return the split of a passage by its hash alone, for streams, where the other passages are unknown.
 
-    It differs from [`split_by_passage`] for the few passages that the latter moves to an empty split.
+    It differs from [`split_by_passage`] for the few passages that the latter moves to a split that would
+    be too small.
 
     Args:
         passage (`str`):
             The text of the passage.
-        validation (`float`, *optional*, defaults to 0.05):
-            Share of the passages for validation, in [0, 1).
-        test (`float`, *optional*, defaults to 0.05):
-            Share of the passages for test, in [0, 1).
+        validation (`float`, *optional*):
+            Share of the passages for validation, in [0, 1); 0.05 by default.
+        test (`float`, *optional*):
+            Share of the passages for test, in [0, 1); 0.05 by default.
 
     Returns:
         `str`: "train", "validation" or "test".
     """
+    validation, test = (DEFAULT_SHARE if share is None else share for share in (validation, test))
     return find_split(hash_passage(passage), {"test": test, "validation": test + validation, "train": 1.0})
 
 
 def hash_passage(passage: str) -> float:
-    """Return the position of a passage in [0, 1); unlike `hash`, it is the same in every process."""
-    return hash_texts(passage) / 2**64
+    """Return the position of a passage in [0, 1); unlike `hash`, it is the same in every process.
+
+    Passages that differ in white space only have the same position.
+    """
+    return hash_texts(" ".join(passage.split())) / 2**64
 
 
 def compute_split_ends(
-    positions: Iterable[float], validation: float = 0.05, test: float = 0.05
+    positions: Iterable[float], validation: float | None = None, test: float | None = None
 ) -> dict[str, float]:
-    """Compute where in [0, 1] each split ends, so that no split is empty.
+    """Compute where in [0, 1] each split ends, so that no split is empty or too small.
 
     Args:
         positions (`Iterable[float]`):
             The positions of all distinct passages, see [`hash_passage`].
-        validation (`float`, *optional*, defaults to 0.05):
-            Share of the passages for validation.
-        test (`float`, *optional*, defaults to 0.05):
+        validation (`float`, *optional*):
+            Share of the passages for validation, see [`split_by_passage`].
+        test (`float`, *optional*):
             Share of the passages for test.
 
     Returns:
@@ -89,10 +101,14 @@ def compute_split_ends(
         ValueError: If a share is negative, or if nothing is left for train.
         DataError: If there are fewer distinct passages than splits.
     """
-    if min(validation, test) < 0 or validation + test >= 1:
-        shares = f"validation={validation} and test={test}"
-        raise ValueError(f"{shares}: expected shares of at least 0 with a sum below 1")
     ranked = sorted(positions)
+    enough = max(1, min(LEAST_PASSAGES, len(ranked) // 5))
+    shares = {"test": test, "validation": validation}
+    least = {split: enough if share is None else 1 for split, share in shares.items() if share != 0}
+    test, validation = (DEFAULT_SHARE if share is None else share for share in shares.values())
+    if min(validation, test) < 0 or validation + test >= 1:
+        got = f"validation={validation} and test={test}"
+        raise ValueError(f"{got}: expected shares of at least 0 with a sum below 1")
     targets = {"test": test} if test else {}
     if validation:
         targets["validation"] = test + validation
@@ -105,8 +121,8 @@ def compute_split_ends(
     ends, first = {}, 0  # `first`: the rank of the first passage of the next split
     for done, (split, target) in enumerate(targets.items()):
         count_below = sum(position < target for position in ranked)
-        # At least one passage for this split, and one for each split that is still to come.
-        first = min(max(count_below, first + 1), len(ranked) - len(targets) + done)
+        # The least number for this split, and one passage for each split that is still to come.
+        first = min(max(count_below, first + least[split]), len(ranked) - len(targets) + done)
         ends[split] = ranked[first]
     return {**ends, "train": 1.0}
 

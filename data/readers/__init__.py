@@ -21,18 +21,20 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
 from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, concatenate_datasets
 
 from crosstask.data.readers.briefs import OPTIONS
 from crosstask.data.readers.corpus import Part, Row
-from crosstask.data.readers.files import find_parts
+from crosstask.data.readers.files import Source, find_parts, name_source
 from crosstask.data.readers.rows import Lenience, make_rows
 from crosstask.data.schema import FEATURES, TEXT_COLUMNS, check_keys, check_stage
-from crosstask.data.splits import SPLITS, assign_split, split_by_passage
+from crosstask.data.splits import SPLITS, assign_split, hash_passage, split_by_passage
 from crosstask.utils.errors import DataError
 from crosstask.utils.files import replace_file
+from crosstask.utils.logs import warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +44,15 @@ MAX_CHUNK_CHARS = 2**28
 
 
 def read_rows(
-    data: str | os.PathLike[str],
+    data: Source,
     stage: str,
     *,
     config_name: str | None = None,
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    shares: Mapping[str, float] | None = None,
     rejects: list[dict[str, Any]] | None = None,
     streaming: bool = False,
 ) -> DatasetDict | IterableDatasetDict:
@@ -56,30 +61,32 @@ def read_rows(
     The splits are those of the source; "val", "valid" and "dev" are read as "validation". Missing splits are
     carved from train by passage, so that no passage is in two splits:
 
-    - A source with one split is divided into train, validation and test. If it is a held-out split by its
-      name ("test.csv", "dev.jsonl"), all of its rows are test rows.
+    - A source with one split is divided into train, validation and test, by `shares`. If it is a held-out
+      split by its name ("test.csv", "my_dev.jsonl"), all of its rows are test rows.
     - A source with train and one other split (SQuAD 2.0 has train and validation) uses that split as test,
       and validation is carved from train.
     - Nothing is carved from "briefs" and "aclsum", or if there is no train split.
 
     Columns that the stage does not need (see `STAGE_COLUMNS`) get defaults: `id` is "<file stem>:<line>",
-    `source` the name of the file, texts are "", and the label is null. A null or NaN text is read as "", and
-    a number as id or answer as text. Rows that repeat an id get ids of their own. Labels are read in the
-    spellings of [`to_label`], and those of a `ClassLabel` column by the names of its classes.
+    `source` the name of the file, texts are "", and the label is null. Stage "fuse" needs no column `answer`
+    and no column `answerable`. A null or NaN text is read as "", and a number as id or answer as text. Rows
+    that repeat an id get ids of their own. Labels are read in the spellings of [`to_label`], and those of a
+    `ClassLabel` column by the names of its classes. A row with another label is rejected.
 
     Rows with all columns of stage "fuse" serve the other stages, too: "summarize" takes the distinct
     summaries that are not labeled 0, and "answer" takes the distinct questions and answers. In stage "answer"
     the label is 0 if there is no answer, and null otherwise.
 
     Args:
-        data (`str` or `os.PathLike`):
-            One of:
+        data (`str`, `os.PathLike` or a list of them):
+            One of the following, or several files as a list or a pattern such as "rows_*.csv":
 
             - "briefs", the built-in generator, or "aclsum", the papers of the package `aclsum` (write
               "./briefs" for a folder of that name);
-            - the path of a folder, of a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file, or of the
+            - the path of a folder, of a .jsonl, .ndjson, .json, .csv, .tsv, .xlsx or .parquet file, or of the
               official .json of SQuAD or PubMedQA. Text files may be compressed (.gz, .bz2, .xz, .zip), and in
-              UTF-16 with a byte order mark. A CSV file may be separated by semicolons, tabs or vertical bars;
+              UTF-16 with a byte order mark. A CSV file may be separated by semicolons, tabs or vertical bars.
+              An .xlsx file is read with `openpyxl` (`pip install "crosstask[excel]"`);
             - the id of a data set on the Hub.
 
             Without `columns`, the records of the corpora in `crosstask.data.readers.registry` are recognized
@@ -94,10 +101,17 @@ def read_rows(
         options (`Mapping[str, Any]`, *optional*):
             For "briefs" only: `passages` (the number of passages by split; 4000, 200 and 300), and `seed`,
             `questions`, `matching` and `domain` of `crosstask.data.briefs.generate`.
+        delimiter (`str`, *optional*):
+            The character between two fields of a CSV file; by default, the header tells it.
+        encoding (`str`, *optional*):
+            The encoding of text files without a byte order mark, such as "cp1252"; UTF-8 by default.
+        shares (`Mapping[str, float]`, *optional*):
+            The shares of the passages that are carved from train, such as `{"validation": 0.1, "test": 0.2}`.
+            By default each is 0.05, but at least 10 passages, or a fifth of the passages if 10 are more.
         rejects (`list`, *optional*):
-            Rejected rows are appended to this list, as dicts of `source`, `line` or `index`, `id` and
-            `reason`. A line of JSONL or CSV counts from 1, an index from 0. Without the list, a warning tells
-            how many rows were rejected.
+            Rejected rows are appended to this list, as dicts of `source`, `line`, `row` or `index`, `id` and
+            `reason`. A line of JSONL or CSV and a row of .xlsx count from 1, an index from 0. Without the
+            list, a warning tells how many rows were rejected.
         streaming (`bool`, *optional*, defaults to `False`):
             Whether to read while iterating, in memory that does not grow with the number of rows. Each split
             reads the source anew. Splits are carved by the hash of the passage alone (see `assign_split`), so
@@ -110,14 +124,15 @@ def read_rows(
     Raises:
         DataError: If the source or a row is malformed. The message names the file and the line or row.
     """
-    _check_arguments(stage, columns, options)
+    _check_arguments(stage, columns, options, shares)
     source: dict[str, Any] = {"config_name": config_name, "columns": columns, "options": options}
+    source |= {"delimiter": delimiter, "encoding": encoding}
     if streaming:
         if rejects is not None:
             raise ValueError(
                 "rejects: cannot be collected with streaming, which reads the source again in each epoch"
             )
-        return _stream_rows(data, stage, source)
+        return _stream_rows(data, stage, source, shares)
     parts, is_complete = find_parts(data, stage, **source)
     rejected: list[dict[str, Any]] = []
     try:
@@ -127,25 +142,29 @@ def read_rows(
             rejects.extend(rejected)
         elif rejected:
             _warn_of_rejects(data, Counter(reject["reason"] for reject in rejected))
-    part_names, shares = _plan_splits(parts, is_complete)
-    if shares is None:
+    part_names, carved_shares = _plan_splits(parts, is_complete, shares)
+    if len(parts) > 1:
+        _warn_of_shared_passages(data, tables)
+    if carved_shares is None:
         return DatasetDict({split: tables[name] for split, name in part_names.items()})
     try:
-        carved = split_by_passage(tables["train"], **shares)
+        carved = split_by_passage(tables["train"], **carved_shares)
     except DataError as error:
-        raise DataError(f"{data}: {error}") from None
+        raise DataError(f"{name_source(data)}: {error}") from None
     return DatasetDict(
         {split: carved[split] if name == "train" else tables[name] for split, name in part_names.items()}
     )
 
 
 def iter_rows(
-    data: str | os.PathLike[str],
+    data: Source,
     stage: str,
     *,
     config_name: str | None = None,
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     reject: Callable[[dict[str, Any]], None],
     extractive: bool = False,
     max_passage_chars: int = 1_000_000,
@@ -160,7 +179,7 @@ def iter_rows(
     sets of the Hub are streamed; only an official .json is read at once.
 
     Args:
-        data (`str` or `os.PathLike`):
+        data (`str`, `os.PathLike` or a list of them):
             As in [`read_rows`].
         stage (`str`):
             A key of `STAGE_COLUMNS`.
@@ -169,6 +188,10 @@ def iter_rows(
         columns (`Mapping[str, str]`, *optional*):
             As in [`read_rows`].
         options (`Mapping[str, Any]`, *optional*):
+            As in [`read_rows`].
+        delimiter (`str`, *optional*):
+            As in [`read_rows`].
+        encoding (`str`, *optional*):
             As in [`read_rows`].
         reject (`Callable[[dict], None]`):
             Called once with each rejected record or row, in the form that [`read_rows`] describes.
@@ -189,7 +212,14 @@ def iter_rows(
     """
     _check_arguments(stage, columns, options)
     parts, is_complete = find_parts(
-        data, stage, config_name=config_name, columns=columns, options=options, streaming=True
+        data,
+        stage,
+        config_name=config_name,
+        columns=columns,
+        options=options,
+        delimiter=delimiter,
+        encoding=encoding,
+        streaming=True,
     )
     lenience = Lenience(extractive, max_passage_chars)
 
@@ -197,8 +227,8 @@ def iter_rows(
     def generate_rows() -> Iterator[tuple[str | None, dict[str, Any], Row]]:
         for split, part in parts.items():
             is_only_split = list(parts) == ["train"] and not is_complete
-            for number, row in make_rows(part, stage, columns or {}, reject, lenience):
-                yield None if is_only_split else split, {"source": part.name, part.unit: number}, row
+            for location, row in make_rows(part, stage, columns or {}, reject, lenience):
+                yield None if is_only_split else split, location, row
 
     return generate_rows()
 
@@ -217,11 +247,31 @@ def write_rejects(rejects: list[dict[str, Any]], path: str | os.PathLike[str]) -
 
 
 def _check_arguments(
-    stage: str, columns: Mapping[str, str] | None, options: Mapping[str, Any] | None
+    stage: str,
+    columns: Mapping[str, str] | None,
+    options: Mapping[str, Any] | None,
+    shares: Mapping[str, float] | None = None,
 ) -> None:
     check_stage(stage)
     check_keys("column", columns or (), FEATURES)
     check_keys("option", options or (), OPTIONS)
+    check_keys("share", shares or (), ("validation", "test"))
+    values = list((shares or {}).values())
+    if not all(isinstance(share, (int, float)) and 0 <= share < 1 for share in values) or sum(values) >= 1:
+        raise DataError(
+            f"shares: expected numbers of at least 0 with a sum below 1, got {dict(shares or {})}"
+        )
+
+
+def _warn_of_shared_passages(data: Source, tables: Mapping[str, Dataset]) -> None:
+    """Warn of passages that are in two splits of a source: a figure of such a test is too high."""
+    passages = {split: set(map(hash_passage, table["passage"])) for split, table in tables.items()}
+    for first, second in combinations(passages, 2):
+        if common := len(passages[first] & passages[second]):
+            count = len(passages[second])
+            warn_once(
+                logger, f"{name_source(data)}: {common} of {count} passages of {second} are in {first}, too"
+            )
 
 
 def _to_dataset(
@@ -248,7 +298,7 @@ def _to_chunk(rows: list[Row]) -> Dataset:
 
 
 def _plan_splits(
-    parts: Mapping[str, Part], is_complete: bool
+    parts: Mapping[str, Part], is_complete: bool, shares: Mapping[str, float] | None
 ) -> tuple[dict[str, str], dict[str, float] | None]:
     """Return the part of each split, and the shares with which the part "train" is split.
 
@@ -258,19 +308,24 @@ def _plan_splits(
         return dict.fromkeys(["test"], next(iter(parts))), None
     if is_complete or "train" not in parts or len(parts) > 2:
         return {split: split for split in parts}, None
+    shares = dict(shares or {})
     if len(parts) == 1:
-        return dict.fromkeys(SPLITS, "train"), {}
+        splits = [split for split in SPLITS if shares.get(split) != 0]
+        return dict.fromkeys(splits, "train"), shares
     held_out = next(split for split in parts if split != "train")
-    return {"train": "train", "validation": "train", "test": held_out}, {"test": 0.0}
+    carved = {} if shares.get("validation") == 0 else {"validation": "train"}
+    return {"train": "train", **carved, "test": held_out}, {**shares, "test": 0.0}
 
 
-def _stream_rows(data: Any, stage: str, source: dict[str, Any]) -> IterableDatasetDict:
+def _stream_rows(
+    data: Source, stage: str, source: dict[str, Any], shares: Mapping[str, float] | None
+) -> IterableDatasetDict:
     parts, is_complete = find_parts(data, stage, **source, streaming=True)
-    part_names, shares = _plan_splits(parts, is_complete)
+    part_names, carved_shares = _plan_splits(parts, is_complete, shares)
     streams = {}
     for split, name in part_names.items():
         arguments = {"data": data, "stage": stage, "source": source, "part_name": name, "split": split}
-        arguments["shares"] = shares if name == "train" else None
+        arguments["shares"] = carved_shares if name == "train" else None
         streams[split] = IterableDataset.from_generator(
             _generate_split, features=FEATURES.copy(), gen_kwargs=arguments
         )
@@ -278,7 +333,7 @@ def _stream_rows(data: Any, stage: str, source: dict[str, Any]) -> IterableDatas
 
 
 def _generate_split(
-    data: Any,
+    data: Source,
     stage: str,
     source: dict[str, Any],
     part_name: str,
@@ -298,6 +353,6 @@ def _generate_split(
         _warn_of_rejects(data, reasons)
 
 
-def _warn_of_rejects(data: Any, reasons: Counter[str]) -> None:
+def _warn_of_rejects(data: Source, reasons: Counter[str]) -> None:
     counts = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    logger.warning("%s: rejected %d rows: %s", data, reasons.total(), counts)
+    logger.warning("%s: rejected %d rows: %s", name_source(data), reasons.total(), counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from crosstask.data.schema import STAGES
@@ -42,18 +42,21 @@ class Part:
         records (`Iterable[tuple[int, Record | Reject]]`): Each record with its number.
         source (`str`): The value of `source` for rows that have none.
         stem (`str`): The ids of rows that have none are `"<stem>:<number>"`.
-        unit (`str`): What the number counts: "line" (from 1) or "index" (from 0).
+        unit (`str`): What the number counts: "line" or "row" (from 1), or "index" (from 0).
         corpus ([`Corpus`], *optional*): The corpus of the records. If `None`, the columns tell it.
         is_typed (`bool`): Whether the records tell numbers from text; those of CSV do not.
+        files (`list[Part]`, *optional*): The parts of the files, if the split lies in several ones. They have
+            the records.
     """
 
     name: str
-    records: Iterable[tuple[int, Record | Reject]]
-    source: str
-    stem: str
+    records: Iterable[tuple[int, Record | Reject]] = ()
+    source: str = ""
+    stem: str = ""
     unit: str = "line"
     corpus: Corpus | None = None
     is_typed: bool = True
+    files: list[Part] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

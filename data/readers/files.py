@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,18 @@ from crosstask.data.readers.formats import (
     find_json_records,
     read_batches,
     read_csv,
+    read_excel,
     read_jsonl,
     read_parquet,
 )
-from crosstask.data.readers.opening import read_text, split_name
+from crosstask.data.readers.opening import DEFAULT_TEXT_FORMAT, TextFormat, read_text, split_name
 from crosstask.data.readers.registry import CORPORA
 from crosstask.data.splits import SPLITS
 from crosstask.utils.errors import DataError, first_line
 
 logger = logging.getLogger(__name__)
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 # The names that files and data sets give to the splits.
 SPLIT_NAMES = {
@@ -39,19 +43,22 @@ SPLIT_NAMES = {
     "dev": "validation",
     "test": "test",
 }
-# A split within a longer name, where `datasets` finds it, too.
+# A split within the longer name of a file, where `datasets` finds it, too.
 _SPLIT_IN_NAME = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_NAMES)})(?![a-z])")
 UNTYPED_SUFFIXES = (".csv", ".tsv")
-SUFFIXES = (".jsonl", ".ndjson", ".json", *UNTYPED_SUFFIXES, ".parquet")
+BINARY_SUFFIXES = (".parquet", ".xlsx")  # not read if they are compressed
+SUFFIXES = (".jsonl", ".ndjson", ".json", *UNTYPED_SUFFIXES, *BINARY_SUFFIXES)
 
 
 def find_parts(
-    data: str | os.PathLike[str],
+    data: Source,
     stage: str,
     *,
     config_name: str | None = None,
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     streaming: bool = False,
 ) -> tuple[dict[str, Part], bool]:
     """Find the parts of a source by split; the arguments are those of `read_rows`.
@@ -64,20 +71,47 @@ def find_parts(
         DataError: If the source is missing, cannot be read, or does not take the arguments.
     """
     if options and data != "briefs":
-        raise DataError(f'{data}: `options` are for "briefs", got {", ".join(options)}')
+        raise DataError(f'{name_source(data)}: `options` are for "briefs", got {", ".join(options)}')
+    text_format = TextFormat(delimiter, encoding)
     for corpus in CORPORA:
         if corpus.read_splits and data == corpus.name:
             if columns:
                 raise DataError(f"{data}: expected no `columns`, since its columns are known")
             return corpus.read_splits(stage, options or {}), True
+    if paths := _list_paths(data):
+        return _read_files(name_source(data), _group_by_split(name_source(data), paths), text_format), False
+    assert not isinstance(data, (list, tuple))
     path = Path(data).expanduser()
     if path.is_dir():
-        parts = read_folder(path, config_name)
+        parts = read_folder(path, config_name, text_format)
     elif path.exists() or isinstance(data, os.PathLike) or _looks_like_a_path(data):
-        parts = {split_name(path)[0]: read_file(path)}
+        parts = {_find_split_of_file(path) or "train": read_file(path, text_format)}
     else:
         parts = read_hub(data, config_name, streaming)
     return _rename_splits(parts, data), False
+
+
+def name_source(data: Source) -> str:
+    """Return a source as messages name it."""
+    return ", ".join(map(str, data)) if isinstance(data, (list, tuple)) else str(data)
+
+
+def _list_paths(data: Source) -> list[Path]:
+    """Return the files of a list of paths and patterns, or of one pattern; none for any other source."""
+    if not isinstance(data, (list, tuple)):
+        if not re.search(r"[*?\[]", str(data)) or Path(data).expanduser().exists():
+            return []
+        data = [data]
+    paths: list[Path] = []
+    for item in data:
+        path = Path(item).expanduser()
+        matches = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))
+        if not matches:
+            raise DataError(
+                f"{item}: no such file, expected the path of a file or a pattern such as rows_*.csv"
+            )
+        paths += [match for match in matches if match not in paths]
+    return paths
 
 
 def _looks_like_a_path(data: str) -> bool:
@@ -109,13 +143,28 @@ def _find_split(name: str) -> str | None:
     return SPLIT_NAMES.get(re.sub(r"-\d+(-of-\d+)?$", "", name.lower()))
 
 
-def read_file(path: Path) -> Part:
+def _find_split_of_file(path: Path, folder: Path | None = None) -> str | None:
+    """Return the only split in the name of a file, e.g. "test" of my_test.csv, or `None`.
+
+    If its name has none, the name of a subfolder of `folder` may be a split, e.g. "test" of test/part.csv.
+    """
+    stem = split_name(path)[0].lower()
+    splits = {SPLIT_NAMES[name] for name in _SPLIT_IN_NAME.findall(stem)}
+    if split := _find_split(stem) or (splits.pop() if len(splits) == 1 else None):
+        return split
+    parents = path.relative_to(folder).parts[:-1] if folder else ()
+    return next(filter(None, map(_find_split, parents)), None)
+
+
+def read_file(path: Path, text_format: TextFormat = DEFAULT_TEXT_FORMAT) -> Part:
     """Return the part of one file; its suffix tells the format.
 
     Args:
         path (`Path`):
-            A file of records with a suffix of `SUFFIXES`, or the official .json of a corpus. All but .parquet
-            may be compressed, with a second suffix: .gz, .bz2, .xz or .zip.
+            A file of records with a suffix of `SUFFIXES`, or the official .json of a corpus. A text file may
+            be compressed, with a second suffix: .gz, .bz2, .xz or .zip.
+        text_format ([`TextFormat`], *optional*):
+            How a text file is written.
 
     Returns:
         [`Part`]: The part. The file is read, and its errors are raised, while the records are iterated. A
@@ -131,34 +180,36 @@ def read_file(path: Path) -> Part:
         raise DataError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
     unit = "line"
     if suffix in (".jsonl", ".ndjson"):
-        records = read_jsonl(path)
+        records = read_jsonl(path, text_format.encoding)
     elif suffix == ".json":
-        records, unit = _read_json(path)
+        records, unit = _read_json(path, text_format.encoding)
     elif suffix == ".parquet":
         records, unit = read_parquet(path), "index"
+    elif suffix == ".xlsx":
+        records, unit = read_excel(path), "row"
     else:
-        records = read_csv(path, delimiter="," if suffix == ".csv" else "\t")
+        records = read_csv(path, text_format.delimiter, text_format.encoding)
     return Part(str(path), records, path.name, stem, unit, is_typed=suffix not in UNTYPED_SUFFIXES)
 
 
 def _is_readable(path: Path) -> bool:
     suffix = split_name(path)[1]
-    return suffix in SUFFIXES and (suffix != ".parquet" or path.suffix.lower() == ".parquet")
+    return suffix in SUFFIXES and (suffix not in BINARY_SUFFIXES or path.suffix.lower() == suffix)
 
 
-def _read_json(path: Path) -> tuple[NumberedRecords, str]:
+def _read_json(path: Path, encoding: str | None) -> tuple[NumberedRecords, str]:
     """Return the records of a .json file, which may be JSON Lines, and the unit of their numbers."""
     formats = {corpus.title: corpus.json_format for corpus in CORPORA if corpus.json_format}
     forms = [f"that of {title} ({json_format.description})" for title, json_format in formats.items()]
     expected = f"a list of records, {' or '.join(forms)}"
     try:
-        document = json.loads(read_text(path))
+        document = json.loads(read_text(path, encoding))
     except DataError:
         raise
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             if "\n" not in error.doc[: error.pos].strip():  # the first line is one object
-                return read_jsonl(path), "line"
+                return read_jsonl(path, encoding), "line"
         raise DataError(
             f"{path}: expected JSON in UTF-8, {expected}, got {first_line(error)} (a file with one object "
             "per line must end in .jsonl)"
@@ -168,20 +219,29 @@ def _read_json(path: Path) -> tuple[NumberedRecords, str]:
             return enumerate(json_format.flatten(document)), "index"
     records = find_json_records(document)
     if records is None:
-        raise DataError(f"{path}: expected JSON of a known form, {expected}")
+        keys = (
+            f"; got the keys {', '.join(list(document)[:5])}"
+            if document and isinstance(document, dict)
+            else ""
+        )
+        raise DataError(f"{path}: expected JSON of a known form, {expected}{keys}")
     return records, "index"
 
 
-def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]:
+def read_folder(
+    folder: Path, config_name: str | None = None, text_format: TextFormat = DEFAULT_TEXT_FORMAT
+) -> dict[str, Part]:
     """Return the parts of a folder, under the names that it gives its splits.
 
     Args:
         folder (`Path`):
-            A folder that `save_to_disk` wrote, that has one file per split ("train.jsonl", "dev.jsonl"),
-            numbered files ("data/train-00000-of-00002.parquet"), or files that are named after no split, or
-            that `datasets.load_dataset` understands.
+            A folder that `save_to_disk` wrote; that has files or subfolders named after the splits
+            ("train.jsonl", "my_dev.jsonl", "data/train-00000-of-00002.parquet", "test/part.csv") or files
+            that are named after no split; or that `datasets.load_dataset` understands.
         config_name (`str`, *optional*):
             The configuration of a data set folder that has several.
+        text_format ([`TextFormat`], *optional*):
+            How its text files are written.
 
     Raises:
         DataError: If the folder is none of these, or has two files for one split, or some without a split.
@@ -189,27 +249,29 @@ def read_folder(folder: Path, config_name: str | None = None) -> dict[str, Part]
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _load(load_from_disk, str(folder))
     paths = _list_files(folder) or _list_files(folder / "data")
-    if len(paths) == 1 and not any(path.is_dir() for path in folder.iterdir()):
-        path_by_split = {split_name(paths[0])[0]: paths}
-    else:
-        path_by_split = _group_by_split(folder, paths)
-    # Nested or configured data sets have other layouts, and `datasets` knows them all.
-    if config_name is not None or not path_by_split:
+    if not paths:
+        paths = [path for path in sorted(folder.rglob("[!.]*")) if path.is_file() and _is_readable(path)]
+    files_by_split = _group_by_split(folder, paths, folder)
+    card = folder / "README.md"
+    has_configs = card.exists() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace")
+    is_plain = all(len(files) == 1 and files[0].parent == folder for files in files_by_split.values())
+    names_no_split = not any(_find_split_of_file(path, folder) for path in paths)
+    if config_name is not None or not paths or (has_configs and (names_no_split or not is_plain)):
+        if any(split_name(path)[1] in UNTYPED_SUFFIXES for path in paths):
+            logger.warning("%s: `datasets` guesses the types of its CSV files, so that 007 becomes 7", folder)
         return _load(load_dataset, str(folder), config_name)
-    _warn_of_ignored(folder, [path for files in path_by_split.values() for path in files])
-    return {
-        split: read_file(paths[0]) if len(paths) == 1 else _read_numbered_files(folder, split, paths)
-        for split, paths in path_by_split.items()
-    }
+    _warn_of_ignored(folder, paths)
+    return _read_files(str(folder), files_by_split, text_format)
 
 
-def _warn_of_ignored(folder: Path, read: list[Path]) -> None:
+def _warn_of_ignored(folder: Path, paths: list[Path]) -> None:
     """Log what lies beside the files that are read, except for hidden files, texts without suffix and .md."""
+    if paths[0].parent != folder:
+        return
     ignored = [
         path.name
         for path in sorted(folder.iterdir())
-        if path.parent == read[0].parent
-        and path not in read
+        if path not in paths
         and not path.name.startswith(".")
         and (path.is_dir() or path.suffix not in ("", ".md"))
     ]
@@ -222,49 +284,45 @@ def _list_files(folder: Path) -> list[Path]:
     return [path for path in paths if path.is_file() and _is_readable(path)]
 
 
-def _group_by_split(folder: Path, paths: list[Path]) -> dict[str, list[Path]]:
-    """
-    Return the files of each split, or none if `datasets` has to find them: by the configurations of a card,
-    in subfolders, or by longer names ("my_train.csv"). Files without a split in their names are all "train".
+def _group_by_split(
+    source: str | os.PathLike[str], paths: list[Path], folder: Path | None = None
+) -> dict[str, list[Path]]:
+    """Return the files of each split; files without a split in their names are all "train".
 
     Raises:
         DataError: If two files are one split, or if only some of the files have a split in their names.
     """
     groups: dict[str, list[Path]] = {}
-    unnamed = []
     for path in paths:
-        stem = split_name(path)[0]
-        split = _find_split(stem)
-        if split is None:
-            unnamed.append(path)
-            continue
-        files = groups.setdefault(split, [])
-        if files and stem.lower() in SPLIT_NAMES:
-            names = f"{files[0].name} and {path.name}"
-            raise DataError(f"{folder}: {names} are both the {split} split, expected one file per split")
-        files.append(path)
-    card = folder / "README.md"
-    is_numbered = any(len(files) > 1 or files[0].parent != folder for files in groups.values())
-    has_configs = card.exists() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace")
-    has_subfolders = any(path.is_dir() for path in folder.iterdir())
-    if has_configs and (is_numbered or unnamed) or (has_subfolders and not groups):
-        return {}
-    # `datasets` would ignore the files of no split without a word.
-    without_split = [path.name for path in unnamed if not _SPLIT_IN_NAME.search(split_name(path)[0].lower())]
-    if without_split and (groups or len(without_split) < len(unnamed)):
+        groups.setdefault(_find_split_of_file(path, folder) or "", []).append(path)
+    unnamed = groups.pop("", [])
+    for split, files in groups.items():
+        for path in files:
+            same = [other for other in files if other.parent == path.parent and other != path]
+            if split_name(path)[0].lower() in SPLIT_NAMES and same:
+                names = f"{path.name} and {same[0].name}"
+                raise DataError(f"{source}: {names} are both the {split} split, expected one file per split")
+    if unnamed and groups:
+        names = ", ".join(path.name for path in unnamed)
         raise DataError(
-            f"{folder}: {', '.join(without_split)} belong to no split, expected all files or none to be "
-            "named after one, such as train.csv and test.csv"
+            f"{source}: {names} belong to no split, expected all files or none to be named after one, such "
+            "as train.csv and test.csv"
         )
-    return groups or ({"train": unnamed} if without_split else {})
+    return groups or ({"train": unnamed} if unnamed else {})
 
 
-def _read_numbered_files(folder: Path, split: str, paths: list[Path]) -> Part:
-    """Return the part of a split that lies in several files; its records are numbered across the files."""
-    parts = (read_file(path) for path in paths)
-    records = enumerate(record for part in parts for _, record in part.records)
-    is_typed = not any(split_name(path)[1] in UNTYPED_SUFFIXES for path in paths)
-    return Part(f"{folder}, split {split}", records, str(folder), split, "index", is_typed=is_typed)
+def _read_files(
+    source: str, files_by_split: Mapping[str, list[Path]], text_format: TextFormat
+) -> dict[str, Part]:
+    """Return the part of each split, in the order of `SPLITS`; a split may lie in several files."""
+    parts = {}
+    for split in SPLITS:
+        files = [read_file(path, text_format) for path in files_by_split.get(split, [])]
+        if len(files) == 1:
+            parts[split] = files[0]
+        elif files:
+            parts[split] = Part(f"{source}, split {split}", files=files)
+    return parts
 
 
 def read_hub(name: str, config_name: str | None = None, streaming: bool = False) -> dict[str, Part]:

@@ -1,4 +1,4 @@
-"""Read the records of one JSON, JSONL, CSV or Parquet file, each with its number.
+"""Read the records of one JSON, JSONL, CSV, Excel or Parquet file, each with its number.
 
 JSONL and CSV are parsed here, line by line, so that a message can name the line, and so that one malformed
 line costs that line only.
@@ -11,8 +11,10 @@ import json
 import logging
 import re
 import reprlib
+import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime, time
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 import pyarrow.parquet
 
 from crosstask.data.readers.corpus import Record, Reject
-from crosstask.data.readers.opening import check_utf8, read_lines
+from crosstask.data.readers.opening import check_utf8, read_lines, split_name
 from crosstask.utils.errors import DataError, first_line
 from crosstask.utils.logs import warn_once
 
@@ -32,17 +34,23 @@ BATCH_SIZE = 100  # rows of a table that are converted to Python objects at a ti
 MAX_CSV_LINES = 10_000  # per record: if there are more, a quote was not closed
 # Spreadsheets write semicolons where the comma is the decimal sign.
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
-# What pandas and Excel write for a missing value. "NA" and "None" are not among them: they may be answers.
-_MISSING = frozenset({"NaN", "nan", "<NA>", "#N/A"})
+
+_ENCODING_HINT = "; `data_encoding` names another encoding, such as cp1252"
 
 
-def read_jsonl(path: Path) -> NumberedRecords:
+def read_jsonl(path: Path, encoding: str | None = None) -> NumberedRecords:
     """Yield the objects of a JSON Lines file with their line numbers from 1; blank lines are skipped.
+
+    Args:
+        path (`Path`):
+            The file.
+        encoding (`str`, *optional*):
+            See [`read_lines`].
 
     Raises:
         DataError: If the file cannot be read.
     """
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path, encoding), start=1):
         if line.strip():
             yield number, _parse_json_object(line)
 
@@ -51,7 +59,7 @@ def _parse_json_object(line: str) -> Record | Reject:
     try:
         record = json.loads(check_utf8(line))
     except UnicodeError as error:
-        return Reject(f"expected UTF-8, got {first_line(error)}", is_malformed=True)
+        return Reject(f"expected UTF-8, got {first_line(error)}{_ENCODING_HINT}", is_malformed=True)
     except json.JSONDecodeError as error:  # its message would say "line 1"
         reason = f"expected a JSON object, got {error.msg} at column {error.colno}"
         return Reject(reason, is_malformed=True)
@@ -71,13 +79,23 @@ def find_json_records(document: Any) -> NumberedRecords | None:
 
     Args:
         document (`Any`):
-            A list of records, or columns as `DataFrame.to_json` and `Dataset.to_dict` write them:
-            `{"passage": {"0": ..., "1": ...}}` or `{"passage": [...]}`.
+            A list of records, such a list as the value of `data`, or what `DataFrame.to_json` and
+            `Dataset.to_dict` write, in each of their forms: `{"passage": {"0": ..., "1": ...}}`,
+            `{"0": {"passage": ...}}`, `{"passage": [...]}` or `{"columns": ["passage"], "data": [[...]]}`.
     """
+    if isinstance(document, dict) and isinstance(document.get("data"), list):
+        names, values = document.get("columns"), document["data"]
+        if document.keys() - {"index"} == {"columns", "data"} and isinstance(names, list):
+            if all(isinstance(row, list) and len(row) == len(names) for row in values):
+                return enumerate(dict(zip(names, row, strict=True)) for row in values)
+        elif values and all(isinstance(record, dict) for record in values):
+            document = values
     if isinstance(document, list):
         return enumerate(map(_check_object, document))
     columns = list(document.values()) if isinstance(document, dict) else []
     if columns and all(isinstance(column, dict) for column in columns):
+        if all(index.isdecimal() for index in document):  # records by their indices
+            return enumerate(columns)
         indices = list(columns[0])
         if not indices or not all(index.isdecimal() for index in indices):
             return None
@@ -91,45 +109,81 @@ def find_json_records(document: Any) -> NumberedRecords | None:
     return enumerate(dict(zip(document, values, strict=True)) for values in zip(*columns, strict=True))
 
 
-def read_csv(path: Path, delimiter: str = ",") -> NumberedRecords:
+def read_csv(path: Path, delimiter: str | None = None, encoding: str | None = None) -> NumberedRecords:
     """Yield the records of a CSV file with a header, each with the number of its first line.
 
-    If the header is a single column by the delimiter, but several by another one, the other one is taken and
-    a warning names it. A missing value of pandas or Excel is `None`.
+    Without `delimiter`, it is the tab for .tsv and the comma for other files. If the header is a single
+    column by it, but several by another delimiter, the other one is taken and a warning names it.
 
     Args:
         path (`Path`):
             The file.
-        delimiter (`str`, *optional*, defaults to `","`):
-            The delimiter by the suffix of the file, `"\\t"` for .tsv.
+        delimiter (`str`, *optional*):
+            The character between two fields.
+        encoding (`str`, *optional*):
+            See [`read_lines`].
 
     Raises:
         DataError: If the file cannot be read, or its header is malformed.
     """
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB is less than a long passage
-    lines = read_lines(path)
+    lines = read_lines(path, encoding)
     header_number, header_line = next(
         # "sep=;" tells Excel how to read the file.
         (entry for entry in enumerate(lines, 1) if not re.fullmatch(r"\s*|sep=.\s*", entry[1])),
         (1, ""),
     )
-    delimiter = _detect_delimiter(path, header_line, delimiter)
+    if "\r" in header_line.rstrip("\r\n"):
+        raise DataError(
+            f"{path}: expected lines that end in LF or CR LF, got CR alone (old Macintosh format)"
+        )
+    if delimiter is None:
+        delimiter = _detect_delimiter(path, header_line, "\t" if split_name(path)[1] == ".tsv" else ",")
     records = _parse_csv(chain([header_line], lines), delimiter, header_number)
-    _, header = next(records, (1, []))
+    _, header, _ = next(records, (1, [], []))
     if isinstance(header, Reject):
         raise DataError(f"{path}, line {header_number}: {header.reason}")
     header = [name.strip() for name in header]  # "" is the index of pandas, or an empty column of Excel
     names = [name for name in header if name]
     if len(set(names)) < len(names):
         raise DataError(f"{path}, line {header_number}: expected each column once, got {', '.join(header)}")
-    for line, fields in records:
+    for line, fields in _restore_swallowed(records, delimiter, len(header), path):
         if isinstance(fields, Reject):
             yield line, fields
         elif fields and len(fields) != len(header):
             yield line, Reject(f"expected {len(header)} fields, got {len(fields)}", is_malformed=True)
         elif fields:
-            values = [None if field in _MISSING else field for field in fields]
-            yield line, {name: value for name, value in zip(header, values, strict=True) if name}
+            yield line, {name: value for name, value in zip(header, fields, strict=True) if name}
+
+
+def _restore_swallowed(
+    records: Iterable[tuple[int, list[str] | Reject, list[str]]], delimiter: str, width: int, path: Path
+) -> Iterator[tuple[int, list[str] | Reject]]:
+    """Yield `(line, fields)` of records whose quotes may be plain characters.
+
+    In a file without quoting, a field that begins with a quote swallows all rows up to one that ends with a
+    quote. Each line of such a record has as many fields as a row. Between tabs, the lines are rows, since
+    text has no tabs. Between other characters, a text of several lines can look the same, so it is a warning.
+    """
+    suspects = []
+    for first_line_number, fields, lines in records:
+        if len(lines) == 1 or any(line.count(delimiter) != width - 1 for line in lines):
+            yield first_line_number, fields
+        elif delimiter == "\t":
+            for number, line in enumerate(lines, first_line_number):
+                yield number, line.rstrip("\r\n").split("\t")
+        else:
+            if width > 2:  # of two columns, every text with one comma per line would be a suspect
+                suspects.append(first_line_number)
+            yield first_line_number, fields
+    if suspects:
+        logger.warning(
+            "%s: %d quoted fields span lines that look like rows of their own, the first at line %d; if they "
+            "are rows, a quote is not closed in its line",
+            path,
+            len(suspects),
+            suspects[0],
+        )
 
 
 def _detect_delimiter(path: Path, line: str, delimiter: str) -> str:
@@ -148,8 +202,10 @@ def _detect_delimiter(path: Path, line: str, delimiter: str) -> str:
 
 def _parse_csv(
     lines: Iterator[str], delimiter: str, line_number: int
-) -> Iterator[tuple[int, list[str] | Reject]]:
-    """Yield the fields of each record with the number of its first line; a quoted field may span lines.
+) -> Iterator[tuple[int, list[str] | Reject, list[str]]]:
+    """Yield each record: the number of its first line, its fields and its lines.
+
+    A quoted field may span lines.
 
     After a malformed record, parsing continues at that record's second line, so that an unclosed quote does
     not swallow the good records behind it.
@@ -169,12 +225,12 @@ def _parse_csv(
         except StopIteration:
             return
         except UnicodeError as error:
-            result = Reject(f"expected UTF-8, got {error}", is_malformed=True)
+            result = Reject(f"expected UTF-8, got {error}{_ENCODING_HINT}", is_malformed=True)
         except csv.Error as error:
             result = Reject(f"expected CSV, got {first_line(error)}", is_malformed=True)
             pushed_back.extendleft(reversed(consumed[1:]))
             del consumed[1:]
-        yield line_number, result
+        yield line_number, result, consumed
         line_number += len(consumed)
 
 
@@ -185,6 +241,62 @@ def _consume(pushed_back: deque[str], lines: Iterator[str], consumed: list[str])
         if len(consumed) > MAX_CSV_LINES:
             raise csv.Error(f"a quote that is still open after {MAX_CSV_LINES} lines")
         yield line
+
+
+def read_excel(path: Path) -> NumberedRecords:
+    """Yield the rows of the first sheet of an .xlsx file with their numbers in the sheet, from 1.
+
+    The first row with a value is the header. A formula has the value that was saved with it, and a date is
+    written in ISO 8601.
+
+    Raises:
+        DataError: If `openpyxl` is not installed, the file cannot be read, or its header is malformed.
+    """
+    try:
+        import openpyxl
+    except ImportError:
+        expected = 'expected `pip install "crosstask[excel]"`'
+        raise DataError(f"{path}: needs the package openpyxl, which is not installed; {expected}") from None
+    try:
+        with open(path, "rb") as file:
+            workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            sheet, *others = workbook.worksheets
+            if others:
+                names = ", ".join(other.title for other in others)
+                warn_once(logger, f"{path}: read the sheet {sheet.title}, ignored {names}")
+            sheet.reset_dimensions()  # the size that some programs write is wrong
+            yield from _read_sheet(sheet.iter_rows(values_only=True), path)
+    # openpyxl raises errors of many types for damaged files.
+    except (OSError, KeyError, IndexError, TypeError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: expected an .xlsx file, got {first_line(error)}") from None
+
+
+def _read_sheet(rows: Iterable[tuple[Any, ...]], path: Path) -> NumberedRecords:
+    header: list[str] | None = None
+    for number, cells in enumerate(rows, start=1):
+        values = [_write_date(cell) for cell in cells]
+        if all(value is None or value == "" for value in values):
+            continue
+        if header is None:
+            header = ["" if value is None else str(value).strip() for value in values]
+            names = [name for name in header if name]
+            if len(set(names)) < len(names):
+                raise DataError(f"{path}, row {number}: expected each column once, got {', '.join(header)}")
+            continue
+        record: Record = dict.fromkeys(name for name in header if name)
+        record |= {name: value for name, value in zip(header, values, strict=False) if name}
+        if any(value is not None for value in values[len(header) :]):
+            yield number, Reject(f"expected {len(header)} cells, got {len(values)}", is_malformed=True)
+        else:
+            yield number, record
+
+
+def _write_date(cell: Any) -> Any:
+    if isinstance(cell, datetime) and cell.time() == time():  # a date without a time
+        return cell.date().isoformat()
+    return cell.isoformat() if isinstance(cell, (date, time)) else cell
 
 
 def read_parquet(path: Path) -> NumberedRecords:

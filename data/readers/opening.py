@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -11,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +27,31 @@ _ENCODINGS = {
 }
 
 
+@dataclass(frozen=True)
+class TextFormat:
+    """How the text files of a source are written, if their names and contents do not tell.
+
+    Attributes:
+        delimiter (`str`, *optional*): The character between two fields of a CSV file.
+        encoding (`str`, *optional*): The name of an encoding that Python knows, such as "cp1252".
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None and not (len(self.delimiter) == 1 and self.delimiter not in '"\r\n'):
+            raise DataError(f"delimiter: expected one character such as ;, got {self.delimiter!r}")
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+        except LookupError:
+            got = f"got {self.encoding!r}"
+            raise DataError(f"encoding: expected one that Python knows, such as cp1252, {got}") from None
+
+
+DEFAULT_TEXT_FORMAT = TextFormat()
+
+
 def split_name(path: Path) -> tuple[str, str]:
     """Return the stem and the suffix of a file, e.g. `("Rows", ".csv")` of "Rows.CSV.gz".
 
@@ -35,43 +62,49 @@ def split_name(path: Path) -> tuple[str, str]:
     return path.stem, path.suffix.lower()
 
 
-def read_lines(path: Path) -> Iterator[str]:
+def read_lines(path: Path, encoding: str | None = None) -> Iterator[str]:
     """Yield the lines of a text file, with their line breaks.
 
-    Bytes that are not UTF-8 become surrogates; [`check_utf8`] detects them, line by line.
+    Bytes that are not of the encoding become surrogates; [`check_utf8`] detects them, line by line.
+
+    Args:
+        path (`Path`):
+            The file.
+        encoding (`str`, *optional*):
+            A name that Python knows, such as "cp1252". By default it is UTF-8, or what the byte order mark
+            of the file tells.
 
     Raises:
         DataError: If the file cannot be read.
     """
-    with _open_text(path) as file:
+    with _open_text(path, encoding) as file:
         yield from file
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file.
+def read_text(path: Path, encoding: str | None = None) -> str:
+    """Return the text of a file; the arguments are those of [`read_lines`].
 
     Raises:
         DataError: If the file cannot be read.
-        UnicodeError: If it holds bytes that are not UTF-8.
+        UnicodeError: If it holds bytes that are not of the encoding.
     """
-    with _open_text(path) as file:
+    with _open_text(path, encoding) as file:
         text = file.read()
     return check_utf8(text)
 
 
 def check_utf8(text: str) -> str:
-    """Return the text; raise a `UnicodeError` if it holds surrogates of bytes that are not UTF-8."""
+    """Return the text; raise a `UnicodeError` if it holds surrogates of bytes that could not be decoded."""
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8")
 
 
 @contextmanager
-def _open_text(path: Path) -> Iterator[IO[str]]:
+def _open_text(path: Path, encoding: str | None) -> Iterator[IO[str]]:
     try:
         with _OPENERS.get(path.suffix.lower(), _open_plain)(path) as file:
             start = file.peek(4)
-            encoding = next(
-                (name for mark, name in _ENCODINGS.items() if start.startswith(mark)), "utf-8-sig"
-            )
+            marked = (name for mark, name in _ENCODINGS.items() if start.startswith(mark))
+            encoding = next(marked, encoding or "utf-8-sig")
             yield io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="\n")
     # UnicodeDecodeError: in UTF-16, surrogates cannot stand for all bytes.
     except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:

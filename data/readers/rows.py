@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +15,17 @@ from typing import Any
 from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.data.readers.corpus import Corpus, Part, Record, Reject, Row
 from crosstask.data.readers.registry import recognize
-from crosstask.data.schema import FEATURES, STAGE_COLUMNS, TEXT_COLUMNS, check_row, hash_texts
+from crosstask.data.readers.values import Values
+from crosstask.data.schema import (
+    FEATURES,
+    OPTIONAL_COLUMNS,
+    STAGE_COLUMNS,
+    TEXT_COLUMNS,
+    check_row,
+    hash_texts,
+)
 from crosstask.processing_crosstask import to_label
+from crosstask.sentences_crosstask import normalize_text
 from crosstask.utils.errors import DataError
 from crosstask.utils.logs import warn_once
 
@@ -50,8 +58,10 @@ def make_rows(
     columns: Mapping[str, str],
     reject: Callable[[dict[str, Any]], None],
     lenience: Lenience | None = None,
-) -> Iterator[tuple[int, Row]]:
-    """Yield `(number, row)` for the rows of a part, with the number (line or index) of the row's record.
+) -> Iterator[tuple[dict[str, Any], Row]]:
+    """Yield `(location, row)` for the rows of a part.
+
+    The location is a dict of `source` and `line`, `row` or `index` of the row's record, as in a reject.
 
     A row that repeats the id of an earlier one gets another id, such as "p7-2", and a warning says so: many
     files have one id per passage. To detect repetitions, two hashes are kept per row.
@@ -64,7 +74,7 @@ def make_rows(
         columns (`Mapping[str, str]`):
             Names in the schema to names in the records. If empty, corpora are recognized by their columns.
         reject (`Callable[[dict], None]`):
-            Called with each rejected row as a dict of `source`, `line` or `index`, `id` and `reason`.
+            Called with each rejected row as a dict of its location, `id` and `reason`.
         lenience ([`Lenience`], *optional*):
             If given, malformed records are rejected; otherwise they are errors.
 
@@ -74,28 +84,32 @@ def make_rows(
             no row is left.
     """
     repeats = _Repeats(stage)
+    values = Values(part)
     losses = _Losses(part)
     is_any_left = False
-    for number, row, corpus in _convert_records(part, stage, columns):
-        default_id = f"{part.stem}:{number}"
+    for file, number, row, corpus in _convert_records(part, stage, columns):
+        location = {"source": file.name, file.unit: number}
+        default_id = f"{file.stem}:{number}"
         if not isinstance(row, Reject):
             is_joint = corpus is None and _is_joint(row, stage)
-            row = _fill_columns(row, part, default_id)
-            row = _check(row, stage, is_joint, lenience, corpus) or _reduce_to_stage(row, stage)
+            has_answers = "answer" in row
+            row = _fill_columns(values.clean(row, file.is_typed), file, default_id)
+            row = _check(row, stage, is_joint, has_answers, lenience, corpus) or _reduce_to_stage(row, stage)
         if not isinstance(row, Reject):
             row = repeats.check(row, is_joint)
-        losses.count(row, number)
+        losses.count(row, f"{file.unit} {number}")
         if not isinstance(row, Reject):
             is_any_left = True
-            yield number, row
+            yield location, row
             continue
         if row.is_malformed and lenience is None:
-            raise DataError(f"{_describe_place(part, number, row.id)}: {row.reason}")
+            raise DataError(f"{_describe_place(file, number, row.id)}: {row.reason}")
         row_id = row.id if isinstance(row.id, str) and row.id else default_id
-        reject({"source": part.name, part.unit: number, "id": row_id, "reason": row.reason})
+        reject({**location, "id": row_id, "reason": row.reason})
+    losses.check(needs_labels=lenience is None and stage == "fuse")
     if not is_any_left and lenience is None:
         raise DataError(f"{part.name}: no row is left for stage {stage}, expected at least one")
-    losses.check()
+    values.report()
     if repeats.example:
         old, new = repeats.example
         warn_once(
@@ -107,17 +121,17 @@ def make_rows(
 
 def _convert_records(
     part: Part, stage: str, columns: Mapping[str, str]
-) -> Iterator[tuple[int, Row | Reject, Corpus | None]]:
-    """Yield the rows of each record with its number and its corpus (`None`: the user's columns).
+) -> Iterator[tuple[Part, int, Row | Reject, Corpus | None]]:
+    """Yield `(file, number, row, corpus)` for the rows of each record; `None` stands for the user's columns.
 
     The corpus of the first record that gives rows is taken for all records.
     """
     corpus, is_corpus_known = part.corpus, part.corpus is not None
     first_misfit = None
     number, record_count, misfit_count = None, 0, 0
-    for number, record in part.records:
+    for file, number, record in _list_records(part):
         if isinstance(record, Reject):
-            yield number, record, corpus
+            yield file, number, record, corpus
             continue
         record_count += 1
         rows: list[Row | Reject]
@@ -126,21 +140,35 @@ def _convert_records(
             if candidate is None:
                 rows = [_rename_columns(record, stage, columns)]
             else:
-                rows = candidate.convert(record, stage, default_id=f"{part.stem}:{number}")
+                rows = candidate.convert(record, stage, default_id=f"{file.stem}:{number}")
+            if not is_corpus_known and candidate is None:
+                _report_missing_columns(part, stage, rows[0])
             corpus, is_corpus_known = candidate, True
         except DataError as error:
             if isinstance(error, _MisfitError):
                 misfit_count += 1
-                first_misfit = first_misfit or f"{_describe_place(part, number, record.get('id'))}: {error}"
+                first_misfit = first_misfit or f"{_describe_place(file, number, record.get('id'))}: {error}"
                 if misfit_count == record_count == LOOK_AHEAD:
                     break
             rows = [Reject(str(error), record.get("id"), is_malformed=True)]
         for row in rows:
-            yield number, row, corpus
+            yield file, number, row, corpus
     if number is None:
         raise DataError(f"{part.name} is empty: expected rows with the columns {_list_columns(stage)}")
     if first_misfit and misfit_count == record_count:
         raise DataError(first_misfit)
+
+
+def _report_missing_columns(part: Part, stage: str, row: Row) -> None:
+    missing = [name for name in OPTIONAL_COLUMNS if stage == "fuse" and name not in row]
+    if missing:
+        warn_once(logger, f"{part.name}: has no column {' and no column '.join(missing)}, read as empty")
+
+
+def _list_records(part: Part) -> Iterator[tuple[Part, int, Record | Reject]]:
+    for file in part.files or [part]:
+        for number, record in file.records:
+            yield file, number, record
 
 
 def _choose_corpus(record: Record, stage: str, columns: Mapping[str, str]) -> Corpus | None:
@@ -156,21 +184,35 @@ def _choose_corpus(record: Record, stage: str, columns: Mapping[str, str]) -> Co
 def _rename_columns(record: Record, stage: str, columns: Mapping[str, str]) -> Row:
     """Return the row of a record of no known corpus, under the names of the schema.
 
-    It gets all columns of stage "fuse" if the record has them, see [`_is_joint`].
+    It gets all columns of stage "fuse" that the record has; see [`_is_joint`] for the other stages.
     """
     names = {name: columns.get(name, name) for name in FEATURES}
-    optional = ("id", "source", "summary", "answerable") if stage == "build" else ("id", "source")
-    renamed = [name for name in optional if name in columns]
-    needed = [names[name] for name in (*STAGE_COLUMNS[stage], *renamed)]
-    missing = [name for name in needed if name not in record]
+    is_optional = {name: stage == "fuse" and name in OPTIONAL_COLUMNS for name in STAGE_COLUMNS[stage]}
+    needed = [names[name] for name, optional in is_optional.items() if not optional or name in columns]
+    extra = ("id", "source", "summary", "answerable") if stage == "build" else ("id", "source")
+    missing = [
+        name
+        for name in (*needed, *(columns[name] for name in extra if name in columns))
+        if name not in record
+    ]
     if missing:
         raise _MisfitError(
             f"the column {missing[0]!r} is missing: there are {', '.join(record)}; stage {stage} needs "
-            f"{', '.join(needed)}"
+            f"{', '.join(needed)}{_suggest_columns(needed, record)}"
         )
-    is_complete = stage != "build" and all(names[name] in record for name in STAGE_COLUMNS["fuse"])
-    used = STAGE_COLUMNS["fuse" if is_complete else stage]
-    return {name: record.get(names[name]) for name in (*optional, *used)}
+    is_joint = stage != "build" and all(names[name] in record for name in ("passage", "question", "summary"))
+    used = (*extra, *STAGE_COLUMNS["fuse" if is_joint else stage])
+    return {name: record[names[name]] for name in used if names[name] in record}
+
+
+def _suggest_columns(needed: list[str], record: Record) -> str:
+    """Return a hint for columns of the record that differ from the needed ones by case or spaces only."""
+    similar = {str(column).strip().casefold(): column for column in record}
+    renamed = {name: similar[name] for name in needed if name not in record and name in similar}
+    if not renamed:
+        return ""
+    mapping = ", ".join(f"{name}: {column}" for name, column in renamed.items())
+    return f" (did you mean data_columns: {{{mapping}}}?)"
 
 
 def _is_joint(row: Row, stage: str) -> bool:
@@ -178,44 +220,27 @@ def _is_joint(row: Row, stage: str) -> bool:
 
     Rows of "fuse" repeat the summary for each question and the question for each summary.
     """
-    return stage in ("summarize", "answer") and row.keys() >= set(STAGE_COLUMNS["fuse"])
+    return stage in ("summarize", "answer") and row.keys() >= {"passage", "question", "summary"}
 
 
 def _fill_columns(row: Row, part: Part, default_id: str) -> Row:
     """Give a row all columns of the schema; a missing text is read as an empty one."""
-    row = {column: value for column, value in row.items() if not _is_missing(value)}
-    passage = row.get("passage", "")
-    for column in ("id", "source", "answer"):
-        if column in row:
-            row[column] = _write_number(row[column], passage if column == "answer" else "", part.is_typed)
     row = {**dict.fromkeys(TEXT_COLUMNS, ""), "source": part.source, "answerable": None, **row}
     if row["id"] == "":
         row["id"] = default_id
     return row
 
 
-def _write_number(value: Any, passage: Any, is_typed: bool) -> Any:
-    """Return a number as text, and any other value unchanged.
-
-    pandas turns all integers of a column into floats if one value is missing. So 3.0 is written as "3",
-    unless "3.0" is in the passage. Without types, the text "3.0" (or "3,0") is such a number, too.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float) if is_typed else (int, float, str)):
-        return value
-    text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else str(value)
-    is_integer = re.fullmatch(r"-?\d+[.,]0", text) and not (isinstance(passage, str) and text in passage)
-    return text[:-2] if is_integer else text
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
 def _check(
-    row: Row, stage: str, is_joint: bool, lenience: Lenience | None, corpus: Corpus | None
+    row: Row,
+    stage: str,
+    is_joint: bool,
+    has_answers: bool,
+    lenience: Lenience | None,
+    corpus: Corpus | None,
 ) -> Reject | None:
     try:
-        reason = check_row(row, stage)
+        reason = check_row(row, stage, has_answers)
     except DataError as error:
         return Reject(str(error), row["id"], is_malformed=True)
     if is_joint and stage == "summarize" and to_label(row["answerable"]) == 0:
@@ -239,7 +264,9 @@ def _check_leniently(row: Row, lenience: Lenience, corpus: Corpus | None) -> Rej
             return Reject(f"NUL character in {column}", row["id"])
     is_extractive = lenience.extractive or (corpus is not None and corpus.is_extractive)
     if is_extractive and row["answer"] not in row["passage"]:
-        answer, passage = (" ".join(row[name].split()).casefold() for name in ("answer", "passage"))
+        answer, passage = (
+            " ".join(normalize_text(row[name]).split()).casefold() for name in ("answer", "passage")
+        )
         if answer not in passage:
             return Reject("answer not in the passage", row["id"], is_expected=lenience.extractive)
     return None
@@ -320,22 +347,27 @@ class _Losses:
     def __init__(self, part: Part):
         self.part = part
         self.row_count = 0
+        self.has_labels = False
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
 
-    def count(self, row: Row | Reject, number: int) -> None:
+    def count(self, row: Row | Reject, place: str) -> None:
         if isinstance(row, Reject) and row.is_expected:
             return
         self.row_count += 1
+        self.has_labels |= not isinstance(row, Reject) and row["answerable"] is not None
         if isinstance(row, Reject):
             # Without what varies between rows: values and numbers.
             kind = re.sub(r"\b(is|of|got|holds) .*?(?=, expected| with |: there|$)", r"\1", row.reason)
             kind = re.sub(r"\d+", "", kind)
             self.counts[kind] += 1
-            self.examples.setdefault(kind, f"{row.reason} ({self.part.unit} {number})")
+            self.examples.setdefault(kind, f"{row.reason} ({place})")
 
-    def check(self) -> None:
-        """Raise a `DataError` if more than half of the rows are rejected for one reason."""
+    def check(self, needs_labels: bool) -> None:
+        """Raise a `DataError` if most rows are rejected for one reason, or all labels are unknown."""
+        unknown_label = next((kind for kind in self.counts if kind.startswith("answerable is, ")), None)
+        if needs_labels and unknown_label and not self.has_labels:
+            raise DataError(f"{self.part.name}: no label can be read: {self.examples[unknown_label]}")
         for kind, count in self.counts.most_common(1):
             if 2 * count > self.row_count:
                 raise DataError(

@@ -45,7 +45,10 @@ def _get_first_answer(answers: Any) -> str:
 
 
 def _matches(document: Any) -> bool:
-    return isinstance(document, dict) and isinstance(document.get("data"), list)
+    if not isinstance(document, dict) or not isinstance(document.get("data"), list):
+        return False
+    articles = document["data"]
+    return not articles or any(isinstance(article, dict) and "paragraphs" in article for article in articles)
 
 
 def _flatten(document: Any) -> Iterator[Record | Reject]:
@@ -100,7 +103,9 @@ SQUAD_V2 = Corpus(
     "https://arxiv.org/abs/1806.03822",
     columns=("id", "context", "question", "answers"),
     official_files=r"(train|dev|sample)-v2\.0\.json",
-    json_format=JsonFormat("an object with 'data' being a list", _matches, _flatten),
+    json_format=JsonFormat(
+        "an object with 'data' being a list of articles with 'paragraphs'", _matches, _flatten
+    ),
     stages=("answer",),
     expected="a question of SQuAD",
     make_rows=_make_rows,

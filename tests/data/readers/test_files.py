@@ -64,13 +64,9 @@ def test_a_folder_may_have_the_layout_of_datasets(tmp_path):
     assert len(splits["train"]) + len(splits["validation"]) == 4
 
 
-@pytest.mark.parametrize(("content", "problem"), [(None, "data"), ("not json\n", "JSON parse error")])
-def test_a_folder_of_an_unknown_layout_is_an_error(tmp_path, content, problem):
-    if content:
-        for part in "ab":
-            (tmp_path / f"train-{part}.jsonl").write_text(content)
-    message = get_error(tmp_path, "fuse")
-    assert f"{tmp_path}: cannot be read as a data set: " in message and problem in message
+def test_a_folder_without_data_is_an_error(tmp_path):
+    (tmp_path / "rows.docx").write_text("x")
+    assert f"{tmp_path}: cannot be read as a data set: " in get_error(tmp_path, "fuse")
 
 
 def test_a_folder_of_save_to_disk_is_read(tmp_path):
@@ -198,11 +194,11 @@ def test_a_card_with_configurations_is_followed(tmp_path, monkeypatch):
     assert len(read_rows(tmp_path, "fuse")["test"]) == 3
 
 
-def test_a_malformed_line_of_numbered_files_is_counted_across_them(tmp_path):
+def test_a_malformed_line_of_numbered_files_names_its_file(tmp_path):
     write_jsonl(tmp_path / "train-0.jsonl", [make_row(0), make_row(1)])
     (tmp_path / "train-1.jsonl").write_text("not json\n")
     message = get_error(tmp_path, "fuse")
-    assert f"{tmp_path}, split train, index 2: expected a JSON object, got Expecting value" in message
+    assert f"{tmp_path / 'train-1.jsonl'}, line 1: expected a JSON object, got Expecting value" in message
 
 
 def write_rows(path, count, start=0):
@@ -236,9 +232,64 @@ def test_a_file_of_no_split_beside_a_split_is_refused(tmp_path, name, other):
 
 def test_what_lies_beside_the_files_of_a_folder_is_named(tmp_path, caplog):
     write_rows(tmp_path / "train.csv", 30)
-    for name in ("test.xlsx", "README.md", "LICENSE", ".hidden.txt"):
+    for name in ("test.xls", "README.md", "LICENSE", ".hidden.txt"):
         (tmp_path / name).write_text("x", encoding="utf-8")
     (tmp_path / "more").mkdir()
     read_rows(tmp_path, "fuse")
-    assert f"{tmp_path}: ignored more, test.xlsx" in caplog.text
+    assert f"{tmp_path}: ignored more, test.xls" in caplog.text
     assert "README" not in caplog.text and "hidden" not in caplog.text
+
+
+def test_files_of_longer_names_keep_their_texts(tmp_path, caplog):
+    for start, name in enumerate(("my_train.csv", "my_test.csv")):
+        rows = [make_row(n, id=f"00{n}", answer="1.50", passage=f"{start} {n} 1.50 TRUE") for n in range(10)]
+        rows[0] |= {"answer": "NA", "passage": f"{start} of the NA"}
+        rows[1] |= {"answer": "2024-05-03", "passage": f"{start} on 2024-05-03"}
+        with open(tmp_path / name, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    splits = read_rows(tmp_path, "fuse")
+    assert len(splits["test"]) == 10
+    assert splits["test"]["id"][:3] == ["000", "001", "002"]
+    assert splits["test"]["answer"][:3] == ["NA", "2024-05-03", "1.50"]
+
+
+@pytest.mark.parametrize("layout", ["folders", "config"])
+def test_csv_files_in_subfolders_keep_their_texts(tmp_path, layout):
+    for split in ("train", "test"):
+        path = tmp_path / (split if layout == "folders" else f"de/{split}") / "rows.csv"
+        path.parent.mkdir(parents=True)
+        lines = [f"00{n},{split} 1.50,{n}?,1.50,1.50,TRUE" for n in range(10)]
+        header = "id,passage,question,answer,summary,answerable"
+        path.write_text("\n".join([header, *lines]), encoding="utf-8")
+    rows = read_rows(tmp_path, "fuse", shares={"validation": 0})["test"]
+    assert rows["id"][:2] == ["000", "001"]
+    assert set(rows["answer"]) == {"1.50"} and set(rows["answerable"]) == {1}
+
+
+def test_several_files_and_patterns_are_one_source(tmp_path, monkeypatch):
+    for start, name in enumerate(("may.csv", "june.jsonl", "july.csv")):
+        write_rows(tmp_path / name, 20, start=20 * start)
+    monkeypatch.chdir(tmp_path)
+    assert sum(map(len, read_rows(["may.csv", tmp_path / "june.jsonl"], "fuse").values())) == 40
+    assert sum(map(len, read_rows("*.csv", "fuse").values())) == 40
+    assert sum(map(len, read_rows(["ju*", "july.csv"], "fuse").values())) == 40  # each file once
+    assert "rows_*.csv: no such file" in get_error("rows_*.csv", "fuse")
+    assert "gone.csv: no such file" in get_error(["may.csv", "gone.csv"], "fuse")
+    (tmp_path / "july.csv").write_text("passage,question,summary\np,q\n", encoding="utf-8")
+    assert get_error("*.csv", "fuse").startswith("july.csv, line 2: expected 3 fields, got 2")
+
+
+def test_several_files_may_be_named_after_splits(tmp_path):
+    write_rows(tmp_path / "a_train.csv", 20)
+    write_rows(tmp_path / "b_train.jsonl", 20, start=20)
+    write_rows(tmp_path / "my_test.csv", 5, start=40)
+    splits = read_rows(tmp_path / "*", "fuse")
+    assert len(splits["train"]) + len(splits["validation"]) == 40 and len(splits["test"]) == 5
+    assert splits["train"].to_list() == read_rows(tmp_path, "fuse")["train"].to_list()
+
+
+def test_a_pattern_may_be_the_name_of_a_file(tmp_path):
+    write_rows(tmp_path / "rows[1].csv", 20)
+    assert sum(map(len, read_rows(tmp_path / "rows[1].csv", "fuse").values())) == 20

@@ -1,5 +1,7 @@
 import csv
 import json
+import sys
+from datetime import date
 
 import pandas as pd
 import pyarrow as pa
@@ -8,7 +10,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features
 from reader_helpers import concatenate, get_error, make_row, read_leniently, write_jsonl
 
-from crosstask.data.readers import read_rows
+from crosstask.data.readers import iter_rows, read_rows
 from crosstask.data.schema import FEATURES, STAGE_COLUMNS
 from crosstask.utils.errors import DataError
 
@@ -290,7 +292,8 @@ def test_classes_of_other_names_are_read_by_name(tmp_path, names, expected, name
 def test_classes_of_unknown_names_are_an_error(tmp_path, name):
     write_classes(tmp_path / name, ["LABEL_0", "LABEL_1"], "label")
     message = get_error(tmp_path / name, "fuse", columns={"answerable": "label"})
-    assert "index 0, row 'r0': answerable is 'LABEL_0', expected 0, 1, 'no', 'yes' or null" in message
+    reason = "answerable is 'LABEL_0', expected 0, 1, 'no', 'yes' or null (index 0)"
+    assert f"{tmp_path / name}" in message and f"no label can be read: {reason}" in message
 
 
 def test_classes_are_known_even_if_the_type_of_the_column_was_changed(tmp_path):
@@ -338,3 +341,111 @@ def test_integers_that_pandas_wrote_as_floats_are_integers(tmp_path, name):
     assert [row["id"] for row in rows] == ["0", "1", "2", "3"]
     kept = "1802,0" if name == "semicolons.csv" else "1802.0"
     assert [row["answer"] for row in rows] == ["1800", "1801", kept, ""]
+
+
+UNQUOTED = [
+    ["p0", "q0", "s0"],
+    ['"Hello', "q1", "s1"],
+    ["p2", "q2", "s2"],
+    ['she said "bye"', "q3", "s3"],
+    ["p4", "q4", "s4"],
+]
+
+
+def test_quotes_between_tabs_are_text_if_they_would_swallow_rows(tmp_path):
+    lines = ["\t".join(row) for row in [["passage", "question", "summary"], *UNQUOTED]]
+    lines[2] = lines[2].replace('"Hello', '"Hello', 1)
+    lines[4] = lines[4].replace('she said "bye"', 'bye"')
+    (tmp_path / "rows.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows, rejects = read_leniently(tmp_path / "rows.tsv", "fuse")
+    assert [row["question"] for row in rows] == ["q0", "q1", "q2", "q3", "q4"] and not rejects
+    assert [row["passage"] for row in rows][1:4:2] == ['"Hello', 'bye"']
+
+
+def test_a_warning_names_a_quote_that_swallows_lines_like_rows(tmp_path, caplog):
+    text = 'passage,question,summary\n"Hello,q1,s1\np2,q2,s2\nbye",q3,s3\np4,q4,s4\n'
+    (tmp_path / "rows.csv").write_text(text, encoding="utf-8")
+    rows, _ = read_leniently(tmp_path / "rows.csv", "fuse")
+    assert len(rows) == 2
+    assert "1 quoted fields span lines that look like rows of their own, the first at line 2" in caplog.text
+
+
+def test_quoted_texts_of_several_lines_are_read_without_a_warning(tmp_path, caplog):
+    for suffix, delimiter in ((".csv", ","), (".tsv", "\t")):
+        with open(tmp_path / f"rows{suffix}", "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter=delimiter)
+            writer.writerow(["passage", "question", "summary"])
+            writer.writerows([[f"Line {n}.\nA, b.\nLast, and, final.", "q", "s"] for n in range(20)])
+        rows, rejects = read_leniently(tmp_path / f"rows{suffix}", "fuse")
+        assert len(rows) == 20 and not rejects
+    assert "look like rows" not in caplog.text
+
+
+def test_the_delimiter_and_the_encoding_can_be_given(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes("passage;question;summary\nGrün, grün;wo?;Köln\n".encode("cp1252"))
+    message = get_error(path, "fuse")
+    assert "rows.csv, line 2: expected UTF-8, got" in message and "data_encoding" in message
+    [row] = [row for _, _, row in iter_rows(path, "fuse", encoding="cp1252", reject=print)]
+    assert (row["passage"], row["summary"]) == ("Grün, grün", "Köln")
+    path.write_text("passage~question~summary\na,b~c~d\n", encoding="utf-8")
+    [row] = [row for _, _, row in iter_rows(path, "fuse", delimiter="~", reject=print)]
+    assert row["passage"] == "a,b"
+    assert "delimiter: expected one character" in get_error(path, "fuse", delimiter=";;")
+    assert "encoding: expected one that Python knows" in get_error(path, "fuse", encoding="windows")
+
+
+def test_lines_of_an_old_macintosh_are_an_error(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(b"passage,question,summary\rp,q,s\rp,q,s\r")
+    assert "rows.csv: expected lines that end in LF or CR LF" in get_error(tmp_path / "rows.csv", "fuse")
+
+
+def test_excel_files_are_read(tmp_path, caplog):
+    openpyxl = pytest.importorskip("openpyxl")
+    workbook = openpyxl.Workbook()
+    sheet = workbook.active
+    workbook.create_sheet("notes").append(["x"])
+    sheet.append([])
+    sheet.append(["id", "passage", " question ", "answer", "summary", "answerable", None])
+    sheet.append([1.0, "Grüße", "Wann?", date(2024, 5, 3), "Am 3. Mai.", True])
+    sheet.append([2, "p 7", "q", 7, "s", "nein"])
+    sheet.append([3, "p 8", "q", 8.0, "s", "no"])
+    sheet.append([4, None, "q", None, "s", None])
+    path = tmp_path / "Rows.XLSX"
+    workbook.save(path)
+    rows, rejects = read_leniently(path, "fuse")
+    assert [(row["id"], row["answer"], row["answerable"]) for row in rows] == [
+        ("1", "2024-05-03", 1),
+        ("3", "8", 0),
+    ]
+    assert [(reject["row"], reject["id"]) for reject in rejects] == [(4, "2"), (6, "4")]
+    assert "read the sheet Sheet, ignored notes" in caplog.text
+    (tmp_path / "bad.xlsx").write_text("no workbook")
+    assert "bad.xlsx: expected an .xlsx file" in get_error(tmp_path / "bad.xlsx", "fuse")
+
+
+def test_excel_files_name_the_extra_that_reads_them(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    (tmp_path / "rows.xlsx").write_bytes(b"")
+    assert 'expected `pip install "crosstask[excel]"`' in get_error(tmp_path / "rows.xlsx", "fuse")
+
+
+@pytest.mark.parametrize("orient", ["split", "records", "index", "columns", "table", "values", "data"])
+def test_every_form_of_json_that_pandas_writes_is_read_or_refused(tmp_path, orient):
+    rows = [{"passage": f"p{n}", "question": "q", "summary": "s"} for n in range(3)]
+    documents = {
+        "split": {"columns": list(rows[0]), "index": [0, 1, 2], "data": [list(row.values()) for row in rows]},
+        "records": rows,
+        "index": {str(n): row for n, row in enumerate(rows)},
+        "columns": {name: {str(n): row[name] for n, row in enumerate(rows)} for name in rows[0]},
+        "table": {"schema": {"fields": []}, "data": rows},
+        "values": [list(row.values()) for row in rows],
+        "data": {"data": rows},
+    }
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(documents[orient]), encoding="utf-8")
+    if orient == "values":
+        assert "expected a JSON object, got ['p0'" in get_error(path, "fuse")
+    else:
+        read, _ = read_leniently(path, "fuse")
+        assert [row["passage"] for row in read] == ["p0", "p1", "p2"]

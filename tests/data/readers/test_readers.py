@@ -30,7 +30,9 @@ def test_a_warning_counts_the_rejects_if_no_list_is_given(tmp_path, caplog):
 def test_rejects_are_returned_even_if_no_row_is_left(tmp_path):
     rejects = []
     path = write_jsonl(tmp_path / "rows.jsonl", [make_row(1, passage="")])
-    assert "no row is left for stage fuse" in get_error(path, "fuse", rejects=rejects)
+    assert "1 of 1 rows are rejected for one reason, empty passage" in get_error(
+        path, "fuse", rejects=rejects
+    )
     assert [reject["id"] for reject in rejects] == ["r1"]
 
 

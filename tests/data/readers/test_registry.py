@@ -95,7 +95,8 @@ def test_json_of_no_known_form_names_the_known_ones(tmp_path, document):
         read_rows(path, "answer")
     assert str(error.value) == (
         f"{path}: expected JSON of a known form, a list of records, that of SQuAD 2.0 (an object with 'data' "
-        "being a list) or that of PubMedQA (an object of papers with QUESTION)"
+        "being a list of articles with 'paragraphs') or that of PubMedQA (an object of papers with QUESTION)"
+        + (f"; got the keys {', '.join(document)}" if document and document != "text" else "")
     )
 
 

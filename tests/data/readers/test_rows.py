@@ -133,23 +133,28 @@ def test_a_missing_renamed_column_is_named_as_in_the_file(tmp_path, columns):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-def test_a_label_out_of_range_names_file_line_row_and_value(tmp_path, suffix):
+def test_one_unknown_label_is_a_reject_with_file_line_row_and_value(tmp_path, suffix):
     path = tmp_path / f"rows.{suffix}"
-    rows = [make_row(0), make_row(1, answerable=7)]
+    rows = [make_row(0), make_row(1, answerable=7), *(make_row(n, passage=f"p{n}") for n in range(2, 5))]
     if suffix == "jsonl":
         write_jsonl(path, rows)
     else:
         path.write_text("\n".join(",".join(map(str, row)) for row in (rows[0], *(r.values() for r in rows))))
-    message = get_error(path, "fuse")
-    assert f"{path}, line {2 if suffix == 'jsonl' else 3}, row 'r1': answerable is " in message
-    assert "7" in message and "expected 0, 1" in message
+    rejects = []
+    splits = read_rows(path, "fuse", rejects=rejects)
+    assert sum(map(len, splits.values())) == 4
+    [reject] = rejects
+    assert (reject["source"], reject["line"], reject["id"]) == (path.as_posix(), 2 + (suffix == "csv"), "r1")
+    assert reject["reason"].startswith("answerable is ") and "7" in reject["reason"]
 
 
-def test_wrong_types_and_a_label_1_without_an_answer_are_errors(tmp_path):
+def test_wrong_types_and_only_labels_1_without_an_answer_are_errors(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", [make_row(0), make_row(1, passage=12)])
     assert f"{path}, line 2, row 'r1': passage is 12, expected a string" in get_error(path, "fuse")
     path = write_jsonl(tmp_path / "b.jsonl", [make_row(0, answer=None)])
-    assert "line 1, row 'r0': answerable is 1 with an empty answer" in get_error(path, "fuse")
+    assert "answerable is 1 with an empty answer, expected an answer or the label 0 (line 1)" in get_error(
+        path, "fuse"
+    )
 
 
 def test_columns_that_the_stage_does_not_read_may_have_any_value(tmp_path):

@@ -144,7 +144,7 @@ def test_a_question_without_answer_that_is_not_impossible_is_rejected(tmp_path):
         ("[]", "is empty"),
         ('{"data": {}}', "with 'data' being a list"),
         (
-            '{"data": [{"title": "t"}]}',
+            '{"data": [{"title": "t"}, {"paragraphs": []}]}',
             "data[0]: expected an object of SQuAD 2.0 with 'paragraphs'",
         ),
         (json.dumps(make_document([], None)), "data[0].paragraphs[0]: expected"),
