@@ -32,6 +32,8 @@ from crosstask.data.builder.finish import finish
 from crosstask.data.builder.judge import check_template
 from crosstask.data.builder.normalize import Normalization
 from crosstask.data.builder.shards import count_rows, read_into_shards
+from crosstask.data.readers.arguments import SourceArguments
+from crosstask.data.readers.files import Source, list_paths, name_source
 from crosstask.utils.errors import ConfigError, DataError
 from crosstask.utils.output_folder import claim_folder, lock_folder
 from crosstask.utils.recipes import check_minimum, make_arguments, make_parser, read_values
@@ -43,20 +45,16 @@ FREE_KEYS = {"threshold", "validation", "test", "engine", "ray_actors", "dry_run
 
 
 @dataclass
-class BuildArguments:
+class BuildArguments(SourceArguments):
     """The keys of a recipe for a data set."""
 
-    data: str = field(metadata={"help": "Source of the rows: briefs, aclsum, a file, a folder or a Hub id."})
+    data: str | list[str] = field(
+        metadata={
+            "help": "Source of the rows: briefs, aclsum, a file, several files or a pattern, a folder, or "
+            "the Hub id of a data set."
+        }
+    )
     output_dir: str = field(metadata={"help": "Folder of the data set."})
-    data_config_name: str | None = field(
-        default=None, metadata={"help": "Configuration of a Hub data set, such as 3.0.0."}
-    )
-    data_columns: dict[str, str] | None = field(
-        default=None, metadata={"help": "Columns of the rows to columns of the source: {passage: article}."}
-    )
-    data_options: dict | None = field(
-        default=None, metadata={"help": "Options of the embedded briefs: {passages: ..., seed: ...}."}
-    )
     extractive: bool = field(
         default=False, metadata={"help": "Reject rows whose answer is not in their passage."}
     )
@@ -111,12 +109,14 @@ class BuildArguments:
     shard_size: int = field(
         default=256, metadata={"help": "Passages per shard; a killed run loses at most one shard of work."}
     )
-    validation: float = field(
-        default=0.05, metadata={"help": "Share of the passages for validation if the source has one split."}
+    validation: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the passages for validation if the source has one split; by default 0.05, "
+            "but at least 10 passages or a fifth."
+        },
     )
-    test: float = field(
-        default=0.05, metadata={"help": "Share of the passages for test if the source has one split."}
-    )
+    test: float | None = field(default=None, metadata={"help": "Share of the passages for test, likewise."})
     seed: int = field(default=0, metadata={"help": "Seed of the sampling of candidates."})
     engine: str = field(default="local", metadata={"help": f"One of {', '.join(ENGINES)}."})
     ray_actors: int = field(default=1, metadata={"help": "Copies of the two models on a Ray cluster."})
@@ -131,9 +131,9 @@ class BuildArguments:
         check_minimum(1, self, "num_beams", "max_new_tokens", "max_source_length")
         check_minimum(0, self, "min_new_tokens")
         for name in ("threshold", "validation", "test"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ConfigError(f"{name}: expected at least 0 and below 1, got {getattr(self, name)}")
-        if self.validation + self.test >= 1:
+        if (self.validation or 0) + (self.test or 0) >= 1:
             raise ConfigError(
                 "validation and test: expected a sum below 1, so that passages are left for train"
             )
@@ -254,10 +254,12 @@ def _annotate(arguments: BuildArguments, work: Path, counts: Mapping[str, Any], 
             bar.update(rows[shard])
 
 
-def _get_file_stats(data: str) -> dict[str, list[int]]:
+def _get_file_stats(data: Source) -> dict[str, list[int]]:
     """Return size and modification time of the files of a local source. A build refuses a changed source."""
-    path = Path(data).expanduser()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = list_paths(data)
+    if not files:
+        path = Path(name_source(data)).expanduser()
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files if p.is_file()}
 
 

@@ -25,6 +25,8 @@ from tqdm.auto import tqdm
 from crosstask.data.answers import answer_exact_rows, answer_recall_rows
 from crosstask.data.builder.judge import Judge, check_template
 from crosstask.data.readers import read_rows
+from crosstask.data.readers.arguments import SourceArguments
+from crosstask.data.readers.files import name_source
 from crosstask.eval.report.page import write_html
 from crosstask.eval.report.results import Evaluation, SystemResult, write_results
 from crosstask.eval.report.tables import format_evaluation
@@ -43,26 +45,30 @@ from crosstask.eval.systems.base import Generative, Outputs, System
 from crosstask.processing_crosstask import to_label
 from crosstask.utils.errors import ConfigError, DataError
 from crosstask.utils.files import write_text
+from crosstask.utils.hub_names import get_public_name
 from crosstask.utils.recipes import check_minimum, make_arguments, make_parser, read_values
 
 
 @dataclass
-class EvalArguments:
+class EvalArguments(SourceArguments):
     """The keys of an evaluation's recipe."""
 
-    data: str = field(metadata={"help": "rows to evaluate on: briefs, aclsum, a file, a folder, or a Hub id"})
+    data: str | list[str] = field(
+        metadata={
+            "help": "rows to evaluate on: briefs, aclsum, a file, several files or a pattern, a folder, or a "
+            "Hub id"
+        }
+    )
     output_dir: str = field(metadata={"help": "folder of the report"})
     systems: list[str | dict] = field(
         metadata={"help": "systems to compare: names such as lead-3, or mappings with the key kind"}
     )
-    data_config_name: str | None = field(
-        default=None, metadata={"help": "configuration of a data set on the Hub, such as 3.0.0"}
-    )
-    data_columns: dict[str, str] | None = field(
-        default=None, metadata={"help": "mapping of row columns to the data's columns: {passage: article}"}
-    )
-    data_options: dict | None = field(
-        default=None, metadata={"help": "options of the built-in briefs: passages, seed, ..."}
+    data_shares: dict[str, float] | None = field(
+        default=None,
+        metadata={
+            "help": "Shares of the passages that are split off for validation and test if the data has one "
+            "split: {validation: 0.1, test: 0.1}. By default 0.05 each, but at least 10 passages or a fifth."
+        },
     )
     split: str = field(default="test", metadata={"help": "split to evaluate on, or all"})
     rows: int | None = field(default=None, metadata={"help": "number of rows to use; default: all"})
@@ -139,14 +145,14 @@ def run(arguments: EvalArguments) -> Path:
     bertscore = {"model": str(encoder), "num_layers": arguments.bertscore_layer} if encoder else None
     results, notes = score(rows, outputs, bertscore=bertscore, judge=judge)
     evaluation = Evaluation(
-        title=arguments.title or Path(arguments.data).name,
+        title=arguments.title or get_public_name(arguments.data),
         rows=rows,
         systems=results,
         baseline=arguments.baseline,
         notes=notes,
         history=history,
         settings={
-            "data": Path(arguments.data).name,
+            "data": get_public_name(arguments.data),
             "split": arguments.split,
             "systems": {system.name: system.settings for system in systems},
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
@@ -165,13 +171,13 @@ def load_rows(arguments: EvalArguments) -> list[dict[str, Any]]:
     splits = read_rows(
         arguments.data,
         "fuse",
-        config_name=arguments.data_config_name,
-        columns=arguments.data_columns,
-        options=arguments.data_options,
+        **arguments.get_reader_kwargs(),
+        shares=arguments.data_shares,
     )
     if arguments.split != "all" and arguments.split not in splits:
         raise ConfigError(
-            f"split: expected all or one of {', '.join(splits)} in {arguments.data}, got {arguments.split}"
+            f"split: expected all or one of {', '.join(splits)} in {name_source(arguments.data)}, got "
+            f"{arguments.split}"
         )
     selected = splits.values() if arguments.split == "all" else [splits[arguments.split]]
     return [row for split in selected for row in list_rows(split)][: arguments.rows]

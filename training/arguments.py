@@ -11,6 +11,7 @@ from typing import Any
 from transformers import Seq2SeqTrainingArguments
 
 from crosstask.configuration_crosstask import FUSIONS, PROMPT, SUMMARY_LOSS_ON, CrossTaskConfig
+from crosstask.data.readers.arguments import SourceArguments
 from crosstask.data.schema import STAGES
 from crosstask.training.tuning import QUANTIZATIONS, make_adapter_config, make_quantization_config
 from crosstask.utils.errors import ConfigError
@@ -198,29 +199,25 @@ class RunArguments:
 
 
 @dataclass
-class StageArguments:
+class StageArguments(SourceArguments):
     """
     The arguments that may differ between stages; their keys stand at the top level of the recipe for all
     stages, or under the name of a stage.
     """
 
-    data: str | None = field(
+    data: str | list[str] | None = field(
         default=None,
         metadata={
-            "help": "Source of the rows: briefs, aclsum, a file or folder, or the Hub id of a data set."
+            "help": "Source of the rows: briefs, aclsum, a file, several files or a pattern, a folder, or "
+            "the Hub id of a data set."
         },
     )
-    data_config_name: str | None = field(
-        default=None, metadata={"help": "Configuration of a data set on the Hub, such as 3.0.0."}
-    )
-    data_columns: dict[str, str] | None = field(
+    data_shares: dict[str, float] | None = field(
         default=None,
         metadata={
-            "help": "Mapping from the columns of the row schema to those of the data: {passage: article}."
+            "help": "Shares of the passages that are split off for validation and test if the data has one "
+            "split: {validation: 0.1, test: 0.1}. By default 0.05 each, but at least 10 passages or a fifth."
         },
-    )
-    data_options: dict | None = field(
-        default=None, metadata={"help": "Options of the generated briefs: {passages: ..., seed: ...}."}
     )
     lora_r: int = field(default=0, metadata={"help": "Rank of LoRA; 0 trains all weights."})
     lora_alpha: float = field(default=32, metadata={"help": "Numerator of LoRA's scaling factor alpha / r."})

@@ -15,6 +15,7 @@ from transformers import PretrainedConfig
 
 from crosstask.configuration_crosstask import get_max_positions
 from crosstask.data.readers import read_rows
+from crosstask.data.readers.files import name_source
 from crosstask.eval.report.learning_curve import draw_learning_curve
 from crosstask.eval.report.page import write_html
 from crosstask.eval.report.results import Evaluation, SystemResult, get_means, list_results, write_results
@@ -66,7 +67,7 @@ def evaluate(recipe: Recipe) -> None:
     results, _ = score(rows, outputs)
 
     logs = read_logs(recipe.output_dir)
-    data = get_public_name(str(recipe.stages["fuse"].stage.data))
+    data = get_public_name(recipe.stages["fuse"].stage.data)
     evaluation = Evaluation(
         title=f"{recipe.output_dir.resolve().name} on {data}",
         rows=rows,
@@ -110,16 +111,17 @@ def read_evaluation_rows(stage: StageArguments) -> tuple[str, list[dict[str, Any
         DataError: If there is neither split.
     """
     splits = read_rows(
-        str(stage.data),
+        stage.data,
         "fuse",
-        config_name=stage.data_config_name,
-        columns=stage.data_columns,
-        options=stage.data_options,
+        **stage.get_reader_kwargs(),
+        shares=stage.data_shares,
         rejects=[],  # the stage has reported them
     )
     split = "test" if "test" in splits else "validation"
     if split not in splits:
-        raise DataError(f"{stage.data}: expected test or validation rows to evaluate on, found train only")
+        raise DataError(
+            f"{name_source(stage.data)}: expected test or validation rows to evaluate on, found train only"
+        )
     return split, list_rows(splits[split])
 
 

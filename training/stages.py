@@ -29,6 +29,7 @@ from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossT
 from crosstask.configuration_crosstask import log_dropped_settings, make_generation_config
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator, detect_contrasts
 from crosstask.data.readers import read_rows, write_rejects
+from crosstask.data.readers.files import name_source
 from crosstask.data.tokenizer import train_tokenizer
 from crosstask.loading_crosstask import merge_adapter, prevent_weight_packing
 from crosstask.processing_crosstask import TRUNCATED
@@ -104,7 +105,13 @@ class Stage:
         set_seed(self.training.seed)
         rows = self.rows
         counts = ", ".join(f"{len(split)} {name}" for name, split in rows.items())
-        print_once(f"{self.name}: {counts} rows from {self.arguments.data}")
+        print_once(f"{self.name}: {counts} rows from {name_source(self.arguments.data)}")
+        unlabeled_count = sum(label is None for label in rows["train"]["answerable"])
+        if self.name == "fuse" and unlabeled_count:
+            print_once(
+                f"fuse: {unlabeled_count} of {len(rows['train'])} training rows have no label, so that "
+                "answerability does not learn from them"
+            )
         model, processor = self.make_model()
         trainer = self.make_trainer(model, processor, rows)
         self._run_trainer(trainer)
@@ -183,7 +190,7 @@ class Stage:
         for sentence in sentences:
             print_once(f"{self.name}: {sentence}")
         if self.name != "summarize":
-            self.rows, rejects = reject_long_questions(self.rows, processor, str(self.arguments.data))
+            self.rows, rejects = reject_long_questions(self.rows, processor, name_source(self.arguments.data))
             self._report_rejects(rejects)
 
     def _preview_model(self):
@@ -226,8 +233,8 @@ class Stage:
             ]
         if not any(has_contrast):
             raise DataError(
-                f"{self.arguments.data}: expected training passages with several questions and summaries, "
-                "for contrastive_weight, found none"
+                f"{name_source(self.arguments.data)}: expected training passages with several questions and "
+                "summaries, for contrastive_weight, found none"
             )
 
     @cached_property
@@ -237,11 +244,10 @@ class Stage:
         rejects: list[dict] = []
         try:
             return read_rows(
-                str(arguments.data),
+                arguments.data,
                 self.name,
-                config_name=arguments.data_config_name,
-                columns=arguments.data_columns,
-                options=arguments.data_options,
+                **arguments.get_reader_kwargs(),
+                shares=arguments.data_shares,
                 rejects=rejects,
             )
         finally:
@@ -434,7 +440,7 @@ class Stage:
             encode_batch,
             batched=True,
             # Not `self`, as it refers to the rows of all stages: `datasets` may pickle the arguments.
-            fn_kwargs={"stage": self.name, "processor": processor, "data": self.arguments.data},
+            fn_kwargs={"stage": self.name, "processor": processor, "data": name_source(self.arguments.data)},
             new_fingerprint=Hasher.hash([rows._fingerprint, self.name, processor]),
             remove_columns=rows.column_names,
             desc="encoding",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
@@ -34,8 +35,10 @@ def is_hub_id(name: str) -> bool:
     return True
 
 
-def get_public_name(name: str) -> str:
-    """Return a Hub id unchanged, and a local path without its folders, which may be private."""
+def get_public_name(name: str | Sequence[str]) -> str:
+    """Return a Hub id unchanged, and one or more local paths without their folders, which may be private."""
+    if not isinstance(name, str):
+        return ", ".join(map(get_public_name, name))
     return name if is_hub_id(name) else Path(name).name
 
 

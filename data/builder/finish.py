@@ -21,6 +21,7 @@ from crosstask.data.builder.card import BuildReport, write_data_card
 from crosstask.data.builder.charts import write_charts
 from crosstask.data.builder.normalize import Normalization
 from crosstask.data.builder.stats import compute_statistics
+from crosstask.data.readers.files import name_source
 from crosstask.data.readers.registry import find_corpus
 from crosstask.data.schema import FEATURES
 from crosstask.data.splits import SPLITS, compute_split_ends, find_split, hash_passage
@@ -177,8 +178,8 @@ def _make_report(
         teacher |= {"name": arguments.teacher, "generation": entries[0]["generation"]}
     if arguments.judge:
         judge = {"name": arguments.judge, "template": arguments.hypothesis}
-    corpus = find_corpus(arguments.data)
-    source: dict[str, str | None] = {"name": arguments.data}
+    corpus = find_corpus(name_source(arguments.data))
+    source: dict[str, str | None] = {"name": name_source(arguments.data)}
     if corpus:
         source = {"name": corpus.title, "id": corpus.hub_id}
         source |= {name: getattr(corpus, name) for name in ("license", "citation", "url")}

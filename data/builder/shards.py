@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from crosstask.data.builder.normalize import normalize
 from crosstask.data.readers import iter_rows
+from crosstask.data.readers.files import name_source
 from crosstask.data.schema import hash_texts
 from crosstask.utils.errors import DataError
 from crosstask.utils.files import write_text
@@ -102,17 +103,18 @@ def _read(arguments: BuildArguments, work: Path | None) -> dict[str, Any]:
             counts["answers"] += bool(row["answer"])
             writer.write(shard, {**row, "split": split, "location": location})
             bar.update()
-    if not counts["rows"]:
-        raise DataError(
-            f"{arguments.data}: all {counts['rejected']} rows were rejected, expected at least one usable row"
-        )
-    row_count = counts["rows"] + counts["rejected"]
+    row_count, data = counts["rows"] + counts["rejected"], name_source(arguments.data)
+    place = f" (listed in {work / 'rejects.jsonl'})" if work else ""
     for reason, count in drop_reasons.most_common(1):
         if 2 * count > row_count:
+            if reason == "empty summary":
+                reason += ", which `teacher: none` takes from the column summary of the data"
             raise DataError(
-                f"{arguments.data}: {count} of {row_count} rows are rejected for one reason, {reason}, "
-                "expected at most half of the rows"
+                f"{data}: {count} of {row_count} rows are rejected for one reason, {reason}, expected at "
+                f"most half of the rows{place}"
             )
+    if not counts["rows"]:
+        raise DataError(f"{data}: all {row_count} rows are rejected, expected at least one usable row{place}")
     return {
         "read": row_count,
         **{name: counts[name] for name in ("rows", "rejected", "answers")},
@@ -134,9 +136,7 @@ def _iter_normalized_rows(
     for split, location, row in iter_rows(
         arguments.data,
         "build",
-        config_name=arguments.data_config_name,
-        columns=arguments.data_columns,
-        options=arguments.data_options,
+        **arguments.get_reader_kwargs(),
         extractive=arguments.extractive,
         reject=reject,
     ):

@@ -78,7 +78,7 @@ def find_parts(
             if columns:
                 raise DataError(f"{data}: expected no `columns`, since its columns are known")
             return corpus.read_splits(stage, options or {}), True
-    if paths := _list_paths(data):
+    if paths := list_paths(data):
         return _read_files(name_source(data), _group_by_split(name_source(data), paths), text_format), False
     assert not isinstance(data, (list, tuple))
     path = Path(data).expanduser()
@@ -96,7 +96,7 @@ def name_source(data: Source) -> str:
     return ", ".join(map(str, data)) if isinstance(data, (list, tuple)) else str(data)
 
 
-def _list_paths(data: Source) -> list[Path]:
+def list_paths(data: Source) -> list[Path]:
     """Return the files of a list of paths and patterns, or of one pattern; none for any other source."""
     if not isinstance(data, (list, tuple)):
         if not re.search(r"[*?\[]", str(data)) or Path(data).expanduser().exists():

@@ -53,3 +53,22 @@ def test_the_split_of_a_passage_depends_on_its_text_alone():
     table = split_by_passage(passages)
     assert all(assign_split(text) == split for split in table for text in table[split]["passage"])
     assert {assign_split(text, validation=0, test=0) for text in passages["passage"]} == {"train"}
+
+
+@pytest.mark.parametrize(("passages", "least"), [(20, 4), (60, 10), (100, 10)])
+def test_small_sets_have_enough_passages_for_validation_and_test(passages, least):
+    splits = split_by_passage(make_dataset(passages, rows_per_passage=1))
+    assert min(len(splits["validation"]), len(splits["test"])) >= least
+    assert len(splits["train"]) >= passages // 2
+
+
+def test_shares_of_the_user_have_no_least_number():
+    splits = split_by_passage(make_dataset(100, rows_per_passage=1), validation=0.01, test=0.02)
+    assert len(splits["validation"]) < 5 and len(splits["test"]) < 8
+
+
+def test_passages_that_differ_in_white_space_are_in_one_split():
+    passages = [f"A mill of {n}.{space}" for n in range(100) for space in ("", " ", "\n")]
+    splits = split_by_passage(Dataset.from_dict({"passage": passages}))
+    stripped = [{passage.strip() for passage in split["passage"]} for split in splits.values()]
+    assert sum(map(len, stripped)) == 100

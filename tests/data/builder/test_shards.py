@@ -85,7 +85,9 @@ def test_a_source_without_usable_rows_is_an_error(tmp_path):
     path = write_rows(
         tmp_path / "rows.jsonl", [make_row("a", " "), make_row("b", "The bridge.") | {"question": ""}]
     )
-    with pytest.raises(DataError, match="all 2 rows were rejected, expected at least one usable row$"):
+    with pytest.raises(
+        DataError, match=r"all 2 rows are rejected, expected at least one usable row \(listed in .*rejects"
+    ):
         read_into_shards(make_arguments(path), tmp_path / "work")
 
 
@@ -104,8 +106,12 @@ def test_most_rows_rejected_for_one_reason_are_an_error(tmp_path):
 def test_most_rows_dropped_by_the_builder_are_an_error(tmp_path):
     rows = [make_row(f"r{n}", f"Bridge {n}.") | {"summary": "A bridge." if n < 2 else ""} for n in range(5)]
     arguments = make_arguments(write_rows(tmp_path / "rows.jsonl", rows), teacher=None)
-    with pytest.raises(DataError, match="3 of 5 rows are rejected for one reason, empty summary, expected"):
+    reason = (
+        "3 of 5 rows are rejected for one reason, empty summary, which `teacher: none` takes from the column"
+    )
+    with pytest.raises(DataError, match=reason) as error:
         read_into_shards(arguments, tmp_path / "work")
+    assert str(tmp_path / "work" / "rejects.jsonl") in str(error.value)
     source = tmp_path / "source"
     source.mkdir()
     for split, numbers in (("train", range(2)), ("test", [0, 1, 0, 1])):

@@ -2,6 +2,7 @@ import json
 import logging
 from collections import Counter
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -307,3 +308,92 @@ def test_rows_that_are_not_for_the_stage_may_be_most(tmp_path):
     assert counts == {"summarize": 8, "answer": 28}
     with pytest.raises(DataError, match="28 of 40 rows are rejected for one reason, empty question"):
         read_leniently(path, "fuse")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_words_for_a_missing_value_are_empty_unless_the_passage_has_them(tmp_path, suffix, caplog):
+    words = ["nan", "NULL", "<NA>", "None", "N/A", "NaN", "none"]
+    passages = ["a", "banana", "b", "c", "d", "the value NaN stands for", "None of them came"]
+    rows = [
+        make_row(n, answer=word, passage=passage, answerable=None)
+        for n, (word, passage) in enumerate(zip(words, passages, strict=True))
+    ]
+    path = tmp_path / f"rows{suffix}"
+    write_table(path, rows)
+    read, _ = read_leniently(path, "fuse")
+    assert [row["answer"] for row in read] == ["", "", "", "None", "N/A", "NaN", "none"]
+    assert "read as empty: 3 answers that are not in their passages" in caplog.text
+    assert "read as answers: 2 answers that are not in their passages" in caplog.text
+
+
+def write_table(path, rows):
+    """Write rows to a file; its suffix tells the format."""
+    table = pd.DataFrame(rows)
+    if path.suffix == ".csv":
+        table.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_json(path, orient="records", lines=True)
+
+
+def test_a_decimal_with_the_other_sign_in_the_passage_stays(tmp_path):
+    rows = [
+        make_row(0, answer="10.0", passage="Es waren 10,0 Grad."),
+        make_row(1, answer="10,0", passage="x"),
+    ]
+    write_table(tmp_path / "rows.csv", rows)
+    read, _ = read_leniently(tmp_path / "rows.csv", "fuse")
+    assert [row["answer"] for row in read] == ["10.0", "10"]
+
+
+@pytest.mark.parametrize("missing", [("answer",), ("answerable",), ("answer", "answerable")])
+def test_columns_of_answers_and_labels_may_be_missing(tmp_path, missing, caplog):
+    rows = [{k: v for k, v in make_row(n).items() if k not in missing} for n in range(4)]
+    read, rejects = read_leniently(write_jsonl(tmp_path / "rows.jsonl", rows), "fuse")
+    assert len(read) == 4 and not rejects
+    assert {row["answer"] for row in read} == (
+        {""} if "answer" in missing else {"1800", "1801", "1802", "1803"}
+    )
+    assert {row["answerable"] for row in read} == ({None} if "answerable" in missing else {1})
+    assert f"has no column {' and no column '.join(missing)}, read as empty" in caplog.text
+
+
+def test_rows_without_answers_and_labels_serve_summaries_once(tmp_path):
+    rows = [{"passage": f"p{n // 2}", "question": f"q{n}", "summary": f"s{n // 2}"} for n in range(8)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert len(concatenate(read_rows(path, "summarize"))) == 4
+    assert "the column 'answer' is missing" in get_error(path, "answer")
+
+
+def test_columns_in_other_case_are_hinted_at(tmp_path):
+    rows = [{"Passage": f"p{n}", " question": "q", "Summary": "s"} for n in range(4)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert (
+        "(did you mean data_columns: {passage: Passage, question:  question, summary: Summary}?)"
+        in get_error(path, "fuse")
+    )
+
+
+def test_passages_that_two_splits_share_are_counted(tmp_path, caplog):
+    rows = [make_row(n) for n in range(10)]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    write_jsonl(tmp_path / "dev.jsonl", [*rows[:3], make_row(10)])
+    read_rows(tmp_path, "fuse")
+    assert f"{tmp_path}: 3 of 4 passages of validation are in train, too" in caplog.text
+
+
+def test_shares_of_the_user_divide_one_split(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [make_row(n) for n in range(400)])
+    splits = read_rows(path, "fuse", shares={"validation": 0, "test": 0.5})
+    assert set(splits) == {"train", "test"} and 150 < len(splits["test"]) < 250
+    streams = read_rows(path, "fuse", shares={"validation": 0, "test": 0.5}, streaming=True)
+    assert set(streams) == {"train", "test"} and len(list(streams["test"])) == len(splits["test"])
+    for shares in ({"test": 1}, {"test": -0.1}, {"validation": 0.5, "test": 0.5}, {"train": 0.5}):
+        assert "share" in get_error(path, "fuse", shares=shares)
+
+
+def test_words_of_the_passage_may_be_spelled_in_other_characters(tmp_path):
+    rows = [make_row(n, answer="10-15 C", passage="Es hat 10–15 C.") for n in range(3)]
+    read, rejects = read_leniently(write_jsonl(tmp_path / "rows.jsonl", rows), extractive=True)
+    assert len(read) == 3 and not rejects
