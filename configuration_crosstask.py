@@ -99,6 +99,10 @@ class CrossTaskConfig(PretrainedConfig):
             Whether the question encoder reads the summarizer's `input_ids`, so that it needs no
             `question_input_ids`. [`~CrossTaskForConditionalGeneration.from_tasks`] compares the tokenizers of
             its checkpoints. Without tokenizers it defaults to whether the vocabularies have the same size.
+        answerability_trained (`bool`, *optional*, defaults to `True`):
+            Whether the answerability head has learned from a label. It is `False` after
+            [`~CrossTaskForConditionalGeneration.from_tasks`], until [`CrossTaskTrainer`] has trained on a
+            labeled row; the pipeline then gives no answerability.
         question_encoder_updates (`dict[str, int]`, *optional*):
             Ranks of these updates by the name of the linear layer within the encoder. Needs
             `share_base=True`.
@@ -147,6 +151,7 @@ class CrossTaskConfig(PretrainedConfig):
         max_source_length: int = 1024,
         share_base: bool = False,
         shares_vocabulary: bool | None = None,
+        answerability_trained: bool = True,
         question_encoder_updates: dict[str, int] | None = None,
         **kwargs: Any,
     ):
@@ -165,6 +170,7 @@ class CrossTaskConfig(PretrainedConfig):
         if shares_vocabulary is None and None not in (self.summarizer, self.question_encoder):
             shares_vocabulary = get_vocab_size(self.summarizer) == get_vocab_size(self.question_encoder)
         self.shares_vocabulary = True if share_base else shares_vocabulary
+        self.answerability_trained = answerability_trained
         kwargs["is_encoder_decoder"] = True
         self.format_version = _check_format_version(kwargs.pop("format_version", FORMAT_VERSION))
         kwargs.pop("custom_pipelines", None)  # config.json has it; here it is a property
@@ -212,6 +218,10 @@ class CrossTaskConfig(PretrainedConfig):
                 f"got {self.fusion_activation!r}."
             )
         check_weight("answerability_weight", self.answerability_weight)
+        if not isinstance(self.answerability_trained, bool):
+            raise ValueError(
+                f"`answerability_trained` has to be a boolean, got {self.answerability_trained!r}."
+            )
         if self.shares_vocabulary not in (None, False, True):
             raise ValueError(f"`shares_vocabulary` has to be a boolean, got {self.shares_vocabulary!r}.")
         if self.question_encoder_updates and not self.share_base:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from transformers import GenerationConfig, PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 
-from .configuration_crosstask import IGNORE_INDEX, check_weight
+from .configuration_crosstask import IGNORE_INDEX, check_weight, get_max_lengths
 from .fusion_crosstask import capture_output
 
 # transformers 5.24 renamed `past_key_values` to `cache`, in arguments and in outputs.
@@ -85,7 +85,7 @@ class CrossTaskGenerationMixin:
         Raises:
             ValueError: If `answerability_rerank` is not a weight, if there is a single candidate, if outputs
                 of decoding steps are requested along with it, or if the question is missing where it is
-                needed. No step has run then.
+                needed, or if an input has more tokens than the model has positions. No step has run then.
         """
         if getattr(generation_config, "is_assistant", False):
             # This model drafts for another one, which checks the drafts and passes no question.
@@ -108,6 +108,7 @@ class CrossTaskGenerationMixin:
             self._check_rerank(answerability_rerank, generation_config, kwargs)
             kwargs["return_dict_in_generate"] = True
         needs_question = return_dict or rerank or self.gated_cross_attention is not None
+        self._check_lengths(input_ids, question["question_input_ids"], needs_question)
         if needs_question and (input_ids is not None or _has_encoded_inputs(kwargs)):
             question = self._prepare_question(kwargs, input_ids, question)
         has_question = _has_question(input_ids, question)
@@ -303,6 +304,23 @@ question_encoder_outputs:
         if kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = torch.ones_like(inputs)
         return inputs
+
+    def _check_lengths(self, input_ids, question_ids, needs_question):
+        """Raise an error if an encoder has fewer positions than tokens; its own would be an `IndexError`."""
+        limits = get_max_lengths(self)
+        if self.config.shares_vocabulary and question_ids is None:
+            question_ids = input_ids
+        inputs = {
+            "max_source_length": input_ids,
+            "max_question_length": question_ids if needs_question else None,
+        }
+        for name, ids in inputs.items():
+            if ids is not None and ids.shape[-1] > limits[name]:
+                encoder = "summarizer" if name == "max_source_length" else "question encoder"
+                raise ValueError(
+                    f"The inputs have {ids.shape[-1]} tokens, the {encoder} has {limits[name]} positions; "
+                    "cut them, as CrossTaskProcessor does."
+                )
 
     def _prepare_question(self, kwargs, input_ids, question):
         """

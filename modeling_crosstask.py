@@ -220,6 +220,7 @@ class CrossTaskForConditionalGeneration(
                 "`model_kwargs`: parts are composed in full precision; save the model, and load it with the "
                 "`quantization_config`."
             )
+        config_kwargs.setdefault("answerability_trained", False)
         tokenizers = [load_task_tokenizer(part, model_kwargs) for part in (summarizer, question_answerer)]
         if config_kwargs.get("shares_vocabulary") is None:
             config_kwargs["shares_vocabulary"] = compare_vocabularies(*tokenizers)

@@ -71,6 +71,10 @@ class QuestionSummarizationPipeline(Pipeline):
             raise TypeError(
                 f"`router` has to have a method `route`, as an AdapterRouter, got {type(router).__name__}."
             )
+        if not model.config.answerability_trained:
+            logger.warning(
+                "The answerability of this model was never trained on labels: results have None in its place."
+            )
         self.router = router
         if kwargs.get("processor") is None:
             raise ValueError("`processor` is needed beside a loaded `model`: its CrossTaskProcessor.")
@@ -116,7 +120,8 @@ class QuestionSummarizationPipeline(Pipeline):
 
         Returns:
             For one question, a `dict` with `question`, `summary` and `answerability` (`float`, the
-            probability that the summary carries the answer); with `return_evidence` also `evidence`
+            probability that the summary carries the answer; 0.0 for an empty summary, and `None` if the
+            model's answerability was never trained); with `return_evidence` also `evidence`
             (`list[str]`, in the order of the passage); with `min_answerability` also `answered` (`bool`). For
             a list of questions, a list of these; with `merge`, a `dict` with the merged `summary` and this
             list as `questions`. For a list of inputs, a list of results; for a dataset or generator, an
@@ -161,6 +166,12 @@ class QuestionSummarizationPipeline(Pipeline):
         """Sort options into the keyword arguments of `preprocess`, `_forward` and `postprocess`."""
         generate_kwargs = {**(generate_kwargs or {}), **kwargs}
         _check_generate_kwargs(generate_kwargs, get_max_positions(self.model, "decoder"))
+        for name, value in {
+            "min_answerability": min_answerability,
+            "answerability_rerank": generate_kwargs.get("answerability_rerank"),
+        }.items():
+            if value is not None and not self.model.config.answerability_trained:
+                raise ValueError(f"`{name}` needs a model whose answerability was trained on labels.")
         if min_answerability is not None and not 0 <= min_answerability <= 1:
             raise ValueError(f"`min_answerability` has to be between 0 and 1, got {min_answerability}.")
         if return_evidence is not None and getattr(self.model, "gated_cross_attention", None) is not None:
@@ -374,12 +385,17 @@ class QuestionSummarizationPipeline(Pipeline):
         for index, (question, summary, probability) in enumerate(
             zip(model_outputs["questions"], summaries, model_outputs["answerability"].tolist(), strict=True)
         ):
-            result = {"question": question, "summary": summary.strip(), "answerability": probability}
+            summary = summary.strip()
+            if not summary:  # the head has not learned that nothing answers nothing
+                probability = 0.0
+            if not self.model.config.answerability_trained:
+                probability = None
+            result = {"question": question, "summary": summary, "answerability": probability}
             if return_evidence:
                 attention = self._get_sentence_attention(model_outputs, index)
                 result["evidence"] = [sentences[i] for i in find_evidence(summary, sentences, attention)]
             if min_answerability is not None:
-                result["answered"] = probability >= min_answerability
+                result["answered"] = bool(summary) and probability >= min_answerability
             results.append(result)
         if merge:
             answered = [result["summary"] for result in results if result.get("answered", True)]

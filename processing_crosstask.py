@@ -33,15 +33,7 @@ TRUNCATED = "_truncated"  # end of the keys that say which inputs were cut
 
 
 class QuestionTooLongError(ValueError):
-    """
-    A question leaves no room for its passage.
-
-    Args:
-        index (`int`): Position of the question in the batch.
-        length (`int`): Number of tokens of the question, with the prompt and the special tokens.
-        limit (`int`): Maximum length of the input in tokens.
-        name (`str`): Name of this limit.
-    """
+    """The question at position `index` of a batch leaves no room for its passage: `length` tokens."""
 
     def __init__(self, index: int, length: int, limit: int, name: str):
         self.index = index
@@ -98,6 +90,21 @@ class CrossTaskProcessor(ProcessorMixin):
         self.max_source_length = max_source_length
         self.max_question_length = max_question_length
         self.max_summary_length = max_summary_length
+
+    @classmethod
+    def from_tasks(
+        cls, summarizer: str | os.PathLike, question_answerer: str | os.PathLike, **kwargs: Any
+    ) -> CrossTaskProcessor:
+        """
+        Create the processor of a model that [`~CrossTaskForConditionalGeneration.from_tasks`] composes.
+
+        Args:
+            summarizer, question_answerer (`str` or `os.PathLike`): Hub id or folder of each checkpoint.
+            kwargs: Arguments of [`CrossTaskProcessor`], such as `max_source_length`.
+        """
+        tokenizers = [AutoTokenizer.from_pretrained(name) for name in (summarizer, question_answerer)]
+        is_shared = tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
+        return cls(*tokenizers[: 1 if is_shared else 2], **kwargs)
 
     def limit_lengths(self, model: nn.Module | PretrainedConfig) -> list[str]:
         """

@@ -55,10 +55,10 @@ print(result["summary"])
 {output}
 ```
 
-`result["answerability"]` is the probability that the summary contains the answer. Several questions about one
-passage, given as a list, are processed in one batch. `AutoModelForSeq2SeqLM` and `AutoProcessor` load the
-model and its processor, also with `trust_remote_code=True`, because the code of the model is in this
-repository. If `crosstask` is installed and imported, `trust_remote_code` is not needed."""
+`result["answerability"]` is the probability that the summary contains the answer{untrained}.
+Several questions about one passage, given as a list, are processed in one batch. `AutoModelForSeq2SeqLM` and
+`AutoProcessor` load the model and its processor, also with `trust_remote_code=True`, because the code of the
+model is in this repository. If `crosstask` is installed and imported, `trust_remote_code` is not needed."""
 _ADAPTER_USE = """```python
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
 from peft import PeftModel{imports}
@@ -298,6 +298,7 @@ def _write_pipeline_use(run, location):
         passage=passage if passage.startswith("(") else f"({passage})",
         question=example["question"],
         output="\n".join(f"# {line}" for line in example.get("summary", "").splitlines()),
+        untrained="" if run.config.get("answerability_trained", True) else "; here `None`, see Limitations",
     )
 
 
@@ -323,7 +324,9 @@ def _write_adapter_use(run, location, bases):
 
 
 def _write_example(example):
-    summary = f"{example['summary']} (answerability {example['answerability']:.3f})"
+    summary, probability = example["summary"], example["answerability"]
+    if probability is not None:
+        summary += f" (answerability {probability:.3f})"
     texts = {"Passage": example["passage"], "Question": example["question"], "Summary": summary}
     return "\n>\n".join(f"> **{name}.** {_escape_markdown(text)}" for name, text in texts.items())
 
@@ -388,10 +391,15 @@ def _write_limitations(run):
     )
     length, segments = run.config["max_source_length"], run.config.get("max_segments", 1)
     limit = f"{length} tokens" if segments == 1 else f"{segments} segments of {length} tokens"
+    probability = (
+        "The probability was learned from the labels of the training data, and was not measured on other "
+        "kinds of texts."
+    )
+    if not run.config.get("answerability_trained", True):
+        probability = "No training row had a label: the model gives no probability that it answers."
     lines = [
         f"- A summary may lack the answer, or state something that the passage does not.{missing}",
-        "- The probability was learned from the labels of the training data, and was not measured on other "
-        "kinds of texts.",
+        f"- {probability}",
         f"- An input is truncated to {limit}: the rest of a passage is not read.",
         "- Errors and biases of the models from which it was trained may remain.",
     ]

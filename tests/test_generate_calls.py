@@ -225,3 +225,19 @@ def test_a_text_model_has_no_encoder_of_another_modality(make_model, parts, moda
     expected = model.summarizer.get_encoder(modality=modality)
     assert (model.get_encoder(modality=modality) is model) == (expected is model.summarizer)
     assert model.get_encoder() is model.summarizer.get_encoder()
+
+
+@pytest.mark.parametrize(
+    ("families", "limit", "reader"),
+    [(("bart", "t5"), 64, "summarizer"), (("t5", "roberta"), 62, "question encoder")],
+)
+def test_an_input_beyond_the_positions_is_refused_before_the_first_step(
+    make_model, fusion, families, limit, reader
+):
+    model = make_model(*families, fusion=fusion)
+    ids = torch.full((1, limit), 5)
+    assert model.generate(ids, **JUDGED).answerability.isfinite()
+    with pytest.raises(
+        ValueError, match=f"have {limit + 1} tokens, the {reader} has {limit} positions; cut them"
+    ):
+        model.generate(torch.full((1, limit + 1), 5), **JUDGED)

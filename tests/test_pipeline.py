@@ -552,3 +552,25 @@ def test_a_length_above_the_positions_of_the_decoder_is_refused(limited):
     assert limited(row, max_new_tokens=64, min_new_tokens=64)["summary"] is not None
     with pytest.raises(ValueError, match="`max_new_tokens` is 65, the decoder has 64 positions"):
         limited(row, max_new_tokens=65)
+
+
+def test_an_untrained_answerability_is_not_given(make_model, tokenizer, caplog):
+    model, processor = make_model_and_processor(make_model, tokenizer, "t5", answerability_trained=False)
+    model.generation_config.update(**SHORT)
+    pipe = QuestionSummarizationPipeline(model, processor=processor)
+    assert "was never trained on labels" in caplog.text
+    assert pipe(ROWS[0])["answerability"] is None
+    assert isinstance(pipe(ROWS[1], merge=True)["summary"], str)
+    for options in ({"min_answerability": 0.5}, {"answerability_rerank": 1.0, "num_return_sequences": 2}):
+        with pytest.raises(ValueError, match="needs a model whose answerability was trained on labels"):
+            pipe(ROWS[0], num_beams=2, **options)
+    assert model.generate(  # the number itself stays, for those who train
+        **processor(question="Who?", passage="It", return_tensors="pt"), **SHORT, return_dict_in_generate=True
+    ).answerability.isfinite()
+
+
+def test_an_empty_summary_does_not_answer(pipe, monkeypatch):
+    monkeypatch.setattr(pipe.processor, "batch_decode", lambda ids, **_: [" "] * len(ids))
+    result = pipe(ROWS[1], min_answerability=0.0, merge=True)
+    assert [part["answerability"] for part in result["questions"]] == [0.0, 0.0]
+    assert not any(part["answered"] for part in result["questions"]) and result["summary"] == ""

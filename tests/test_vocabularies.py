@@ -5,10 +5,11 @@ import json
 
 import pytest
 import torch
-from transformers import BartForConditionalGeneration, RobertaModel, T5ForConditionalGeneration
+from transformers import BartForConditionalGeneration, RobertaModel, T5ForConditionalGeneration, pipeline
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
 from crosstask.data.tokenizer import train_tokenizer
+from crosstask.pipeline_crosstask import PIPELINE_TASK
 
 QUESTIONS = {"question": "Who opened the bridge?", "passage": "The mayor opened the old bridge on May 3."}
 
@@ -91,3 +92,19 @@ def test_table_without_a_row_for_each_token_is_refused(save_part, tokenizer):
         ValueError, match="the question encoder's embeddings have 50 rows, and its tokenizer ids"
     ):
         compose(summarizer, question_encoder)
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_from_tasks_to_a_pipeline(save_part, tokenizer, tmp_path, is_shared):
+    other = tokenizer if is_shared else train_tokenizer(("Los perros duermen mucho.",) * 3, len(tokenizer))
+    parts = [
+        save_part("s", BartForConditionalGeneration, tokenizer, len(tokenizer)),
+        save_part("q", RobertaModel, other, len(other)),
+    ]
+    model = compose(*parts)
+    processor = CrossTaskProcessor.from_tasks(*parts, max_source_length=60, prompt="{question}")
+    assert (processor.question_tokenizer is None) is is_shared is model.config.shares_vocabulary
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    result = pipeline(PIPELINE_TASK, model=str(tmp_path / "model"))(**QUESTIONS, max_new_tokens=5)
+    assert isinstance(result["summary"], str) and result["answerability"] is None

@@ -169,10 +169,11 @@ def select_examples(rows: Sequence[Mapping[str, Any]], result: SystemResult) -> 
         result ([`SystemResult`]): The summaries of these rows and their probabilities.
 
     Returns:
-        `list[dict]` with `passage`, `question`, `answer`, `summary` and `answerability`; at most three.
+        `list[dict]` with `passage`, `question`, `answer`, `summary` and `answerability` (`None` if the model
+        has learned from no label); at most three.
     """
     examples: dict[str, dict[str, Any]] = {}
-    probabilities = result.summary_probabilities or ()
+    probabilities = result.summary_probabilities or [None] * len(rows)
     for row, summary, probability in zip(rows, result.summaries, probabilities, strict=True):
         if row["answer"] and row["answerable"] != 0:
             example = {name: row[name] for name in ("passage", "question", "answer")}
@@ -189,7 +190,8 @@ def print_results(recipe: Recipe) -> None:
         print(f"\npassage:       {shorten(example['passage'], EXAMPLE_WIDTH, placeholder=' ...')}")
         print(f"question:      {example['question']}")
         print(f"summary:       {example['summary']}")
-        print(f"answerability: {example['answerability']:.3f}")
+        if example["answerability"] is not None:
+            print(f"answerability: {example['answerability']:.3f}")
     folder = recipe.output_dir / "crosstask"
     print("\nLoad the model with")
     print("    from crosstask import CrossTaskForConditionalGeneration")

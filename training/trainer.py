@@ -171,6 +171,9 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         counts = sum((self._count(batch) for batch in batch_samples), torch.zeros(3)).to(device)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
+        if self.is_fused and not self.model.config.answerability_trained:
+            weight = self.model.config.answerability_weight
+            self.model.config.answerability_trained = bool(weight and counts[1] > 0)
         return counts
 
     def _count(self, batch):

@@ -129,6 +129,9 @@ class CrossTask(Generative):
             for index, probability in zip(indices, references, strict=True):
                 reference_probabilities[index] = probability
         notes = describe_lengths(len(rows), truncated, unread, truncated_references)
+        if not model.config.answerability_trained:
+            notes.append("answerability: not computed, because the model has learned from no label")
+            return Outputs(summaries, None, None, notes)
         return Outputs(summaries, reference_probabilities, summary_probabilities, notes)
 
     @torch.inference_mode()

@@ -594,3 +594,15 @@ def test_a_generation_length_above_the_positions_of_the_decoder_raises(processor
     make_trainer(model, processor, tmp_path, generation_max_length=32)
     with pytest.raises(ValueError, match=r"generation_max_length: expected at most 32 .*, got 33"):
         make_trainer(model, processor, tmp_path, generation_max_length=33)
+
+
+@pytest.mark.parametrize(
+    ("labels", "weight", "expected"), [([-100], 1.0, False), ([-100, 0], 1.0, True), ([1], 0, False)]
+)
+def test_answerability_is_trained_once_a_labeled_row_was(processor, tmp_path, labels, weight, expected):
+    model = make_model(processor, answerability_trained=False, answerability_weight=weight)
+    rows = encode(processor, 8).map(
+        lambda row, index: {"answerable": labels[index % len(labels)]}, with_indices=True
+    )
+    make_trainer(model, processor, tmp_path, rows, max_steps=2).train()
+    assert model.config.answerability_trained is expected
