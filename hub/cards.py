@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -20,11 +21,13 @@ from crosstask.eval.report.results import strip_folders
 from crosstask.processing_crosstask import QUESTION_TOKENIZER
 from crosstask.training.arguments import SHAPE_KEYS
 from crosstask.training.record import SOURCE_KEYS
-from crosstask.utils.errors import ConfigError
+from crosstask.utils.errors import ConfigError, suggest
 from crosstask.utils.files import write_text
 from crosstask.utils.hub_names import check_license, get_public_name, is_hub_id
 
+PRIVATE = "private"  # in `datasets`: data that is not on the Hub and stays there
 DIAGRAM = "architecture.svg"  # beside README.md
+_PRIVATE_DATA = "private data"  # instead of the names of files
 _DIAGRAMS = {"classifier": "architecture.svg", "gated": "architecture_gated.svg"}  # in docs/
 _LEARNING_CURVE = "learning_curve.png"
 _TRAINED_MODELS = {"summarize": "summarizer", "answer": "question_answerer", "fuse": "cross-task model"}
@@ -70,6 +73,7 @@ processor = {processor}
 
 This repository contains only the weights of the adapter and of the fusion. They work only with the base model
 in the code above."""
+_NO_EXAMPLES = "None are shown, because the data of this model are not public."
 _EVALUATION = """Measured on {rows:,} rows (split `{split}`) of {data}, with {passages:,} different passages:
 
 ```text
@@ -109,8 +113,8 @@ def check_metadata(
         recipe (`dict`): The recipe's values by stage, as in `recipe.yaml`; key "" has those of all stages.
         run_dir (`str` or `os.PathLike`): The run's folder, for the error message.
         license (`str`, *optional*): The Hub's name of the license; required.
-        datasets (`list[str]`, *optional*): Hub ids of data sets; required if data of the recipe are not on
-            the Hub.
+        datasets (`list[str]`, *optional*): Hub ids of data sets, or "private"; required if data of the recipe
+            are not on the Hub.
         language (`list[str]`, *optional*): ISO 639 codes.
         local_names (`set[str]`, *optional*): See [`read_local_names`].
 
@@ -120,6 +124,11 @@ def check_metadata(
     for code in language or ():
         if not _LANGUAGE.fullmatch(str(code)):
             raise ConfigError(f"--language: expected an ISO 639 code such as en, got {code!r}")
+    for name in datasets or ():
+        if name != PRIVATE and not ("/" in name and is_hub_id(name)):
+            raise ConfigError(
+                f"--dataset: expected user/name of a data set on the Hub, or private, got {name!r}"
+            )
     missing = []
     if license is None:
         missing.append("a license (--license apache-2.0, in a recipe license: apache-2.0)")
@@ -128,8 +137,8 @@ def check_metadata(
     _, unpublished = _list_datasets(recipe, local_names)
     if unpublished and not datasets:
         missing.append(
-            f"the Hub id of the data set {', '.join(unpublished)} "
-            "(--dataset user/name, in a recipe datasets: [user/name])"
+            f"the Hub id of the data set {', '.join(unpublished)} (--dataset user/name, in a recipe "
+            "datasets: [user/name]; or private if it is not on the Hub)"
         )
     if missing:
         raise ConfigError(f"{run_dir}: the card still needs {' and '.join(missing)}")
@@ -143,7 +152,9 @@ def make_model_card(
     language: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
     bases: Sequence[str] | None = None,
+    base_models: Sequence[str] | None = None,
     evaluation: str | None = None,
+    examples: Sequence[str] | None = None,
 ) -> str:
     """
     Return the text of `README.md` for the model of a finished training run, or for its adapter.
@@ -153,24 +164,35 @@ def make_model_card(
         repo_id (`str`, *optional*): The repository; then the metadata are checked, see [`check_metadata`].
         license (`str`, *optional*): The Hub's name of the license.
         language (`list[str]`, *optional*): ISO 639 codes of the texts.
-        datasets (`list[str]`, *optional*): Hub ids of data sets, in addition to those in the recipe.
+        datasets (`list[str]`, *optional*): Hub ids of data sets, in addition to those in the recipe, or
+            "private".
         bases (`list[str]`, *optional*): For an adapter, the ids of its base models: one cross-task model,
             or a summarizer and a question answerer.
+        base_models (`list[str]`, *optional*): Hub ids of the models that the model was trained from, if the
+            run used local copies of them.
         evaluation (`str`, *optional*): Hub id of the published rows of the evaluation.
+        examples (`list[str]`, *optional*): Ids of test rows to show with their passages, see
+            [`select_examples`].
     """
     run = _Run(run_dir)
     if repo_id is not None:
         check_metadata(run.recipe, run.folder, license, datasets, language, run.local_names)
-    datasets = list(dict.fromkeys([*_list_datasets(run.recipe, run.local_names)[0], *(datasets or ())]))
+    shown = select_examples(run_dir, datasets, examples)
+    run.data = _PRIVATE_DATA if PRIVATE in (datasets or ()) else run.metrics["data"]
+    named = [name for name in datasets or () if name != PRIVATE]
+    datasets = list(dict.fromkeys([*_list_datasets(run.recipe, run.local_names)[0], *named]))
     metadata = _make_metadata(run, repo_id, license, language, datasets, bases, evaluation)
+    if base_models and not bases:
+        metadata.base_model = list(base_models)
+        metadata.base_model_relation = "merge" if len(base_models) > 1 else "finetune"
     location = repo_id or "path/to/model"
     sections = [
         f"# {metadata.model_name}",
         _INTRODUCTION.format(fusion=run.fusion, role=_FUSION_ROLES[run.fusion]),
         "## Use",
-        _write_adapter_use(run, location, bases) if bases else _write_pipeline_use(run, location),
+        _write_adapter_use(run, location, bases) if bases else _write_pipeline_use(run, location, shown),
         "## Examples",
-        *map(_write_example, run.metrics["examples"]),
+        *(map(_write_example, shown) if shown else [_NO_EXAMPLES]),
         "## Evaluation",
         _write_evaluation(run, evaluation),
         "## Training",
@@ -183,6 +205,49 @@ def make_model_card(
     card = f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
     ModelCard(card)  # raises an error if the Hub could not read the metadata
     return card
+
+
+def select_examples(
+    run_dir: str | os.PathLike, datasets: Sequence[str] | None = None, ids: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """
+    Return the test rows that a card shows, with the model's summaries.
+
+    Args:
+        run_dir (`str` or `os.PathLike`): The run's folder.
+        datasets (`list[str]`, *optional*): Hub ids under which the author says that the data are published,
+            or "private".
+        ids (`list[str]`, *optional*): The ids of the rows that the author wants to show.
+
+    Returns:
+        `list[dict]` with `passage`, `question`, `summary` and `answerability`. Without `ids` these are the
+        first test rows if their data are public: on the Hub, or a corpus that is read by its name.
+
+    Raises:
+        ConfigError: If the test split has no row with one of the ids.
+    """
+    run = _Run(run_dir)
+    if not ids:
+        unpublished = _list_datasets({"fuse": run.recipe["fuse"]}, run.local_names)[1]
+        is_public = not unpublished or (datasets and PRIVATE not in datasets)
+        return run.metrics["examples"] if is_public else []
+    rows = {row["id"]: row for row in read_test_rows(run_dir)}
+    if unknown := [row_id for row_id in ids if row_id not in rows]:
+        raise ConfigError(
+            f"--example: {run.folder} has no test row with the id {unknown[0]!r}"
+            f"{suggest(unknown[0], rows) or ', expected one of rows.parquet'}"
+        )
+    names = {"passage": "passage", "question": "question", "summary": "summary"}
+    names["answerability"] = "summary_probability"
+    return [{name: rows[row_id][column] for name, column in names.items()} for row_id in ids]
+
+
+def read_test_rows(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the rows of the final evaluation of a run, with what the trained model wrote for them."""
+    path = Path(run_dir) / "rows.parquet"
+    if not path.exists():
+        return []
+    return pq.read_table(path, filters=[("system", "==", "cross-task")]).to_pylist()
 
 
 def list_card_images(run_dir: str | os.PathLike) -> dict[str, Path]:
@@ -219,6 +284,7 @@ class _Run:
         self.name = folder.resolve().name
         self.recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
         self.metrics = _read_json(folder / "metrics.json")
+        self.data = self.metrics["data"]
         self.local_names = read_local_names(folder)
         history = folder / "history.json"
         self.history = _read_json(history) if history.exists() else {}
@@ -237,8 +303,15 @@ class _Run:
         """Return peft's name of the adapter's type, e.g. LORA or IA3."""
         return _read_json(self.folder / "adapter" / "adapter_config.json")["peft_type"]
 
+    def get_data_name(self, name):
+        """Return the display name of data, which does not name private data."""
+        is_local = bool(_list_datasets({"stage": {"data": name}}, self.local_names)[1])
+        return _PRIVATE_DATA if is_local and self.data == _PRIVATE_DATA else self.get_display_name(name)
+
     def get_display_name(self, name):
-        """Return a model's or data set's Hub id, or the last part of a local path."""
+        """Return a model's or data set's Hub id, or the last part of a local path; several are joined."""
+        if isinstance(name, list):
+            return ", ".join(map(self.get_display_name, name))
         return Path(name).name if name in self.local_names else get_public_name(name)
 
 
@@ -255,13 +328,13 @@ def _list_datasets(recipe, local_names):
     corpora = {corpus.name: corpus.hub_id for corpus in CORPORA}
     published, unpublished = [], []
     for values in _list_stages(recipe).values():
-        data = values["data"]
-        if corpora.get(data):
-            published.append(corpora[data])
-        elif is_hub_id(data) and "/" in data and data not in local_names:
-            published.append(data)
-        elif data not in corpora:
-            unpublished.append(Path(data).name if data in local_names else get_public_name(data))
+        for data in values["data"] if isinstance(values["data"], list) else [values["data"]]:
+            if corpora.get(data):
+                published.append(corpora[data])
+            elif is_hub_id(data) and "/" in data and data not in local_names:
+                published.append(data)
+            elif data not in corpora:
+                unpublished.append(Path(data).name if data in local_names else get_public_name(data))
     return list(dict.fromkeys(published)), list(dict.fromkeys(unpublished))
 
 
@@ -280,17 +353,16 @@ def _make_metadata(run, repo_id, license, language, datasets, bases, evaluation)
         metrics=["rouge"],
         eval_results=make_eval_results(
             run.metrics["results"],
-            evaluation or (datasets[0] if datasets else run.metrics["data"]),
+            evaluation or (datasets[0] if datasets else run.data),
             level=run.metrics["level"],
-            dataset_name=run.metrics["data"],
+            dataset_name=run.data,
             split=run.metrics["split"],
         ),
         **({"base_model_relation": relation} if base_models else {}),
     )
 
 
-def _write_pipeline_use(run, location):
-    examples = run.metrics["examples"]
+def _write_pipeline_use(run, location, examples):
     example = examples[0] if examples else {"question": "Who opened the bridge?", "passage": "..."}
     passage = pprint.pformat(example["passage"], width=100)  # a long text becomes literals in parentheses
     return _PIPELINE_USE.format(
@@ -338,7 +410,7 @@ def _write_evaluation(run, evaluation):
         rows=metrics["rows"],
         passages=metrics["passages"],
         split=metrics["split"],
-        data=link if evaluation else metrics["data"],
+        data=link if evaluation else run.data,
         table=metrics["table"],
     )
 
@@ -351,7 +423,7 @@ def _write_training(run):
         values = run.recipe.get(stage, {})
         steps = entry["log"][-1].get("step", "-") if entry["log"] else "-"
         settings = ", ".join(f"{key} {values[key]}" for key in _SHOWN_SETTINGS if values.get(key) is not None)
-        data = run.get_display_name(values.get("data", "-"))
+        data = run.get_data_name(values.get("data", "-"))
         cells = [stage, _TRAINED_MODELS[stage], data, str(steps), f"{entry['seconds']:.0f} s", settings]
         lines.append(f"| {' | '.join(cells)} |")
         if environment := entry.get("environment"):
@@ -371,9 +443,9 @@ def _make_public_recipe(run):
 
     def clean(values):
         values = {key: value for key, value in values.items() if value is not None and key != "output_dir"}
-        values = {
-            key: run.get_display_name(value) if key in SOURCE_KEYS else value for key, value in values.items()
-        }
+        for key in values.keys() & set(SOURCE_KEYS):
+            get_name = run.get_data_name if key == "data" else run.get_display_name
+            values[key] = get_name(values[key])
         return strip_folders(values)
 
     common = clean(run.recipe[""])

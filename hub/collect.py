@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,14 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from crosstask.hub.adapters import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME, join_adapters
-from crosstask.hub.cards import list_card_images, make_eval_results_file, make_model_card, read_local_names
+from crosstask.hub.cards import (
+    PRIVATE,
+    list_card_images,
+    make_eval_results_file,
+    make_model_card,
+    read_local_names,
+    select_examples,
+)
 from crosstask.hub.evaluation_dataset import write_evaluation_dataset
 from crosstask.hub.metric_space import write_metric_space
 from crosstask.loading_crosstask import format_checksums
@@ -51,29 +58,44 @@ class Kind(NamedTuple):
 
 
 def collect_model(
-    source: str | os.PathLike, repo_id: str, stack: ExitStack, **options: Any
+    source: str | os.PathLike,
+    repo_id: str,
+    stack: ExitStack,
+    *,
+    base: Sequence[str] | None = None,
+    **options: Any,
 ) -> tuple[Files, tuple[str, ...]]:
     """Collect weights, checksums, configuration, code, tokenizer, card and metrics of a run's model."""
     run_dir = _check_finished_run(source)
+    for name in base or ():
+        if not is_hub_id(name):
+            raise ConfigError(f"--base: expected the Hub id of a model, got {name!r}")
     folder = run_dir / STAGE_FOLDERS["fuse"]
     files: Files = {**list_model_files(folder)}
     files["config.json"] = _remove_local_names(folder / "config.json")
     files |= _make_checksums(folder, files)
-    files |= _describe_run(run_dir, repo_id, **options)
+    files |= _describe_run(run_dir, repo_id, base_models=base, **options)
     return files, (*MODEL_FILES, *TOKENIZER_FILES, *QUESTION_TOKENIZER_FILES)
 
 
 def collect_adapter(
-    source: str | os.PathLike, repo_id: str, stack: ExitStack, *, base: str | None = None, **options: Any
+    source: str | os.PathLike,
+    repo_id: str,
+    stack: ExitStack,
+    *,
+    base: Sequence[str] | None = None,
+    **options: Any,
 ) -> tuple[Files, tuple[str, ...]]:
     """Collect the weights of an adapter and of the fusion, their card, and a router's centroids if saved."""
     run_dir = _check_finished_run(source)
+    if len(base or ()) > 1:
+        raise ConfigError(f"--base: expected one base model for an adapter, got {', '.join(base or ())}")
     if not (run_dir / "adapter" / ADAPTER_CONFIG_NAME).exists():
         raise ConfigError(f"{run_dir}: has no adapter, expected a run whose fuse stage has lora_r or peft")
     recipe = _read_recipe(run_dir)
     if recipe.get("model") is not None:
-        folder, bases = run_dir / "adapter", [base or recipe["model"]]
-    elif base is not None:
+        folder, bases = run_dir / "adapter", list(base or [recipe["model"]])
+    elif base:
         raise ConfigError(
             f"--base: expected none, as {run_dir} was trained from two models: its adapter needs both"
         )
@@ -82,7 +104,7 @@ def collect_adapter(
         bases = _join_stages(run_dir, recipe, folder)
     local_names = read_local_names(run_dir)
     for name in bases:
-        if not is_hub_id(name) or (name in local_names and name != base):
+        if not is_hub_id(name) or (name in local_names and name not in (base or ())):
             remedy = "name it with --base user/name" if len(bases) == 1 else "train from its Hub id"
             raise ConfigError(
                 f"{run_dir}: the adapter needs {name}, which is not on the Hub; publish that model and "
@@ -201,7 +223,9 @@ def _parse_checksums(text):
     return {tuple(line.lower().replace("*", " ").split()) for line in text.splitlines() if line.strip()}
 
 
-def _describe_run(run_dir, repo_id, *, evaluation=None, bases=None, **metadata):
+def _describe_run(
+    run_dir, repo_id, *, evaluation=None, bases=None, base_models=None, examples=None, **metadata
+):
     """Return the card of a run with its images, and the files with its metrics."""
     recipe = _read_recipe(run_dir)
     for name in ("license", "language", "datasets"):
@@ -209,9 +233,20 @@ def _describe_run(run_dir, repo_id, *, evaluation=None, bases=None, **metadata):
     for name in ("language", "datasets"):  # a recipe may have one value instead of a list
         if isinstance(metadata[name], str):
             metadata[name] = [metadata[name]]
-    card = make_model_card(run_dir, repo_id=repo_id, bases=bases, evaluation=evaluation, **metadata)
+    card = make_model_card(
+        run_dir,
+        repo_id=repo_id,
+        bases=bases,
+        base_models=base_models,
+        evaluation=evaluation,
+        examples=examples,
+        **metadata,
+    )
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
     del metrics["local"]  # local folders
+    metrics["examples"] = select_examples(run_dir, metadata["datasets"], examples)
+    if PRIVATE in (metadata["datasets"] or ()):
+        del metrics["data"]
     files = {"README.md": card, "metrics.json": json.dumps(metrics, indent=1), **list_card_images(run_dir)}
     if evaluation:
         try:

@@ -102,6 +102,21 @@ def create_repository(repo_id: str, *, repo_type: str, private: bool = False) ->
             )
 
 
+def check_datasets(names: Collection[str]) -> None:
+    """
+    Check that data sets exist on the Hub.
+
+    Args:
+        names (`list[str]`): Ids `"user/name"`.
+
+    Raises:
+        HubError: If one does not exist, or the Hub cannot be reached.
+    """
+    for name in names:
+        with _open_client(name) as api:
+            _retry(lambda api=api, name=name: api.dataset_info(name))
+
+
 class _Commit:
     """
     A commit with its retries. Its description contains a digest that identifies the commit on the Hub, so

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import get_token
 
+from crosstask.hub.cards import read_test_rows
 from crosstask.utils.errors import HubError
 
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9_]{20,}")
@@ -42,6 +44,37 @@ def check_public(files: Mapping[str, Path | str], *folders: Path) -> None:
         for folder in sorted(private - {"/"}):
             if _names_folder(content, folder):
                 raise HubError(f"{path}: names a folder of this machine ({folder}); nothing was published")
+
+
+def check_rows(files: Mapping[str, Path | str], run_dir: str | os.PathLike) -> None:
+    """
+    Raise an error if a text contains a passage of a run's test rows that its card does not show on purpose.
+
+    Args:
+        files (`dict[str, Path | str]`): Same as in [`check_public`]; the examples in `metrics.json` are those
+            that the card may show.
+        run_dir (`str` or `os.PathLike`): The run's folder.
+
+    Raises:
+        HubError: Names the file and the row.
+    """
+    shown = {example["passage"] for example in json.loads(str(files["metrics.json"]))["examples"]}
+    rows = {row["passage"]: row["id"] for row in read_test_rows(run_dir) if row["passage"] not in shown}
+    for path, file in files.items():
+        if not path.endswith((".md", ".json", ".yaml")) or Path(path).name in _VOCABULARIES:
+            continue
+        content = _keep_letters(file if isinstance(file, str) else file.read_text(encoding="utf-8"))
+        for passage, row_id in rows.items():
+            letters = _keep_letters(max(passage.splitlines(), key=len))
+            if len(letters) > 20 and letters in content:
+                raise HubError(
+                    f"{path}: contains the passage of the test row {row_id!r}; nothing was published"
+                )
+
+
+def _keep_letters(text: str) -> str:
+    # A card breaks texts into lines, and escapes some characters.
+    return "".join(re.findall(r"\w", text))
 
 
 def _names_folder(content: bytes, folder: str) -> bool:

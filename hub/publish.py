@@ -21,13 +21,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from crosstask.hub.cards import check_metadata
+from crosstask.hub.cards import PRIVATE, check_metadata
 from crosstask.hub.collect import KINDS
-from crosstask.hub.commit import commit, create_repository
-from crosstask.hub.privacy import check_public
+from crosstask.hub.commit import check_datasets, commit, create_repository
+from crosstask.hub.privacy import check_public, check_rows
 from crosstask.utils.errors import ConfigError, DataError, HubError
 
 if TYPE_CHECKING:
@@ -65,13 +66,23 @@ def _make_parser():
         if name in ("model", "adapter"):
             command.add_argument("--language", action="append", help="ISO 639 code, such as en")
             command.add_argument(
-                "--dataset", action="append", dest="datasets", help="Hub id of a data set of the training"
+                "--dataset",
+                action="append",
+                dest="datasets",
+                help="Hub id of a data set of the training, or private",
+            )
+            command.add_argument(
+                "--example",
+                action="append",
+                dest="examples",
+                help="id of a test row that the card may show, with its passage",
+            )
+            command.add_argument(
+                "--base",
+                action="append",
+                help="Hub id of a model that the run was trained from, if it used a local copy",
             )
             command.add_argument("--evaluation", help="Hub id of the published rows of its evaluation")
-        if name == "adapter":
-            command.add_argument(
-                "--base", help="Hub id of the base model, if the run used a local copy of it"
-            )
     return parser
 
 
@@ -98,9 +109,10 @@ def publish(
             exist.
         pr (`bool`): Open a pull request instead.
         options: Metadata for the card: `license` (for all kinds but a metric); for a model or adapter also
-            `language` and `datasets` (lists, which default to those in the run's recipe) and `evaluation`
-            (Hub id of the published rows of the evaluation); for an adapter also `base` (Hub id of the base
-            model).
+            `language` and `datasets` (lists, which default to those in the run's recipe; "private" stands
+            for data that are not on the Hub), `evaluation` (Hub id of the published rows of the evaluation),
+            `examples` (ids of test rows that the card may show) and `base` (Hub ids of the models that the
+            run was trained from).
 
     Returns:
         `str`: The URL of the commit or of the pull request.
@@ -110,9 +122,15 @@ def publish(
         HubError: If the Hub cannot be reached or refuses; then nothing was published.
     """
     _check_repo_id(repo_id, "--repo")
+    for name in ("base", "examples"):  # one or several
+        if isinstance(options.get(name), str):
+            options[name] = [options[name]]
     with ExitStack() as stack:
         files, replaces = KINDS[kind].collect(source, repo_id, stack, **options)
         check_public(files, *([] if kind == "metric" else [Path(source)]))
+        if kind in ("model", "adapter"):
+            check_rows(files, source)
+            check_datasets(ModelCard(str(files["README.md"])).data.datasets or ())
         return commit(
             files,
             repo_id,
@@ -130,6 +148,7 @@ def prepare_push(recipe: Recipe) -> None:
     run = recipe.run
     repo_id = _check_repo_id(run.hub_model_id, "hub_model_id")
     check_metadata(recipe.values, recipe.output_dir, run.license, run.datasets, run.language)
+    check_datasets([name for name in run.datasets or () if name != PRIVATE])
     create_repository(repo_id, repo_type="model", private=run.hub_private_repo)
 
 

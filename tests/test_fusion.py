@@ -214,7 +214,8 @@ def test_capture_hooks_work_only_within_their_context():
     expected = linear(states)
     with capture_input(linear, logits_to_keep=1, transform=lambda states: states + 1) as inputs:
         output = linear(states)
-    assert torch.equal(output, F.linear(states + 1, *linear.parameters())[:, -1:])
+    # Not equal: the kernel of a product, and so its rounding, may depend on the number of rows.
+    torch.testing.assert_close(output, F.linear(states + 1, *linear.parameters())[:, -1:])
     assert len(inputs) == 1 and torch.equal(inputs[0], states + 1)
     with capture_output(linear) as outputs, pytest.raises(RuntimeError):
         linear(torch.randn(2, 7))

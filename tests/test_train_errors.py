@@ -1,9 +1,11 @@
 """A user's mistake ends the training with one sentence that names it, and leaves nothing half finished."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny_run
@@ -149,8 +151,24 @@ def test_a_missing_column_is_named_with_the_present_and_the_needed_ones(get_erro
     assert "needs passage, summary" in sentence
 
 
-def test_a_label_out_of_range_is_named(get_error, write_rows):
-    assert "line 6, row 'r5': answerable is 3, expected 0, 1" in get_error(**write_rows(5, answerable=3))
+def test_a_row_with_an_unknown_label_is_rejected_and_training_continues(start, write_rows, tmp_path):
+    start("--max_steps", 1, **write_rows(5, answerable=3))
+    for stage in ("summarize", "fuse"):
+        reject = json.loads((tmp_path / "run" / f"rejects_{stage}.jsonl").read_text())
+        assert (reject["line"], reject["id"]) == (6, "r5")
+        assert reject["reason"].startswith("answerable is 3, expected 0, 1")
+
+
+def test_rows_without_labels_are_counted(start, write_rows, tmp_path, capsys):
+    rows = write_rows(0)
+    path = Path(rows["data"])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for number, line in enumerate(lines):
+        if number % 3:
+            del line["answerable"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    start("--max_steps", 1, **rows)
+    assert re.search(r"fuse: \d+ of \d+ training rows have no label", capsys.readouterr().out)
 
 
 def test_a_row_with_an_empty_passage_is_rejected_and_training_continues(start, write_rows, tmp_path, capsys):
@@ -171,7 +189,9 @@ def test_a_row_with_an_empty_passage_is_rejected_and_training_continues(start, w
 def test_rejected_rows_are_written_even_if_no_row_is_left(get_error, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"passage": "", "summary": "x"}) + "\n")
-    assert "no row is left for stage summarize" in get_error(data=str(path), data_options=None)
+    assert "1 of 1 rows are rejected for one reason, empty passage" in get_error(
+        data=str(path), data_options=None
+    )
     assert json.loads((tmp_path / "run" / "rejects_summarize.jsonl").read_text())["reason"] == "empty passage"
 
 

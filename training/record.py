@@ -69,4 +69,5 @@ def list_sources(values: Mapping[str, Mapping[str, Any]]) -> set[str]:
     Args:
         values (`dict[str, dict]`): Keys and values by stage, as in `recipe.yaml`.
     """
-    return {table[key] for table in values.values() for key in SOURCE_KEYS if isinstance(table.get(key), str)}
+    names = [table.get(key) for table in values.values() for key in SOURCE_KEYS]
+    return {item for name in names if name for item in ([name] if isinstance(name, str) else name)}

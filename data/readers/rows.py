@@ -243,6 +243,8 @@ def _check(
         reason = check_row(row, stage, has_answers)
     except DataError as error:
         return Reject(str(error), row["id"], is_malformed=True)
+    if reason is not None and not reason.startswith("empty "):  # the label cannot be read
+        return Reject(reason, row["id"])
     if is_joint and stage == "summarize" and to_label(row["answerable"]) == 0:
         return Reject("labeled no: the summary lacks the answer", row["id"], is_expected=True)
     if is_joint and stage == "answer" and not row["question"].strip():  # asks for a generic summary

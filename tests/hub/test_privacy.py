@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from crosstask.hub.privacy import check_public
+from crosstask.hub.privacy import check_public, check_rows
 from crosstask.utils.errors import HubError
 
 
@@ -50,3 +52,21 @@ def test_vocabularies_and_longer_names_are_allowed(run):
     weights = run / "model.safetensors"
     weights.write_text(str(run))
     check_public({"tokenizer.json": str(run), "notes.md": f"{run}-2", "model.safetensors": weights}, run)
+
+
+def test_a_passage_of_a_private_row_is_refused(tmp_path):
+    rows = [
+        {
+            "id": "r1",
+            "passage": "Frau *Meier* schuldet\n113 Euro und noch mehr Geld.",
+            "system": "cross-task",
+        },
+        {"id": "r2", "passage": "Herr Wolf bezahlt seine Rechnung jeden Monat.", "system": "cross-task"},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    metrics = json.dumps({"examples": [{"passage": rows[1]["passage"]}]})
+    files = {"metrics.json": metrics, "README.md": f"> {rows[1]['passage']}"}
+    check_rows(files, tmp_path)
+    leak = "('113 Euro und '\n 'noch mehr Geld.')"
+    with pytest.raises(HubError, match="README.md: contains the passage of the test row 'r1'"):
+        check_rows(files | {"README.md": leak}, tmp_path)

@@ -20,6 +20,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 from crosstask import AdapterRouter, CrossTaskForConditionalGeneration, train
 from crosstask.configuration_crosstask import FUSIONS
 from crosstask.data.build import main as build
+from crosstask.hub.cards import read_test_rows
 from crosstask.hub.publish import main, publish
 from crosstask.loading_crosstask import write_checksums
 from crosstask.utils.errors import ConfigError, DataError, HubError
@@ -341,6 +342,10 @@ def test_a_recipe_publishes_its_model(hub, alice, trained_run, tmp_path, capsys)
     recipe = write_recipe(tmp_path, **values)
     with pytest.raises(SystemExit, match="still needs the Hub id of the data set rows.jsonl"):
         train.main([str(recipe)])
+    with pytest.raises(SystemExit, match="alice/rows: not found on the Hub"):
+        train.main([str(recipe), "--datasets", "alice/rows"])
+    assert not (tmp_path / "run" / "crosstask").exists()
+    HfApi().create_repo("alice/rows", repo_type="dataset")
     train.main([str(recipe), "--datasets", "alice/rows"])
     assert f"Published: {hub.url}/alice/mine/commit/" in capsys.readouterr().out
     folder = tmp_path / "run" / "crosstask"
@@ -402,3 +407,79 @@ def test_a_published_data_set_loads_with_its_types(hub, alice, tmp_path):
     main(["dataset", str(tmp_path / "set"), "--repo", "alice/rows", "--license", "cc-by-4.0"])
     files = hub.files("alice/rows", repo_type="dataset")
     assert not any("test" in path for path in files if path.startswith("data/"))
+
+
+@pytest.fixture(scope="module")
+def private_run(trained_run, tmp_path_factory):
+    """Folder of a run that was tuned from a local model on rows with names and sums."""
+    folder = tmp_path_factory.mktemp("private")
+    rows = [
+        {
+            "id": f"t{n}",
+            "passage": f"Frau Meier aus Haus {n} schuldet uns noch {n * 113} Euro.",
+            "question": "Wer?",
+            "answer": "Frau Meier",
+            "summary": f"Frau Meier aus Haus {n}.",
+            "answerable": 1,
+        }
+        for n in range(60)
+    ]
+    path = folder / "schuldner_2026.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {"model": str(trained_run[1] / "crosstask"), "data": str(path), "data_options": None}
+    train.main([str(write_recipe(folder, **WITHOUT_PARTS, **values, vocab_size=None))])
+    return folder / "run"
+
+
+def find_private_words(hub):
+    """Return the published files that contain a word of the private rows, with the word."""
+    return {
+        name: word
+        for name, content in hub.files(REPO).items()
+        for word in (b"Meier", b"schuldet", b"schuldner_2026")
+        if not name.startswith("tokenizer") and word in content
+    }
+
+
+def test_the_card_of_a_private_model_shows_no_row(hub, alice, private_run):
+    card = (private_run / "crosstask" / "README.md").read_text()
+    assert "Meier" not in card and "None are shown" in card
+    publish("model", private_run, REPO, license="mit", datasets=["private"])
+    assert find_private_words(hub) == {}
+    card = ModelCard(hub.files(REPO)["README.md"].decode())
+    assert card.data.datasets is None and "private data" in card.text
+    assert json.loads(hub.files(REPO)["metrics.json"])["examples"] == []
+
+
+def test_a_card_shows_the_rows_that_its_author_names(hub, alice, private_run):
+    rows = {row["id"]: row for row in read_test_rows(private_run)}
+    first, second, *_ = rows
+    publish("model", private_run, REPO, license="mit", datasets=["private"], examples=[second])
+    card = hub.files(REPO)["README.md"].decode()
+    assert card.count(rows[second]["passage"]) == 2 and rows[first]["passage"] not in card
+    with pytest.raises(ConfigError, match="^--example: .* has no test row with the id 'gone'"):
+        publish("model", private_run, REPO, license="mit", datasets=["private"], examples=["gone"])
+
+
+@pytest.mark.parametrize("name", ["", "none", "rows", "a/b/c"])
+def test_what_names_no_data_set_is_refused(hub, alice, private_run, name):
+    with pytest.raises(ConfigError, match=f"--dataset: expected user/name .*, or private, got '{name}'"):
+        publish("model", private_run, REPO, license="mit", datasets=[name])
+    assert not hub.store.repos
+
+
+def test_data_sets_that_do_not_exist_are_refused(hub, alice, private_run):
+    with pytest.raises(HubError, match="^bob/gone: not found on the Hub.*; nothing was published$"):
+        publish("model", private_run, REPO, license="mit", datasets=["bob/gone"])
+    assert not hub.store.repos
+
+
+def test_a_model_tuned_from_a_folder_names_its_base(hub, alice, private_run):
+    settings = {"license": "mit", "datasets": ["private"]}
+    publish("model", private_run, REPO, **settings)
+    assert ModelCard(hub.files(REPO)["README.md"].decode()).data.base_model is None
+    publish("model", private_run, REPO, **settings, base="alice/base")
+    card = ModelCard(hub.files(REPO)["README.md"].decode())
+    assert (card.data.base_model, card.data.base_model_relation) == (["alice/base"], "finetune")
+    with pytest.raises(ConfigError, match="^--base: expected the Hub id of a model, got './base'"):
+        publish("model", private_run, REPO, **settings, base="./base")

@@ -225,7 +225,7 @@ WRONG = {
         r"summarizer_config: expected a mapping of keys to values, got \['t5'\]",
     ),
     "text for a shape": ({"summarizer_config": "t5"}, "summarizer_config: expected a mapping"),
-    "mapping for text": ({"data": {"a": 1}}, "data: expected a string, got {'a': 1}"),
+    "mapping for text": ({"data": {"a": 1}}, "data: expected a string or a list of strings, got {'a': 1}"),
     "model and shape": ({"summarizer": "x"}, "exactly one of summarizer and summarizer_config"),
     "neither": ({"question_answerer_config": None}, "one of question_answerer and question_answerer_config"),
     "unknown stage": ({"stages": ["judge", "fuse"]}, "stages: expected fuse, and optionally summarize"),
