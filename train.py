@@ -35,6 +35,7 @@ from crosstask.training.record import describe_environment
 from crosstask.training.stages import Stage, print_once
 from crosstask.training.trainer import NonFiniteLossError
 from crosstask.utils.errors import ConfigError, DataError, HubError
+from crosstask.utils.interrupts import end_on_signal
 from crosstask.utils.output_folder import claim_folder, lock_folder
 from crosstask.utils.recipes import make_parser
 
@@ -100,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options, flags = parser.parse_known_args(argv)
     try:
-        run(read_recipe(options.config, flags))
+        with end_on_signal("crosstask-train"):
+            run(read_recipe(options.config, flags))
     except (ConfigError, DataError, HubError, NonFiniteLossError) as error:
         sys.exit(f"crosstask-train: error: {error}")
 

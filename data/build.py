@@ -35,6 +35,7 @@ from crosstask.data.builder.shards import count_rows, read_into_shards
 from crosstask.data.readers.arguments import SourceArguments
 from crosstask.data.readers.files import Source, list_paths, name_source
 from crosstask.utils.errors import ConfigError, DataError
+from crosstask.utils.interrupts import end_on_signal
 from crosstask.utils.output_folder import claim_folder, lock_folder
 from crosstask.utils.recipes import check_minimum, make_arguments, make_parser, read_values
 
@@ -157,7 +158,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser("crosstask-build", __doc__.strip(), BuildArguments)
     options, flags = parser.parse_known_args(argv)
     try:
-        run(*read_build_recipe(options.config, flags))
+        with end_on_signal("crosstask-build"):
+            run(*read_build_recipe(options.config, flags))
     except (ConfigError, DataError) as error:
         sys.exit(f"crosstask-build: error: {error}")
 

@@ -46,6 +46,7 @@ from crosstask.processing_crosstask import to_label
 from crosstask.utils.errors import ConfigError, DataError
 from crosstask.utils.files import write_text
 from crosstask.utils.hub_names import get_public_name
+from crosstask.utils.interrupts import end_on_signal
 from crosstask.utils.recipes import check_minimum, make_arguments, make_parser, read_values
 
 
@@ -114,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser("crosstask-eval", "Compare systems on the rows of a data set.", EvalArguments)
     arguments, flags = parser.parse_known_args(argv)
     try:
-        folder = run(read_eval_recipe(arguments.config, flags))
+        with end_on_signal("crosstask-eval"):
+            folder = run(read_eval_recipe(arguments.config, flags))
     except (ConfigError, DataError) as error:
         sys.exit(f"crosstask-eval: error: {error}")
     print(f"\nThe report is {folder / 'report.html'}.")

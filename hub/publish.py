@@ -30,6 +30,7 @@ from crosstask.hub.collect import KINDS
 from crosstask.hub.commit import check_datasets, commit, create_repository
 from crosstask.hub.privacy import check_public, check_rows
 from crosstask.utils.errors import ConfigError, DataError, HubError
+from crosstask.utils.interrupts import end_on_signal
 
 if TYPE_CHECKING:
     from crosstask.training.arguments import Recipe
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = vars(_make_parser().parse_args(argv))
     kind, source, repo_id = options.pop("kind"), options.pop("source"), options.pop("repo")
     try:
-        print(publish(kind, source, repo_id, **options))
+        with end_on_signal("crosstask-publish", "nothing was published, unless the Hub shows a new commit"):
+            print(publish(kind, source, repo_id, **options))
     except (ConfigError, DataError, HubError) as error:
         sys.exit(f"crosstask-publish: error: {error}")
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,11 @@ from tiny_run import ENVIRONMENT, TINY_T5, WITHOUT_PARTS, make_command, write_re
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor
 
 from crosstask import train
+from crosstask.data.schema import STAGES
+from crosstask.training import stages
 from crosstask.training.arguments import STAGE_FOLDERS, RunArguments, StageArguments
+from crosstask.training.callbacks import StopCallback
+from crosstask.utils.interrupts import StopRequested
 
 ROOT = Path(train.__file__).parent
 CONFIGS = ROOT / "configs"
@@ -233,6 +238,41 @@ def test_a_command_runs_as_a_file_from_any_folder(file, tmp_path):
     )
     assert process.returncode == 0, process.stderr[-3000:]
     assert process.stdout.startswith("usage: crosstask-")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_so_and_ends_with_the_same_weights(
+    trained_run, tmp_path, monkeypatch, capfd, number
+):
+    class StopAfterFirstStep(StopCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 0:
+                os.kill(os.getpid(), number)
+
+    recipe, expected = write_recipe(tmp_path), trained_run[1]
+    monkeypatch.setattr(stages, "StopCallback", StopAfterFirstStep)
+    for stage in STAGES:  # the next stage of the resumed run is stopped, too
+        with pytest.raises(SystemExit) as error:
+            train.main([str(recipe)])
+        assert error.value.code == 128 + number
+        printed = capfd.readouterr()
+        line = f"crosstask-train: stopped at step 1 of stage {stage}; the same command goes on"
+        assert printed.err.strip().splitlines()[-1] == line
+        assert "Traceback" not in printed.err
+        assert "missing keys" not in printed.err
+    monkeypatch.undo()
+    train.main([str(recipe)])
+    assert "missing keys" not in capfd.readouterr().err
+    for part in STAGE_FOLDERS.values():
+        weights, found = (load_file(run / part / "model.safetensors") for run in (expected, tmp_path / "run"))
+        assert all(torch.equal(value, found[name]) for name, value in weights.items()), part
+
+
+def test_a_second_signal_stops_at_once():
+    stop = StopCallback()
+    stop.handle(signal.SIGINT, None)
+    with pytest.raises(StopRequested):
+        stop.handle(signal.SIGINT, None)
 
 
 @pytest.mark.slow

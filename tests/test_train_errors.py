@@ -331,14 +331,14 @@ def test_a_loss_that_is_nan_ends_the_run_at_its_step(get_error, poison_loss, tmp
     sentence = get_error(max_steps=4)
     last = tmp_path / "run" / "checkpoints" / "summarize" / "checkpoint-2"
     assert "summarize: the loss is nan at step 3" in sentence
-    assert f"the last good checkpoint is {last}" in sentence
+    assert f"(last good checkpoint: {last})" in sentence
     assert has_finite_weights(last) and not (tmp_path / "run" / "summarizer").exists()
 
 
 def test_a_loss_that_is_nan_at_the_first_step_leaves_no_checkpoint(get_error, poison_loss, tmp_path):
     poison_loss(1)
     assert "the loss is nan at step 1" in (sentence := get_error())
-    assert "there was no checkpoint yet" in sentence
+    assert "(last good checkpoint: none)" in sentence
     assert not list((tmp_path / "run").rglob("checkpoint-*"))
 
 

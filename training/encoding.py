@@ -24,6 +24,14 @@ _TRUNCATED_NAMES = {
 }
 
 
+def describe_unlabeled(rows: Dataset) -> str | None:
+    """Return a sentence that counts the rows without a label, or `None` if all have one."""
+    count = sum(label is None for label in rows["answerable"])
+    if not count:
+        return None
+    return f"{count} of {len(rows)} training rows have no label: answerability does not learn from them"
+
+
 def reject_long_questions(
     rows: Mapping[str, Dataset], processor: CrossTaskProcessor, data: str
 ) -> tuple[DatasetDict, list[dict[str, Any]]]:

@@ -40,11 +40,13 @@ from crosstask.training.arguments import (
     Recipe,
     disable_reentrant_checkpointing,
 )
+from crosstask.training.callbacks import StopCallback
 from crosstask.training.encoding import (
     check_labels,
     check_tokenizer,
     count_truncated,
     describe_truncated,
+    describe_unlabeled,
     encode_batch,
     reject_long_questions,
 )
@@ -67,6 +69,7 @@ from crosstask.training.tuning import (
 )
 from crosstask.utils.errors import ConfigError, DataError, first_line
 from crosstask.utils.files import write_folder, write_text
+from crosstask.utils.interrupts import StopRequested, handle_signals
 
 # The part of the cross-task model that each of the first two stages trains, as the recipe names it.
 PARTS = {"summarize": "summarizer", "answer": "question_answerer"}
@@ -106,12 +109,8 @@ class Stage:
         rows = self.rows
         counts = ", ".join(f"{len(split)} {name}" for name, split in rows.items())
         print_once(f"{self.name}: {counts} rows from {name_source(self.arguments.data)}")
-        unlabeled_count = sum(label is None for label in rows["train"]["answerable"])
-        if self.name == "fuse" and unlabeled_count:
-            print_once(
-                f"fuse: {unlabeled_count} of {len(rows['train'])} training rows have no label, so that "
-                "answerability does not learn from them"
-            )
+        if self.name == "fuse" and (line := describe_unlabeled(rows["train"])):
+            print_once(f"fuse: {line}")
         model, processor = self.make_model()
         trainer = self.make_trainer(model, processor, rows)
         self._run_trainer(trainer)
@@ -125,8 +124,11 @@ class Stage:
         checkpoint = find_last_checkpoint(self.checkpoint_dir)
         if checkpoint:
             print_once(f"{self.name}: resuming from {checkpoint}")
+        stop = StopCallback()
+        trainer.add_callback(stop)
         try:
-            trainer.train(resume_from_checkpoint=checkpoint)
+            with handle_signals(stop.handle):
+                trainer.train(resume_from_checkpoint=checkpoint)
             trainer.check_weights()
         except KeyError as error:
             if "metric_for_best_model" not in str(error):
@@ -135,11 +137,10 @@ class Stage:
         except UndefinedMetricError as error:
             raise DataError(f"{self.name}: {error}") from error
         except NonFiniteLossError as error:
-            checkpoint = find_last_checkpoint(self.checkpoint_dir)
-            hint = (
-                f"the last good checkpoint is {checkpoint}" if checkpoint else "there was no checkpoint yet"
-            )
-            raise NonFiniteLossError(f"{self.name}: {error} ({hint})") from error
+            checkpoint = find_last_checkpoint(self.checkpoint_dir) or "none"
+            raise NonFiniteLossError(f"{self.name}: {error} (last good checkpoint: {checkpoint})") from error
+        if stop.number is not None:
+            raise StopRequested(stop.number, f"at step {trainer.state.global_step} of stage {self.name}")
 
     def check_data(self) -> None:
         """
@@ -151,18 +152,17 @@ class Stage:
         """
         if self.folder.exists():
             return
-        rows, data = self.rows, self.arguments.data
+        rows, data = self.rows, name_source(self.arguments.data)
         if "train" not in rows:
             raise DataError(f"{data}: expected rows to train on, found {', '.join(rows)} only")
         if self.training.eval_strategy != "no" and "validation" not in rows:
-            strategy = str(getattr(self.training.eval_strategy, "value", self.training.eval_strategy))
-            raise DataError(
-                f"{data}: expected validation rows for eval_strategy {strategy}, found {', '.join(rows)}"
-            )
+            strategy = getattr(self.training.eval_strategy, "value", self.training.eval_strategy)
+            expected = f"expected validation rows for eval_strategy {strategy}"
+            raise DataError(f"{data}: {expected}, found {', '.join(rows)}")
         if self.name == "fuse" and not rows.keys() & {"validation", "test"}:
             raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
         if self.name == "fuse":
-            check_labels(rows, self.run.summary_loss_on, self.training, str(data))
+            check_labels(rows, self.run.summary_loss_on, self.training, data)
         if self.name == "fuse" and self.arguments.contrastive_weight:
             self._check_contrasts(rows["train"])
 
