@@ -47,17 +47,24 @@ FREE_KEYS = {
     "dataloader_pin_memory",
     "datasets",
     "disable_tqdm",
+    "eval_delay",
+    "eval_on_start",
+    "eval_steps",
+    "eval_strategy",
     "hub_model_id",
     "hub_private_repo",
     "hub_revision",
     "language",
     "license",
     "log_level",
+    "logging_first_step",
     "logging_steps",
     "logging_strategy",
     "push_to_hub",
     "report_to",
     "run_name",
+    "save_steps",
+    "save_strategy",
     "save_total_limit",
 }
 
@@ -81,6 +88,10 @@ SPEED_KEYS = {
     "torch_empty_cache_steps",
     "use_cpu",
 }
+
+
+# Keys that may grow for a stage that is not finished: it then trains longer from its last checkpoint.
+GROWING_KEYS = {"max_steps", "num_train_epochs"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,7 +148,9 @@ def run(recipe: Recipe) -> None:
     state = PartialState()
     if state.is_main_process:
         lock = lock_folder(folder)
-        claim_folder(folder, recipe.values, FREE_KEYS, find_new_stages(recipe), SPEED_KEYS)
+        unfinished = {name for name in recipe.stages if not (folder / STAGE_FOLDERS[name]).exists()}
+        new = find_new_stages(recipe)
+        claim_folder(folder, recipe.values, FREE_KEYS, new, SPEED_KEYS, unfinished, GROWING_KEYS)
     try:
         if recipe.run.push_to_hub and state.is_main_process:
             prepare_push(recipe)

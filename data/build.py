@@ -44,6 +44,8 @@ ENGINES = ("local", "ray")
 # Keys that may differ when a build is started again, because they do not change the scored shards.
 FREE_KEYS = {"threshold", "validation", "test", "engine", "ray_actors", "dry_run"}
 
+SOURCE_NAME = "source.yaml"  # size and modification time of the source's files, beside recipe.yaml
+
 
 @dataclass
 class BuildArguments(SourceArguments):
@@ -210,7 +212,9 @@ def run(arguments: BuildArguments, values: Mapping[str, Any]) -> None:
         if state.is_main_process:
             if not (work / "counts.json").exists():  # no step is complete: accept another recipe
                 (folder / "recipe.yaml").unlink(missing_ok=True)
-            claim_folder(folder, {"": values, "files": _get_file_stats(arguments.data)}, FREE_KEYS)
+                (folder / SOURCE_NAME).unlink(missing_ok=True)
+            claim_folder(folder, {"": values}, FREE_KEYS)
+            claim_folder(folder, {"": _get_file_stats(arguments.data)}, set(), name=SOURCE_NAME)
             _print_work(arguments, read_into_shards(arguments, work))
         state.wait_for_everyone()
         counts = read_into_shards(arguments, work)

@@ -16,6 +16,7 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from crosstask.data.readers.registry import CORPORA
+from crosstask.data.schema import STAGES
 from crosstask.eval.report.hub_metadata import dump_eval_results, make_eval_results
 from crosstask.eval.report.results import strip_folders
 from crosstask.processing_crosstask import QUESTION_TOKENIZER
@@ -24,6 +25,7 @@ from crosstask.training.record import SOURCE_KEYS
 from crosstask.utils.errors import ConfigError, suggest
 from crosstask.utils.files import write_text
 from crosstask.utils.hub_names import check_license, get_public_name, is_hub_id
+from crosstask.utils.output_folder import RECORD_NAME, read_record
 
 PRIVATE = "private"  # in `datasets`: data that is not on the Hub and stays there
 DIAGRAM = "architecture.svg"  # beside README.md
@@ -88,6 +90,13 @@ _CITATION = """```bibtex
   version = {%s},
 }
 ```"""
+
+
+def read_run_recipe(run_dir: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Return the values of a run's recipe by stage; those at the top level under ""."""
+    path = Path(run_dir) / RECORD_NAME
+    names = yaml.safe_load(path.read_text(encoding="utf-8")).keys()
+    return read_record(path, [stage for stage in STAGES if stage in names])
 
 
 def read_local_names(run_dir: str | os.PathLike) -> set[str]:
@@ -282,7 +291,7 @@ class _Run:
         folder = Path(folder)
         self.folder = folder
         self.name = folder.resolve().name
-        self.recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        self.recipe = read_run_recipe(folder)
         self.metrics = _read_json(folder / "metrics.json")
         self.data = self.metrics["data"]
         self.local_names = read_local_names(folder)

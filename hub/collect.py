@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from huggingface_hub import DatasetCard
 
 from crosstask.hub.adapters import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME, join_adapters
@@ -20,6 +19,7 @@ from crosstask.hub.cards import (
     make_eval_results_file,
     make_model_card,
     read_local_names,
+    read_run_recipe,
     select_examples,
 )
 from crosstask.hub.evaluation_dataset import write_evaluation_dataset
@@ -92,7 +92,7 @@ def collect_adapter(
         raise ConfigError(f"--base: expected one base model for an adapter, got {', '.join(base or ())}")
     if not (run_dir / "adapter" / ADAPTER_CONFIG_NAME).exists():
         raise ConfigError(f"{run_dir}: has no adapter, expected a run whose fuse stage has lora_r or peft")
-    recipe = _read_recipe(run_dir)
+    recipe = read_run_recipe(run_dir)[""]
     if recipe.get("model") is not None:
         folder, bases = run_dir / "adapter", list(base or [recipe["model"]])
     elif base:
@@ -185,11 +185,6 @@ def _check_finished_run(source: str | os.PathLike) -> Path:
     return folder
 
 
-def _read_recipe(run_dir):
-    """Return the top-level values of a run's recipe."""
-    return yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))[""]
-
-
 def _list_files(folder):
     return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
 
@@ -227,7 +222,7 @@ def _describe_run(
     run_dir, repo_id, *, evaluation=None, bases=None, base_models=None, examples=None, **metadata
 ):
     """Return the card of a run with its images, and the files with its metrics."""
-    recipe = _read_recipe(run_dir)
+    recipe = read_run_recipe(run_dir)[""]
     for name in ("license", "language", "datasets"):
         metadata[name] = metadata.get(name) or recipe.get(name)
     for name in ("language", "datasets"):  # a recipe may have one value instead of a list

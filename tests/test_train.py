@@ -268,6 +268,32 @@ def test_a_stopped_run_says_so_and_ends_with_the_same_weights(
         assert all(torch.equal(value, found[name]) for name, value in weights.items()), part
 
 
+def test_a_stopped_run_may_train_longer_and_log_otherwise(tmp_path, monkeypatch, capsys):
+    class StopAfterFirstStep(StopCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    recipe = write_recipe(tmp_path)
+    monkeypatch.setattr(stages, "StopCallback", StopAfterFirstStep)
+    with pytest.raises(SystemExit):
+        train.main([str(recipe)])
+    monkeypatch.undo()
+    train.main([str(recipe), "--max_steps", "3", "--eval_strategy", "steps", "--eval_steps", "1"])
+    log = json.loads((tmp_path / "run" / "history.json").read_text())["summarize"]["log"]
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3]
+    assert [entry["step"] for entry in log if "eval_loss" in entry] == [2, 3]
+    with pytest.raises(SystemExit, match="its model is finished: set model: .*run/crosstask and another"):
+        train.main([str(recipe), "--max_steps", "4"])
+
+
+def test_the_record_of_a_run_is_its_recipe(trained_run, tmp_path):
+    _, folder = trained_run
+    train.main([str(folder / "recipe.yaml"), "--output_dir", str(tmp_path / "again")])
+    for part in STAGE_FOLDERS.values():
+        weights, found = (load_file(run / part / "model.safetensors") for run in (folder, tmp_path / "again"))
+        assert all(torch.equal(value, found[name]) for name, value in weights.items()), part
+
+
 def test_a_second_signal_stops_at_once():
     stop = StopCallback()
     stop.handle(signal.SIGINT, None)

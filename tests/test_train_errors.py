@@ -283,7 +283,7 @@ def test_heads_that_do_not_divide_the_width_are_refused(get_error, parts):
 def test_the_folder_of_another_recipe_is_refused_and_not_changed(get_error, tmp_path):
     (tmp_path / "run").mkdir()
     values = {name: value for name, value in RECIPE.items() if name != "seed"}
-    (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump({"": values | {"seed": 1}}))
+    (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(values | {"seed": 1}))
     before = (tmp_path / "run" / "recipe.yaml").read_text()
     sentence = get_error()
     assert "run holds a run of another recipe (seed is 1 there and 0 here)" in sentence

@@ -27,6 +27,13 @@ class ContrastEpochCallback(TrainerCallback):
         self.epoch += 1
 
 
+class ScheduleCallback(TrainerCallback):
+    """Log, evaluate and save as the arguments say: a checkpoint restores the settings of the run before."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        state.compute_steps(args, state.max_steps)
+
+
 class StopCallback(TrainerCallback):
     """
     Save a checkpoint and stop the training after the step in which the process is asked to stop.

@@ -40,7 +40,7 @@ from crosstask.training.arguments import (
     Recipe,
     disable_reentrant_checkpointing,
 )
-from crosstask.training.callbacks import StopCallback
+from crosstask.training.callbacks import ScheduleCallback, StopCallback
 from crosstask.training.encoding import (
     check_labels,
     check_tokenizer,
@@ -397,7 +397,7 @@ class Stage:
         rows: Mapping[str, Dataset],
     ) -> CrossTaskTrainer:
         """Return the trainer of the stage, with encoded rows."""
-        callbacks = []
+        callbacks: list[Any] = [ScheduleCallback()]
         if self.arguments.early_stopping_patience is not None:
             callbacks.append(EarlyStoppingCallback(self.arguments.early_stopping_patience))
             self.training.restore_callback_states_from_checkpoint = True  # the patience that is left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 
 from crosstask.utils.errors import ConfigError
 from crosstask.utils.files import write_text
+
+RECORD_NAME = "recipe.yaml"  # in an output folder: the recipe that it belongs to
 
 
 def lock_folder(folder: Path) -> FileLock:
@@ -38,9 +40,14 @@ def claim_folder(
     free_keys: Set[str],
     new_stages: Set[str] = frozenset(),
     speed_keys: Set[str] = frozenset(),
+    unfinished_stages: Set[str] = frozenset(),
+    growing_keys: Set[str] = frozenset(),
+    name: str = RECORD_NAME,
 ) -> None:
     """
-    Record a recipe in `recipe.yaml` of its output folder, and refuse a folder of a different recipe.
+    Record a recipe in its output folder, and refuse a folder of a different recipe.
+
+    The record is a recipe itself: the values at the top level, and under each stage those that differ.
 
     Args:
         folder (`Path`): The output folder.
@@ -49,41 +56,84 @@ def claim_folder(
         new_stages (`set[str]`, *optional*): Stages that have not begun.
         speed_keys (`set[str]`, *optional*): Keys that may change for the stages that have not begun. They are
             compared by stage, so that those at the top level may change if all stages that apply them may.
+        unfinished_stages (`set[str]`, *optional*): Stages whose model is not finished.
+        growing_keys (`set[str]`, *optional*): Keys whose numbers may become larger for these stages.
+        name (`str`, *optional*, defaults to `"recipe.yaml"`): The name of the record.
 
     Raises:
         ConfigError: If another key differs from the recorded recipe, or the record cannot be read.
     """
-    path = folder / "recipe.yaml"
+    path = folder / name
     new = json.loads(json.dumps(values, default=str))
+    stages = [stage for stage in new if stage]
+    finished = f"its model is finished: set model: {folder / 'crosstask'} and another output_dir to go on"
+    record = {**new[""], **{stage: _get_differences(new[stage], new[""]) for stage in stages}}
     if path.exists():
-        try:
-            recorded = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(
-                f"output_dir: {path} is not the record of a recipe; delete it to continue"
-            ) from error
-        for stage in new | recorded:
+        recorded = read_record(path, stages)
+        for stage in ("", *stages):
             keys = free_keys | speed_keys if stage == "" or stage in new_stages else free_keys
-            hints = dict.fromkeys(speed_keys, f"set it under {' and '.join(sorted(new_stages))} only")
+            growing = growing_keys if stage == "" or stage in unfinished_stages else frozenset()
             _compare(
                 folder,
                 stage,
-                new.get(stage) or {},
-                recorded.get(stage) or {},
+                {**new[""], **new[stage]},
+                recorded[stage],
                 keys,
-                hints if new_stages else {},
+                growing,
+                _make_hints(new_stages, speed_keys) | _make_hints(unfinished_stages, growing_keys, finished),
             )
-    write_text(path, yaml.safe_dump(new, sort_keys=False))
+    write_text(path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+
+
+def read_record(path: Path, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """
+    Return the values of a recorded recipe by stage; those at the top level under "".
+
+    Args:
+        path (`Path`): The record that [`claim_folder`] has written.
+        stages (`Iterable[str]`): The names of stages; those that the record lacks have the values of the top
+            level.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        top = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        sections = {stage: dict(top.pop(stage, None) or {}) for stage in stages}
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"output_dir: {path} is not the record of a recipe; delete it to continue"
+        ) from error
+    return {"": top, **{stage: top | section for stage, section in sections.items()}}
+
+
+def _get_differences(values: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in top or top[key] != value}
+
+
+def _make_hints(stages: Set[str], keys: Set[str], none_left: str | None = None) -> dict[str, str]:
+    """Return what to do if one of the keys differs: to change it for `stages` only, if there are any."""
+    hint = f"set it under {' and '.join(sorted(stages))} only" if stages else none_left
+    return {} if hint is None else dict.fromkeys(keys, hint)
 
 
 def _compare(
-    folder: Path, stage: str, new: dict, recorded: dict, free_keys: Set[str], hints: Mapping[str, str]
+    folder: Path,
+    stage: str,
+    new: dict,
+    recorded: dict,
+    free_keys: Set[str],
+    growing_keys: Set[str],
+    hints: Mapping[str, str],
 ) -> None:
     for key in sorted((new | recorded).keys() - free_keys - {"output_dir"}):
-        if new.get(key) != recorded.get(key):
-            name = f"{stage}.{key}" if stage else key
-            hint = hints.get(key, "choose another output_dir, or delete that folder")
-            raise ConfigError(
-                f"output_dir: {folder} holds a run of another recipe ({name} is {recorded.get(key)!r} there "
-                f"and {new.get(key)!r} here); {hint}"
-            )
+        before, after = recorded.get(key), new.get(key)
+        is_number = isinstance(before, (int, float)) and isinstance(after, (int, float))
+        if before == after or (key in growing_keys and is_number and after > before > 0):
+            continue
+        name = f"{stage}.{key}" if stage else key
+        hint = hints.get(key, "choose another output_dir, or delete that folder")
+        raise ConfigError(
+            f"output_dir: {folder} holds a run of another recipe ({name} is {before!r} there and {after!r} "
+            f"here); {hint}"
+        )

@@ -61,7 +61,7 @@ def make_run(tmp_path):
         shared = {"data": "briefs", "output_dir": str(folder), "learning_rate": 0.1} | values
         stages = {name: {"data": shared["data"], "learning_rate": 0.1} for name in HISTORY}
         stages["fuse"]["learning_rate"] = 0.2
-        (folder / "recipe.yaml").write_text(yaml.safe_dump({"": shared, **stages}, sort_keys=False))
+        (folder / "recipe.yaml").write_text(yaml.safe_dump({**shared, **stages}, sort_keys=False))
         (folder / "metrics.json").write_text(json.dumps(metrics))
         (folder / "history.json").write_text(json.dumps(HISTORY))
         return folder

@@ -29,7 +29,7 @@ def test_only_free_keys_may_change(tmp_path):
     with pytest.raises(ConfigError, match=r"another recipe \(seed is 1 there and None here\)"):
         claim_folder(tmp_path, {"": {}, "fuse": {"steps": 2}}, {"log"})
     recorded = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
-    assert recorded == {"": {"seed": 1, "log": 2, "output_dir": "b"}, "fuse": {"steps": 2}}
+    assert recorded == {"seed": 1, "log": 2, "output_dir": "b", "fuse": {"steps": 2}}
 
 
 @pytest.mark.parametrize("text", [": : :\n- x", "hello"])
@@ -56,3 +56,25 @@ def test_speed_may_change_for_stages_that_have_not_begun(tmp_path):
         claim(4, set(), stage_size=1)
     with pytest.raises(ConfigError, match="seed is 1 there and 2 here.*choose another output_dir"):
         claim(4, {"fuse"}, stage_size=2, seed=2)
+
+
+def test_training_may_become_longer_for_stages_that_are_not_finished(tmp_path):
+    def claim(steps, unfinished):
+        claim_folder(
+            tmp_path,
+            {"": {"steps": steps}, "answer": {"steps": steps}, "fuse": {"steps": steps}},
+            set(),
+            unfinished_stages=unfinished,
+            growing_keys={"steps"},
+        )
+
+    claim(2, {"answer", "fuse"})
+    claim(4, {"answer", "fuse"})
+    with pytest.raises(ConfigError, match=r"\(steps is 4 there and 3 here\)"):
+        claim(3, {"answer", "fuse"})
+    with pytest.raises(ConfigError, match=r"\(answer.steps is 4 there and 6 here\); set it under fuse only"):
+        claim(6, {"fuse"})
+    with pytest.raises(
+        ConfigError, match=r"\(answer.steps is 4 there and 6 here\); its model is finished: set model: "
+    ):
+        claim(6, set())
