@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -17,6 +22,7 @@ from .sharing_crosstask import ADAPTER_PREFIX
 
 # What peft says if a model has no layer that an adapter targets; before peft 0.21 it is a plain ValueError.
 NO_TARGET_LAYER = re.compile("not found in the base model|No modules were targeted")
+RUN_ADAPTER = "adapter"  # the folder of the adapter in the folder of a training run
 logger = logging.get_logger(__name__)
 
 
@@ -39,7 +45,8 @@ class CrossTaskAdapterMixin:
         **kwargs,
     ) -> Any:
         r"""
-        Load an adapter and make it the active one. Same arguments as [`PeftAdapterMixin.load_adapter`].
+        Load an adapter and make it the active one. Same arguments as [`PeftAdapterMixin.load_adapter`], and
+        the folder of a training run stands for its adapter.
 
         If an adapter trained the fusion in full, it contains that fusion. If loading fails, the model is as
         before.
@@ -53,6 +60,8 @@ class CrossTaskAdapterMixin:
         name = "default" if adapter_name is None else adapter_name
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"adapter_name: expected a name without a dot, got {name!r}")
+        if peft_model_id is not None and (Path(peft_model_id) / RUN_ADAPTER / "adapter_config.json").exists():
+            peft_model_id = str(Path(peft_model_id) / RUN_ADAPTER)
         loaded_names = set(getattr(self, "peft_config", {}))
         active_names = self.active_adapters() if loaded_names else []
         weight_conversions = getattr(self, "_weight_conversions", None)
@@ -79,6 +88,49 @@ class CrossTaskAdapterMixin:
             parameter.requires_grad_(value)
         return info
 
+    @contextmanager
+    def use_adapter(
+        self, adapter: str | Sequence[str] | None = None, is_base: bool = False
+    ) -> Iterator[None]:
+        """
+        Let the model use an adapter within a `with` block, and restore the state of all adapters after it.
+
+        Blocks of several threads take turns. Other users of the model in other threads may see it switched.
+
+        Args:
+            adapter (`str` or `list[str]`, *optional*): The names of loaded adapters; the active ones if
+                `None`.
+            is_base (`bool`, *optional*, defaults to `False`): Whether to use no adapter at all.
+        """
+        if not getattr(self, "peft_config", None):
+            yield
+            return
+        # The lock is held for one batch. A stream must not hold it between batches: its reader may continue
+        # in another thread, or not at all. A batch without `adapter` needs it, too: another thread may have
+        # switched the model.
+        with vars(self).setdefault("_adapter_lock", _CopyableLock()):
+            if adapter is None and not is_base:
+                yield
+                return
+            # `disable_adapters` is a boolean of peft's layers, and a method of transformers' models.
+            states = [(module, getattr(module, "disable_adapters", None)) for module in self.modules()]
+            requires_grad = [(parameter, parameter.requires_grad) for parameter in self.parameters()]
+            active_names = self.active_adapters()
+            try:
+                if is_base:
+                    self.disable_adapters()
+                else:
+                    self.set_adapter(adapter if isinstance(adapter, str) else list(adapter))
+                    self.enable_adapters()
+                yield
+            finally:
+                self.set_adapter(active_names)
+                for layer, disabled in states:
+                    if isinstance(disabled, bool):
+                        layer.enable_adapters(not disabled)
+                for parameter, value in requires_grad:
+                    parameter.requires_grad_(value)
+
     def _load_and_check(self, adapter, name, weights, config, *args, **kwargs):
         """Load an adapter, and raise a ValueError if its weights are not those that the model expects."""
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -90,7 +142,9 @@ class CrossTaskAdapterMixin:
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()
         try:
-            info = super().load_adapter(adapter, name, *args, **kwargs)
+            with warnings.catch_warnings():  # peft warns of a second adapter, which is what users want here
+                warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
+                info = super().load_adapter(adapter, name, *args, **kwargs)
         except (RuntimeError, ValueError) as error:
             # Layers are missing, or weights have other shapes. Other errors are clear.
             problem = ""
@@ -290,3 +344,25 @@ def _compare_weights(weights, model_weights, parameter_names):
 
 def _is_hub_id(name):
     return bool(name) and name.count("/") == 1 and not os.path.exists(name) and name[0] not in "./~"
+
+
+class _CopyableLock:
+    """
+    A reentrant lock that is an attribute of a model. Each copy of the model, including a pickled one, gets a
+    new lock.
+
+    It is reentrant because a thread that generates may call a pipeline again, in a stopping criterion for
+    instance.
+    """
+
+    def __init__(self):
+        self._lock = threading.RLock()
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+    def __reduce__(self):  # `copy` and `pickle` call it; they cannot copy an RLock
+        return _CopyableLock, ()

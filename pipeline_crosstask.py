@@ -6,7 +6,6 @@ import copy
 import difflib
 import logging
 import os
-import threading
 import types
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
@@ -46,9 +45,7 @@ class QuestionSummarizationPipeline(Pipeline):
     `fusion="gated"` the attention of the gate, averaged over heads and over the tokens of the summary,
     decides between sentences that share equally much, and is used alone if no word is shared. It is not used
     alone in general, because attention need not show what an output is based on (Jain & Wallace, 2019,
-    "Attention is not Explanation", https://arxiv.org/abs/1902.10186). Measured on 152 answers of a model
-    after 200 joint rows of briefs, with 7 sentences per passage: the two most attended sentences contained
-    61% of the answers, and the sentences with the same words, 2.3 on average, 99%.
+    "Attention is not Explanation", https://arxiv.org/abs/1902.10186).
 
     Args:
         model ([`CrossTaskForConditionalGeneration`]):
@@ -96,8 +93,9 @@ class QuestionSummarizationPipeline(Pipeline):
 
         Args:
             inputs (`dict`, `list[dict]`, dataset or generator of `dict`):
-                Each with the keys `question`, a string or a list of strings, and `passage`, a string. Other
-                keys are ignored. All questions about one passage are in one batch.
+                Each with the keys `question`, a string or a list of strings, and `passage`, a string; with
+                `adapter`, it overrides the option. Other keys are ignored. All questions about one passage
+                are in one batch.
             question (`str` or `list[str]`), passage (`str`):
                 A single input, instead of `inputs`.
             batch_size (`int`, *optional*, defaults to 1):
@@ -111,9 +109,13 @@ class QuestionSummarizationPipeline(Pipeline):
                 repetition. With `min_answerability`, only summaries that are answered are merged.
             adapter (`str` or `list[str]`, *optional*):
                 The name of a loaded adapter or of several, `"base"` for the model without adapters, or
-                `"auto"` for the adapter that the router picks for each passage. Defaults to the active
-                adapters. The model is switched for each batch and restored after it. Pipelines of one model
-                take turns, in any threads; other users of the model in other threads may see it switched.
+                `"auto"` for the adapter that the router picks for each passage. Defaults to `"base"`,
+                whatever adapter is active. The model is switched for each batch and restored after it.
+                Pipelines of one model take turns, in any threads; other users of the model in other threads
+                may see it switched.
+            on_error (`str`, *optional*, defaults to `"raise"`):
+                `"return"` returns `{"error": ...}` in place of the result of an input that is malformed or
+                has no room for its passage, so that it does not end a stream.
             kwargs:
                 Settings of generation. With `answerability_rerank` and `num_return_sequences` the summary is
                 the best of that number of candidates by likelihood and answerability.
@@ -122,7 +124,8 @@ class QuestionSummarizationPipeline(Pipeline):
             For one question, a `dict` with `question`, `summary` and `answerability` (`float`, the
             probability that the summary carries the answer; 0.0 for an empty summary, and `None` if the
             model's answerability was never trained); with `return_evidence` also `evidence`
-            (`list[str]`, in the order of the passage); with `min_answerability` also `answered` (`bool`). For
+            (`list[str]`, in the order of the passage); with `min_answerability` also `answered` (`bool`); if
+            the model has adapters, also `adapter`, the one that wrote the summary. For
             a list of questions, a list of these; with `merge`, a `dict` with the merged `summary` and this
             list as `questions`. For a list of inputs, a list of results; for a dataset or generator, an
             iterator of results. Passages that are longer than the model can read are cut, and one warning per
@@ -160,6 +163,7 @@ class QuestionSummarizationPipeline(Pipeline):
         min_answerability=None,
         merge=None,
         adapter=None,
+        on_error=None,
         generate_kwargs=None,
         **kwargs,
     ):
@@ -176,11 +180,11 @@ class QuestionSummarizationPipeline(Pipeline):
             raise ValueError(f"`min_answerability` has to be between 0 and 1, got {min_answerability}.")
         if return_evidence is not None and getattr(self.model, "gated_cross_attention", None) is not None:
             generate_kwargs["output_fusion_attentions"] = return_evidence
-        if adapter == AUTO_ADAPTER and self.router is None:
-            raise ValueError('`adapter="auto"` needs a `router`, as an argument of the pipeline.')
-        if adapter is not None and adapter != AUTO_ADAPTER:
-            adapter = self._check_adapter(adapter)
-        preprocess = {} if adapter is None else {"adapter": adapter}
+        preprocess = {} if adapter is None else {"adapter": self._check_adapter(adapter)}
+        if on_error is not None:
+            if on_error not in ("raise", "return"):
+                raise ValueError(f'`on_error` has to be "raise" or "return", got {on_error!r:.80}.')
+            preprocess["on_error"] = on_error
         options = {
             "return_evidence": return_evidence,
             "min_answerability": min_answerability,
@@ -241,8 +245,10 @@ class QuestionSummarizationPipeline(Pipeline):
         """Yield the results of preprocessed inputs."""
         self._route(batch)
         outputs = [None] * len(batch)
-        for adapter in dict.fromkeys(item["adapter"] for item in batch):
-            indices = [index for index, item in enumerate(batch) if item["adapter"] == adapter]
+        for adapter in dict.fromkeys(item["adapter"] for item in batch if item["rows"]):
+            indices = [
+                index for index, item in enumerate(batch) if item["adapter"] == adapter and item["rows"]
+            ]
             rows = [row for index in indices for row in batch[index]["rows"]]
             with self._use_adapter(adapter):
                 output = self.forward(self.processor.pad(rows), **forward_params)
@@ -252,7 +258,10 @@ class QuestionSummarizationPipeline(Pipeline):
                 outputs[index] = {name: value[start:end] for name, value in output.items()}
                 start = end
         for item, output in zip(batch, outputs, strict=True):
-            yield self.postprocess(item | output, **postprocess_params)
+            if output is None:
+                yield {"error": item["error"]}
+            else:
+                yield self.postprocess(item | output, **postprocess_params)
 
     def _route(self, batch):
         """Replace the adapter "auto" of inputs by the one that the router picks."""
@@ -268,8 +277,25 @@ class QuestionSummarizationPipeline(Pipeline):
         for item, name in zip(items, names, strict=True):
             item["adapter"] = self._check_adapter(name)
 
+    def _get_adapter(self, inputs, adapter, where):
+        """Return the adapter of an input, of the call, or the base; `None` if the model has no adapters."""
+        if inputs.get("adapter") is not None:
+            try:
+                adapter = self._check_adapter(inputs["adapter"])
+            except (TypeError, ValueError) as error:
+                error.args = (f"{where}{error}",)
+                raise
+        has_adapters = bool(getattr(self.model, "peft_config", None)) and not hasattr(
+            self.model, "get_base_model"
+        )
+        return NO_ADAPTER if adapter is None and has_adapters else adapter
+
     def _check_adapter(self, adapter):
         """Return a name of an adapter, or a tuple of names, or raise an error if it cannot be used."""
+        if adapter == AUTO_ADAPTER:
+            if self.router is None:
+                raise ValueError('`adapter="auto"` needs a `router`, as an argument of the pipeline.')
+            return adapter
         names = (adapter,) if isinstance(adapter, str) else adapter
         is_names = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
         if not is_names or not names:
@@ -293,49 +319,27 @@ class QuestionSummarizationPipeline(Pipeline):
 
     @contextmanager
     def _use_adapter(self, adapter):
-        """Let the model use an adapter, or the active ones if `None`, while no other pipeline runs it."""
         if adapter is not None:
             self._check_adapter(adapter)  # it may have been deleted since
-        if not getattr(self.model, "peft_config", None):
+        with self.model.use_adapter(
+            None if adapter == NO_ADAPTER else adapter, is_base=adapter == NO_ADAPTER
+        ):
             yield
-            return
-        # The lock is held for one batch. A stream must not hold it between batches: its reader may continue
-        # in another thread, or not at all. A batch without `adapter` needs it, too: another thread may have
-        # switched the model.
-        with vars(self.model).setdefault("_adapter_lock", _CopyableLock()):
-            if adapter is None:
-                yield
-            else:
-                with self._activate(adapter):
-                    yield
-
-    @contextmanager
-    def _activate(self, adapter):
-        """Activate an adapter, and restore the state of all adapters afterwards."""
-        # `disable_adapters` is a boolean of peft's layers, and a method of transformers' models.
-        states = ((module, getattr(module, "disable_adapters", None)) for module in self.model.modules())
-        states = [(layer, disabled) for layer, disabled in states if isinstance(disabled, bool)]
-        requires_grad = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
-        active_names = self.model.active_adapters()
-        try:
-            if adapter == NO_ADAPTER:
-                self.model.disable_adapters()
-            else:
-                self.model.set_adapter(adapter if isinstance(adapter, str) else list(adapter))
-                self.model.enable_adapters()
-            yield
-        finally:
-            self.model.set_adapter(active_names)
-            for layer, disabled in states:
-                layer.enable_adapters(not disabled)
-            for parameter, value in requires_grad:
-                parameter.requires_grad_(value)
 
     def preprocess(
-        self, inputs: Any, where: str = "", adapter: str | list[str] | None = None
+        self, inputs: Any, where: str = "", adapter: str | list[str] | None = None, on_error: str = "raise"
     ) -> dict[str, Any]:
         """Encode one input, with one row per question. `where` is the beginning of an error message."""
+        try:
+            return self._encode(inputs, where, adapter)
+        except (TypeError, ValueError) as error:
+            if on_error == "raise":
+                raise
+            return {"error": str(error), "rows": [], "is_truncated": False, "adapter": None}
+
+    def _encode(self, inputs, where, adapter):
         questions, passage = _check_input(inputs, where)
+        adapter = self._get_adapter(inputs, adapter, where)
         try:
             encoded = self.processor(question=questions, passage=passage, return_truncated=True)
         except ValueError as error:  # a question leaves no room for the passage
@@ -396,6 +400,8 @@ class QuestionSummarizationPipeline(Pipeline):
                 result["evidence"] = [sentences[i] for i in find_evidence(summary, sentences, attention)]
             if min_answerability is not None:
                 result["answered"] = bool(summary) and probability >= min_answerability
+            if (adapter := model_outputs["adapter"]) is not None:
+                result["adapter"] = list(adapter) if isinstance(adapter, tuple) else adapter
             results.append(result)
         if merge:
             answered = [result["summary"] for result in results if result.get("answered", True)]
@@ -419,28 +425,6 @@ class QuestionSummarizationPipeline(Pipeline):
         return attention
 
 
-class _CopyableLock:
-    """
-    A reentrant lock that is an attribute of a model. Each copy of the model, including a pickled one, gets a
-    new lock.
-
-    It is reentrant because a thread that generates may call a pipeline again, in a stopping criterion for
-    instance.
-    """
-
-    def __init__(self):
-        self._lock = threading.RLock()
-
-    def __enter__(self):
-        self._lock.acquire()
-
-    def __exit__(self, *_):
-        self._lock.release()
-
-    def __reduce__(self):  # `copy` and `pickle` call it; they cannot copy an RLock
-        return _CopyableLock, ()
-
-
 def _check_generate_kwargs(generate_kwargs, max_positions):
     """
     Raise an error if an argument is neither an option of the pipeline nor a setting of generation, or if a
@@ -454,7 +438,7 @@ def _check_generate_kwargs(generate_kwargs, max_positions):
     known = {*vars(GenerationConfig()), "generation_config", "logits_processor", "stopping_criteria"}
     known |= {"answerability_rerank"}
     known -= {"return_dict_in_generate"}  # the pipeline sets it
-    options = ["return_evidence", "min_answerability", "merge", "batch_size", "adapter"]
+    options = ["return_evidence", "min_answerability", "merge", "batch_size", "adapter", "on_error"]
     for name in generate_kwargs:
         if name not in known:
             matches = difflib.get_close_matches(name, [*sorted(known), *options], n=1)

@@ -143,6 +143,7 @@ def find_new_stages(recipe: Recipe) -> set[str]:
 def run(recipe: Recipe) -> None:
     """Train the stages that are not finished, evaluate the model, and show the result."""
     folder = recipe.output_dir
+    recipe.run.find_checkpoints()
     for stage_recipe in recipe.stages.values():
         stage_recipe.training.device  # noqa: B018  (its first use joins the group of processes)
     state = PartialState()

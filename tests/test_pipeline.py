@@ -57,7 +57,8 @@ def are_equal(results, expected):
     if isinstance(expected, list):
         return len(results) == len(expected) and all(map(are_equal, results, expected))
     probability = pytest.approx(expected["answerability"], abs=1e-5)
-    return results == expected | {"answerability": probability}
+    names = {"adapter": None}  # which adapter wrote them is compared elsewhere
+    return results | names == expected | names | {"answerability": probability}
 
 
 def test_a_question_a_list_of_questions_and_a_dict(pipe):
@@ -337,12 +338,14 @@ def test_the_adapter_is_selected_by_name(routed, pipe):
     assert are_equal(routed(row, adapter="base"), pipe(row))
     a, b = (routed(row, adapter=name) for name in "ab")
     assert not are_equal(a, b) and not are_equal(a, pipe(row)) and not are_equal(b, pipe(row))
-    # The active adapter stays active, or disabled.
-    assert routed.model.active_adapters() == ["b"] and are_equal(routed(row), b)
+    assert [result["adapter"] for result in a + b + routed(row)] == ["a", "a", "b", "b", "base", "base"]
+    assert "adapter" not in pipe(row)[0]
+    # The active adapter stays active, or disabled, and a call without `adapter` is the base.
+    assert routed.model.active_adapters() == ["b"] and are_equal(routed(row), pipe(row))
     routed.model.disable_adapters()
     assert are_equal(routed(row, adapter="a"), a) and are_equal(routed(row), pipe(row))
     routed.model.enable_adapters()
-    assert are_equal(routed(row), b)
+    assert are_equal(routed(row), pipe(row))
     # `requires_grad` stays the same.
     flags = [parameter.requires_grad for parameter in routed.model.parameters()]
     for name in ("a", "base"):
@@ -358,13 +361,13 @@ def test_selecting_adapters_with_and_without_a_fusion(folder, pipe, tmp_path):
         model = make_peft_model(folder, seed, **targets, **more)
         model.save_pretrained(tmp_path / name)
         adapter_pipe.model.load_adapter(tmp_path / name, adapter_name=name)
-        expected[name] = adapter_pipe(ROWS[1])
+        expected[name] = adapter_pipe(ROWS[1], adapter=name)
     assert not are_equal(expected["a"], expected["b"])
     for active in "ab":
         adapter_pipe.model.set_adapter(active)
         for name, wanted in expected.items():
             assert are_equal(adapter_pipe(ROWS[1], adapter=name), wanted)
-            assert are_equal(adapter_pipe(ROWS[1]), expected[active])
+            assert are_equal(adapter_pipe(ROWS[1]), expected["base"])
 
 
 def test_several_adapters_together(routed, tmp_path):
@@ -374,16 +377,14 @@ def test_several_adapters_together(routed, tmp_path):
     for seed, name in enumerate("cd"):
         make_peft_model(routed.model.config._name_or_path, seed, **targets).save_pretrained(tmp_path / name)
         pipe.model.load_adapter(tmp_path / name, adapter_name=name)
-    one = pipe(ROWS[1])
-    pipe.model.set_adapter(["c", "d"])
-    both = pipe(ROWS[1])
-    pipe.model.set_adapter("d")
-    assert not are_equal(both, one)
-    assert are_equal(pipe(ROWS[1], adapter=["c", "d"]), both) and are_equal(
-        pipe(ROWS[1], adapter=("c", "d")), both
-    )
+    one, both = (pipe(ROWS[1], adapter=names) for names in ("d", ["c", "d"]))
+    assert not are_equal(both, one) and [result["adapter"] for result in both] == [["c", "d"]] * 2
+    assert are_equal(pipe(ROWS[1], adapter=("c", "d")), both)
     assert are_equal(pipe(ROWS[1], adapter=["d"]), one)
-    assert pipe.model.active_adapters() == ["d"] and are_equal(pipe(ROWS[1]), one)
+    assert pipe.model.active_adapters() == ["d"]
+    with pipe.model.use_adapter(["c", "d"]):
+        assert pipe.model.active_adapters() == ["c", "d"]
+    assert pipe.model.active_adapters() == ["d"]
     # Two copies of the fusion cannot be used together.
     before = routed(ROWS[1])
     with pytest.raises(ValueError):
@@ -411,7 +412,7 @@ def test_every_thread_gets_its_adapter(routed):
     for thread in threads:
         thread.join()
     assert not failures
-    assert routed.model.active_adapters() == ["b"] and are_equal(routed(ROWS[1]), expected["b"])
+    assert routed.model.active_adapters() == ["b"] and are_equal(routed(ROWS[1]), expected["base"])
 
 
 def run_in_thread(function):
@@ -472,6 +473,32 @@ def test_auto_uses_the_routers_adapter_in_any_batch(routed, size):
     assert are_equal(routed(ROWS, adapter="auto", batch_size=size), expected)
     assert are_equal(list(routed((row for row in ROWS), adapter="auto", batch_size=size)), expected)
     assert routed.model.active_adapters() == ["b"]
+    assert [result["adapter"] for result in routed(ROWS[::2], adapter="auto")] == ["base", "b"]
+
+
+def test_an_input_may_name_its_adapter(routed):
+    rows = [ROWS[0] | {"adapter": name} for name in ("a", "auto", "base", None)]
+    results = routed(rows, adapter="b", batch_size=4)
+    assert [result["adapter"] for result in results] == ["a", "base", "base", "b"]
+    assert are_equal(results[0], routed(ROWS[0], adapter="a"))
+    with pytest.raises(ValueError, match="^input 1: adapter 'law' is not loaded"):
+        routed([ROWS[0], ROWS[0] | {"adapter": "law"}])
+
+
+def test_a_bad_input_need_not_end_a_stream(pipe):
+    rows = [ROWS[0], {"question": "Who?"}, "no dict", ROWS[0] | {"question": "why " * 99}, ROWS[0]]
+    expected = pipe(ROWS[0])
+    results = list(pipe((row for row in rows), on_error="return", batch_size=2))
+    assert are_equal([results[0], results[4]], [expected, expected])
+    assert [result["error"] for result in results[1:4]] == [
+        "input 1: `passage` is missing.",
+        "input 2: expected a dict with `question` and `passage`, got str.",
+        results[3]["error"],
+    ]
+    assert "no room is left" in results[3]["error"]
+    assert pipe({"question": "Who?"}, on_error="return") == {"error": "`passage` is missing."}
+    with pytest.raises(ValueError, match="^`on_error` has to be"):
+        pipe(ROWS[0], on_error="skip")
 
 
 def test_wrong_adapters_are_refused(routed, pipe, monkeypatch):

@@ -423,3 +423,9 @@ def test_missing_data_of_a_later_stage_ends_the_run_before_the_first_stage(get_e
     values = {**summarizer(parts / "t5"), **answerer(parts / "t5"), "fuse": {"data": "./gone.jsonl"}}
     get_error(**{**values, "fuse": {"data": "./gone.jsonl", "data_options": None}})
     assert not (tmp_path / "run" / "summarizer").exists()
+
+
+@pytest.mark.parametrize("key", ["summarizer", "question_answerer"])
+def test_a_folder_that_does_not_exist_is_said_at_once(get_error, tmp_path, key):
+    sentence = get_error(**{key: str(tmp_path / "gone"), f"{key}_config": None})
+    assert f"{key}: {tmp_path / 'gone'}: no such folder" in sentence

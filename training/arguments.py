@@ -15,6 +15,7 @@ from crosstask.data.readers.arguments import SourceArguments
 from crosstask.data.schema import STAGES
 from crosstask.training.tuning import QUANTIZATIONS, make_adapter_config, make_quantization_config
 from crosstask.utils.errors import ConfigError
+from crosstask.utils.hub_names import find_checkpoint
 from crosstask.utils.recipes import (
     COMMAND_LINE,
     check_keys,
@@ -161,6 +162,15 @@ class RunArguments:
         else:
             self._check_trained_model()
         self._check_model_settings()
+
+    def find_checkpoints(self) -> None:
+        """Replace the folders of runs by those of their models, and refuse paths that do not exist."""
+        for name in ("model", "summarizer", "question_answerer"):
+            if getattr(self, name) is not None:
+                try:
+                    setattr(self, name, find_checkpoint(getattr(self, name)))
+                except ConfigError as error:
+                    raise ConfigError(f"{name}: {error}") from None
 
     def _check_parts(self):
         for name, stage in (("summarizer", "summarize"), ("question_answerer", "answer")):

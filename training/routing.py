@@ -15,12 +15,15 @@ from transformers.utils import cached_file
 from crosstask.configuration_crosstask import get_max_positions
 from crosstask.loading_crosstask import get_text_encoder, select_hub_kwargs
 from crosstask.utils.files import CENTROIDS_NAME, replace_file
+from crosstask.utils.hub_names import find_checkpoint
 
 # Clusters per domain, as a domain has passages of many kinds. Fitted on 400 passages each of news and farms,
-# MiniLM routed 599 of 600 briefs correctly with eight centroids per domain, and 583 with one.
+# MiniLM found the nearer domain of 599 of 600 briefs with eight centroids per domain, and of 583 with one.
 _CLUSTERS = 8
 # The embedding of this text identifies a text encoder: it is saved beside the centroids and compared.
 _PROBE = "A question, a passage, and a summary that carries the answer."
+_MIN_TEXTS = 16  # for a threshold; of fewer passages, a half does not show what a domain looks like
+_QUANTILE = 0.01  # share of a domain's passages that may fall below its threshold
 _MIN_PROBE_SIMILARITY = 0.99  # below 1, as devices and precisions round differently
 
 
@@ -29,7 +32,8 @@ class AdapterRouter:
     Choose the adapter for a passage by the nearest centroid.
 
     Each domain has the centroids of a few clusters of its passages' embeddings. A passage goes to the domain
-    of the centroid with the highest cosine similarity. The embedding of a text is the mean of the encoder's
+    of the centroid with the highest cosine similarity, or to `"base"`, the model without an adapter, if that
+    similarity is below the domain's threshold. The embedding of a text is the mean of the encoder's
     states over its tokens, scaled to unit length (Reimers & Gurevych, 2019, "Sentence-BERT",
     https://arxiv.org/abs/1908.10084).
 
@@ -58,7 +62,8 @@ class AdapterRouter:
     """
 
     def __init__(self, text_encoder: str | Path, max_length: int = 256, **kwargs: Any):
-        self.name = str(text_encoder)
+        text_encoder = find_checkpoint(text_encoder)
+        self.name = text_encoder
         self.max_length = max_length
         self.tokenizer = AutoTokenizer.from_pretrained(text_encoder, **select_hub_kwargs(kwargs))
         # A pickle can run arbitrary code when it is loaded.
@@ -67,11 +72,15 @@ class AdapterRouter:
         self._max_positions = get_max_positions(model, "encoder" if model.config.is_encoder_decoder else None)
         self.text_encoder = get_text_encoder(model).eval()
         self.centroids: dict[str, torch.Tensor] = {}
+        self.thresholds: dict[str, float] = {}
 
     def fit(self, name: str, passages: Iterable[str]) -> AdapterRouter:
         """
         Compute the centroids of a domain: those of eight k-means clusters, or the embeddings themselves if
         there are no more than eight different ones.
+
+        The threshold of the domain is the similarity that 99% of its passages reach: the centroids of each
+        half of the passages are compared with the other half. With fewer than 16 passages there is none.
 
         Args:
             name (`str`): Name of the adapter on the model; `"base"` is the model without an adapter.
@@ -97,9 +106,20 @@ class AdapterRouter:
                 f"adapter {name}: expected passages that {self.name} can embed, got embeddings that are zero "
                 "or not finite"
             )
-        count = min(_CLUSTERS, len(embeddings.unique(dim=0)))
-        clusters = KMeans(count, n_init="auto", random_state=0).fit(embeddings.numpy())
-        self.centroids[name] = _normalize(torch.from_numpy(clusters.cluster_centers_))
+
+        def compute_centroids(embeddings: torch.Tensor) -> torch.Tensor:
+            count = min(_CLUSTERS, len(embeddings.unique(dim=0)))
+            clusters = KMeans(count, n_init="auto", random_state=0).fit(embeddings.numpy())
+            return _normalize(torch.from_numpy(clusters.cluster_centers_))
+
+        self.centroids[name] = compute_centroids(embeddings)
+        self.thresholds.pop(name, None)
+        if len(embeddings) >= _MIN_TEXTS:
+            halves = embeddings[::2], embeddings[1::2]
+            similarities = [
+                (half @ compute_centroids(other).T).amax(1) for half, other in (halves, halves[::-1])
+            ]
+            self.thresholds[name] = float(torch.cat(similarities).quantile(_QUANTILE))
         return self
 
     def save(self, name: str, folder: str | Path) -> None:
@@ -111,11 +131,18 @@ class AdapterRouter:
             folder (`str` or `Path`): Folder of the adapter's weights; it is created if it is missing.
 
         Raises:
-            KeyError: If there are no centroids of this name.
+            ValueError: If there are no centroids of this name.
         """
+        if name not in self.centroids:
+            known = ", ".join(self.centroids) or "none"
+            raise ValueError(
+                f"adapter {name!r}: the router has no centroids of it, it has {known}; `fit` it first"
+            )
         # A Hub id tells others which encoder this is; the path of a folder on this machine does not.
         metadata = {} if Path(self.name).exists() else {"text_encoder": self.name}
         tensors = {"centroids": self.centroids[name], "probe": self.embed([_PROBE])[0]}
+        if name in self.thresholds:
+            tensors["threshold"] = torch.tensor(self.thresholds[name])
         content = save(tensors, {"format": "pt", **metadata})
         with replace_file(Path(folder, CENTROIDS_NAME)) as temporary:
             temporary.write_bytes(content)
@@ -150,6 +177,7 @@ class AdapterRouter:
             with safe_open(path, "pt") as file:
                 encoder = (file.metadata() or {}).get("text_encoder", "one that its file does not name")
                 centroids, probe = (file.get_tensor(key).float() for key in ("centroids", "probe"))
+                threshold = float(file.get_tensor("threshold")) if "threshold" in file.keys() else None
         except SafetensorError as error:
             raise OSError(f"adapter {adapter}: its {CENTROIDS_NAME} cannot be read ({error})") from error
         expected_probe = self.embed([_PROBE])[0]
@@ -167,15 +195,22 @@ class AdapterRouter:
                 f"finite numbers of shape (number of centroids, {size})"
             )
         self.centroids[name] = _normalize(centroids)
+        self.thresholds.pop(name, None)
+        if threshold is not None:
+            self.thresholds[name] = threshold
         return self
 
     def route(self, passages: Iterable[str]) -> list[str]:
-        """Return the name of the adapter for each passage."""
+        """Return the name of the adapter for each passage; "base" if no domain is near enough."""
         if not self.centroids:
             raise ValueError("expected centroids of some adapters (`fit` or `load`), the router has none")
         names = [name for name, centroids in self.centroids.items() for _ in centroids]
-        nearest = self.embed(passages) @ torch.cat([*self.centroids.values()]).T
-        return [names[index] for index in nearest.argmax(1).tolist()]
+        similarities = self.embed(passages) @ torch.cat([*self.centroids.values()]).T
+        nearest = similarities.max(1)
+        return [
+            names[index] if similarity >= self.thresholds.get(names[index], -1) else "base"
+            for similarity, index in zip(nearest.values.tolist(), nearest.indices.tolist(), strict=True)
+        ]
 
     @torch.inference_mode()
     def embed(self, texts: Iterable[str], batch_size: int = 32) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from crosstask.utils.errors import ConfigError, suggest
 
+RUN_MODEL = "crosstask"  # the folder of the model in the folder of a training run
 # https://huggingface.co/docs/hub/repositories-licenses
 LICENSES = frozenset(
     "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 "
@@ -33,6 +36,33 @@ def is_hub_id(name: str) -> bool:
     except HFValidationError:
         return False
     return True
+
+
+def find_checkpoint(name: str | os.PathLike) -> str:
+    """
+    Return the Hub id or folder that a name of a model stands for; the folder of a run stands for its model.
+
+    Raises:
+        ConfigError: If it is a path and does not exist. The Hub would be asked for some paths otherwise,
+            which takes minutes without a connection.
+    """
+    path = Path(name).expanduser()
+    if (path / "recipe.yaml").exists() and (path / RUN_MODEL / "config.json").exists():
+        return str(path / RUN_MODEL)
+    if path.exists():
+        return str(path)
+    if is_path(name):
+        raise ConfigError(f"{name}: no such folder, expected a folder or the Hub id of a model")
+    return str(name)
+
+
+def is_path(name: str | os.PathLike) -> bool:
+    """Return whether a name can only be a path: `./x`, `~/x`, `a/b/c`, `a\\b`, and `a/b` in a folder `a`."""
+    name = str(name)
+    first, _, rest = name.partition("/")
+    return bool(
+        re.match(r"[./~]|[A-Za-z]:", name) or re.search(r"/.*/|\\", name) or (rest and Path(first).is_dir())
+    )
 
 
 def get_public_name(name: str | Sequence[str]) -> str:

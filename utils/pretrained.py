@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from crosstask.utils.errors import DataError, first_line
+from crosstask.utils.errors import ConfigError, DataError, first_line
+from crosstask.utils.hub_names import find_checkpoint
 
 # What `from_pretrained` raises for an unusable checkpoint. RuntimeError: weights whose shapes differ from the
 # configuration. ImportError and TypeError: missing tokenizer files in transformers 4.
@@ -65,7 +66,10 @@ def load_checkpoint(
         return model.eval(), tokenizer
     if dtype not in DTYPES:
         raise DataError(f"{role}: dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    name = str(checkpoint)
+    try:
+        name = find_checkpoint(checkpoint)
+    except ConfigError as error:
+        raise DataError(f"{role}: {error}") from None
     model, tokenizer = _load(auto_class, name, dtype, role)
     if auto_class is AutoModelForCausalLM and tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # few causal models have one; any works, as it is masked

@@ -29,6 +29,7 @@ from crosstask.data.readers.opening import DEFAULT_TEXT_FORMAT, TextFormat, read
 from crosstask.data.readers.registry import CORPORA
 from crosstask.data.splits import SPLITS
 from crosstask.utils.errors import DataError, first_line
+from crosstask.utils.hub_names import is_path
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +116,8 @@ def list_paths(data: Source) -> list[Path]:
 
 
 def _looks_like_a_path(data: str) -> bool:
-    # A Hub id has at most one slash and may end in a version, e.g. "owner/corpus-v1.1".
-    return bool(re.match(r"[./~]", data) or re.search(r"\.[A-Za-z]\w*$|/.*/|\\", data))
+    # A Hub id may end in a version, e.g. "owner/corpus-v1.1", but not in a suffix.
+    return is_path(data) or bool(re.search(r"\.[A-Za-z]\w*$", data))
 
 
 def _rename_splits(parts: dict[str, Part], data: Any) -> dict[str, Part]:

@@ -13,6 +13,7 @@ import torch
 
 from crosstask.eval.systems.checkpoints import get_model_config, get_revision
 from crosstask.utils.errors import DataError
+from crosstask.utils.hub_names import find_checkpoint
 from crosstask.utils.pretrained import DTYPES, batch_by_length, check_architecture, make_non_finite_error
 
 # Called with the number of rows that were finished since the last call, as `tqdm.update`.
@@ -116,10 +117,10 @@ class Generative(System):
             raise DataError(
                 f"{self.kind}: dtype is {settings['dtype']!r}, expected one of {', '.join(DTYPES)}"
             )
-        self.checkpoint = str(model)
+        self.checkpoint = find_checkpoint(model)
         self.config = get_model_config(self.checkpoint)
         check_architecture(auto_class, self.config, self.kind)
-        self.name = Path(self.checkpoint).name
+        self.name = Path(model).name
         self.settings = {
             "kind": self.kind,
             "checkpoint": self.checkpoint,

@@ -262,3 +262,23 @@ def test_briefs_are_routed_to_their_domain(minilm, tmp_path):
     for domain, texts in passages["test"].items():
         names = router.route(texts)
         assert names.count(domain) >= 0.98 * len(names)
+
+
+def test_a_passage_of_no_domain_goes_to_the_base(router, tmp_path):
+    domain = [f"the mayor opened the old bridge on May {day}" for day in range(32)]
+    router.fit("a", domain)
+    foreign = "zzz qqq 999 !!! ???"
+    assert router.route([domain[0], foreign]) == ["a", "base"]
+    router.save("a", tmp_path)
+    loaded = AdapterRouter(router.name).load("b", tmp_path)
+    assert loaded.thresholds["b"] == pytest.approx(router.thresholds["a"])
+    assert loaded.route([domain[0], foreign]) == ["b", "base"]
+    assert router.fit("a", domain[:8]).route([foreign]) == ["a"]  # too few passages for a threshold
+
+
+def test_centroids_of_an_unknown_name_are_not_saved(router, tmp_path):
+    router.fit("a", TEXTS)
+    with pytest.raises(
+        ValueError, match="^adapter 'b': the router has no centroids of it, it has a; `fit` it"
+    ):
+        router.save("b", tmp_path)
