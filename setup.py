@@ -79,6 +79,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "crosstask-ask=crosstask.ask:main",
             "crosstask-build=crosstask.data.build:main",
             "crosstask-eval=crosstask.eval.run:main",
             "crosstask-publish=crosstask.hub.publish:main",

@@ -32,13 +32,14 @@ NO_ANSWER = "unanswerable"
 
 # The stages of a training run, in order.
 STAGES = ("summarize", "answer", "fuse")
-# "build" is not a training stage: these are the columns that `crosstask-build` starts from. The answer may
-# be empty; a summary or label that is there already is read, too.
+# "build" and "ask" are no training stages: these are the columns that `crosstask-build` and `crosstask-ask`
+# start from. The answer may be empty in "build"; a summary or label that is there already is read, too.
 STAGE_COLUMNS = {
     "summarize": ("passage", "summary"),
     "answer": ("passage", "question", "answer"),
     "fuse": ("passage", "question", "answer", "summary", "answerable"),
     "build": ("passage", "question", "answer"),
+    "ask": ("passage", "question"),
 }
 # Columns of stage "fuse" that the user's rows may lack: all answers, or all labels, are then unknown.
 OPTIONAL_COLUMNS = ("answer", "answerable")
@@ -47,6 +48,7 @@ _NON_EMPTY_COLUMNS = {
     "answer": ("passage", "question"),
     "fuse": ("passage", "question", "summary"),
     "build": ("passage", "question"),
+    "ask": ("passage", "question"),
 }
 
 

@@ -132,7 +132,7 @@ def publish(
         check_public(files, *([] if kind == "metric" else [Path(source)]))
         if kind in ("model", "adapter"):
             check_rows(files, source)
-            check_datasets(ModelCard(str(files["README.md"])).data.datasets or ())
+            check_datasets(ModelCard(str(files["README.md"])).data.to_dict().get("datasets", ()))
         return commit(
             files,
             repo_id,

@@ -215,8 +215,8 @@ class StageArguments(SourceArguments):
     stages, or under the name of a stage.
     """
 
-    data: str | list[str] | None = field(
-        default=None,
+    data: str | list[str] = field(
+        default="",
         metadata={
             "help": "Source of the rows: briefs, aclsum, a file, several files or a pattern, a folder, or "
             "the Hub id of a data set."
@@ -275,7 +275,7 @@ class StageArguments(SourceArguments):
     )
 
     def __post_init__(self):
-        if self.data is None:
+        if not self.data:
             raise ConfigError("data: expected the source of the rows (briefs, a path or a Hub id)")
         check_minimum(0, self, "lora_r", *JOINT_KEYS)
         if not 0 <= self.lora_dropout < 1:

@@ -173,7 +173,7 @@ def select_examples(rows: Sequence[Mapping[str, Any]], result: SystemResult) -> 
         has learned from no label); at most three.
     """
     examples: dict[str, dict[str, Any]] = {}
-    probabilities = result.summary_probabilities or [None] * len(rows)
+    probabilities: Sequence[float | None] = result.summary_probabilities or [None] * len(rows)
     for row, summary, probability in zip(rows, result.summaries, probabilities, strict=True):
         if row["answer"] and row["answerable"] != 0:
             example = {name: row[name] for name in ("passage", "question", "answer")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -52,7 +52,7 @@ def _request_stop(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def handle_signals(handler: signal.Handlers) -> Iterator[None]:
+def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Let `handler` handle SIGINT and SIGTERM; only the main thread of a process can set handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield

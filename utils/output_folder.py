@@ -128,9 +128,11 @@ def _compare(
 ) -> None:
     for key in sorted((new | recorded).keys() - free_keys - {"output_dir"}):
         before, after = recorded.get(key), new.get(key)
-        is_number = isinstance(before, (int, float)) and isinstance(after, (int, float))
-        if before == after or (key in growing_keys and is_number and after > before > 0):
+        if before == after:
             continue
+        if key in growing_keys and isinstance(before, (int, float)) and isinstance(after, (int, float)):
+            if after > before > 0:
+                continue
         name = f"{stage}.{key}" if stage else key
         hint = hints.get(key, "choose another output_dir, or delete that folder")
         raise ConfigError(

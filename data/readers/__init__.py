@@ -92,7 +92,7 @@ def read_rows(
             Without `columns`, the records of the corpora in `crosstask.data.readers.registry` are recognized
             by their columns. A corpus serves some stages only, SQuAD just "answer".
         stage (`str`):
-            "summarize", "answer" or "fuse", or "build" to build a data set.
+            "summarize", "answer" or "fuse", "build" to build a data set, or "ask" for passages and questions.
         config_name (`str`, *optional*):
             The configuration of a data set folder or data set on the Hub, such as "3.0.0".
         columns (`Mapping[str, str]`, *optional*):
@@ -324,7 +324,7 @@ def _stream_rows(
     part_names, carved_shares = _plan_splits(parts, is_complete, shares)
     streams = {}
     for split, name in part_names.items():
-        arguments = {"data": data, "stage": stage, "source": source, "part_name": name, "split": split}
+        arguments: dict[str, Any] = {"data": data, "stage": stage, "source": source, "part_name": name, "split": split}
         arguments["shares"] = carved_shares if name == "train" else None
         streams[split] = IterableDataset.from_generator(
             _generate_split, features=FEATURES.copy(), gen_kwargs=arguments

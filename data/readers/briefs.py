@@ -38,7 +38,7 @@ def _read_splits(stage: str, options: Mapping[str, Any]) -> dict[str, Part]:
     check_keys("split", requested, SPLITS)
     passages = {**PASSAGES, **requested}
     arguments = {name: value for name, value in options.items() if name != "passages"}
-    task = "answer" if stage == "build" else stage
+    task = "answer" if stage in ("build", "ask") else stage
     try:
         return {
             split: Part(

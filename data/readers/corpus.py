@@ -92,7 +92,7 @@ class Corpus:
             record is malformed.
         hub_id (`str`, *optional*): The id of its authors' data set on the Hub.
         stages (`tuple[str, ...]`): The training stages that it serves. One that serves "answer" also serves
-            "build".
+            "build" and "ask".
         columns (`tuple[str, ...]`): The columns by which its records are recognized; every record has them.
         excluded_columns (`tuple[str, ...]`): Records with any of these columns are not recognized.
         official_files (`str`, *optional*): A regular expression for the lower-cased names of its official
@@ -129,7 +129,7 @@ class Corpus:
 
     def serves(self, stage: str) -> bool:
         """Return whether the corpus has rows for a stage."""
-        return ("answer" if stage == "build" else stage) in self.stages
+        return ("answer" if stage in ("build", "ask") else stage) in self.stages
 
     def convert(self, record: Record, stage: str, default_id: str) -> list[Row | Reject]:
         """Return the rows of a record, at least one.

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from crosstask.utils.hub_names import is_path
 
 logger = logging.getLogger(__name__)
 
-Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Source = str | os.PathLike[str] | list[Any]
 
 # The names that files and data sets give to the splits.
 SPLIT_NAMES = {
@@ -81,7 +81,7 @@ def find_parts(
             return corpus.read_splits(stage, options or {}), True
     if paths := list_paths(data):
         return _read_files(name_source(data), _group_by_split(name_source(data), paths), text_format), False
-    assert not isinstance(data, (list, tuple))
+    assert not isinstance(data, list)
     path = Path(data).expanduser()
     if path.is_dir():
         parts = read_folder(path, config_name, text_format)
@@ -94,12 +94,12 @@ def find_parts(
 
 def name_source(data: Source) -> str:
     """Return a source as messages name it."""
-    return ", ".join(map(str, data)) if isinstance(data, (list, tuple)) else str(data)
+    return ", ".join(map(str, data)) if isinstance(data, list) else str(data)
 
 
 def list_paths(data: Source) -> list[Path]:
     """Return the files of a list of paths and patterns, or of one pattern; none for any other source."""
-    if not isinstance(data, (list, tuple)):
+    if not isinstance(data, list):
         if not re.search(r"[*?\[]", str(data)) or Path(data).expanduser().exists():
             return []
         data = [data]

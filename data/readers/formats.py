@@ -285,7 +285,7 @@ def _read_sheet(rows: Iterable[tuple[Any, ...]], path: Path) -> NumberedRecords:
             if len(set(names)) < len(names):
                 raise DataError(f"{path}, row {number}: expected each column once, got {', '.join(header)}")
             continue
-        record: Record = dict.fromkeys(name for name in header if name)
+        record: dict[str, Any] = dict.fromkeys(name for name in header if name)
         record |= {name: value for name, value in zip(header, values, strict=False) if name}
         if any(value is not None for value in values[len(header) :]):
             yield number, Reject(f"expected {len(header)} cells, got {len(values)}", is_malformed=True)

@@ -138,11 +138,14 @@ def _convert_records(
         try:
             candidate = corpus if is_corpus_known else _choose_corpus(record, stage, columns)
             if candidate is None:
-                rows = [_rename_columns(record, stage, columns)]
+                renamed = _rename_columns(record, stage, columns)
+                if not is_corpus_known:
+                    _report_missing_columns(part, stage, renamed)
+                rows = [renamed]
             else:
-                rows = candidate.convert(record, stage, default_id=f"{file.stem}:{number}")
-            if not is_corpus_known and candidate is None:
-                _report_missing_columns(part, stage, rows[0])
+                rows = candidate.convert(
+                    record, "answer" if stage == "ask" else stage, default_id=f"{file.stem}:{number}"
+                )
             corpus, is_corpus_known = candidate, True
         except DataError as error:
             if isinstance(error, _MisfitError):
@@ -200,7 +203,9 @@ def _rename_columns(record: Record, stage: str, columns: Mapping[str, str]) -> R
             f"the column {missing[0]!r} is missing: there are {', '.join(record)}; stage {stage} needs "
             f"{', '.join(needed)}{_suggest_columns(needed, record)}"
         )
-    is_joint = stage != "build" and all(names[name] in record for name in ("passage", "question", "summary"))
+    is_joint = stage not in ("build", "ask") and all(
+        names[name] in record for name in ("passage", "question", "summary")
+    )
     used = (*extra, *STAGE_COLUMNS["fuse" if is_joint else stage])
     return {name: record[names[name]] for name in used if names[name] in record}
 

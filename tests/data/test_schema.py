@@ -32,7 +32,7 @@ def test_features_hold_labeled_and_unlabeled_rows():
 
 
 def test_every_stage_reads_columns_of_the_schema():
-    assert set(STAGE_COLUMNS) == {"summarize", "answer", "fuse", "build"}
+    assert set(STAGE_COLUMNS) == {"summarize", "answer", "fuse", "build", "ask"}
     assert all(set(columns) <= set(FEATURES) for columns in STAGE_COLUMNS.values())
     assert NO_ANSWER == "unanswerable"
 
@@ -46,8 +46,8 @@ def test_a_good_row_is_accepted(stage, label):
 @pytest.mark.parametrize(
     ("column", "stages"),
     [
-        ("passage", {"summarize", "answer", "fuse", "build"}),
-        ("question", {"answer", "fuse", "build"}),
+        ("passage", {"summarize", "answer", "fuse", "build", "ask"}),
+        ("question", {"answer", "fuse", "build", "ask"}),
         ("summary", {"summarize", "fuse"}),
         ("answer", set()),
     ],

@@ -270,7 +270,9 @@ def test_a_model_that_is_not_a_summarizer_is_an_error(judge_folder, teacher_fold
 
 
 def test_an_incomplete_checkpoint_is_an_error(tiny_bart_folder, tmp_path):
-    with pytest.raises(DataError, match="^teacher: .*nowhere: no such folder, expected a folder or the Hub id"):
+    with pytest.raises(
+        DataError, match="^teacher: .*nowhere: no such folder, expected a folder or the Hub id"
+    ):
         Teacher(tmp_path / "nowhere")
     folder = shutil.copytree(tiny_bart_folder, tmp_path / "pickle")
     (folder / "model.safetensors").unlink()

@@ -1,0 +1,218 @@
+"""Answer questions about passages with a trained model: `crosstask-ask MODEL [ROWS] [-o OUT.jsonl]`.
+
+    crosstask-ask runs/mine rows.csv -o answers.jsonl
+    cat rows.jsonl | crosstask-ask user/name - > answers.jsonl
+    crosstask-ask user/name --question "Who paid?" --passage report.txt
+
+The rows need the columns `passage` and `question`. Each row gives one line of JSON, in their order: `id`,
+`question`, `summary` and `answerability`, or `id` and `error`. If OUT.jsonl exists, the rows that it has are
+skipped, so that a command that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import yaml
+
+from crosstask.utils.errors import ConfigError, DataError, first_line
+from crosstask.utils.interrupts import end_on_signal
+
+if TYPE_CHECKING:
+    from crosstask import QuestionSummarizationPipeline
+
+Answer = dict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
+    options = _make_parser().parse_args(argv)
+    try:
+        with end_on_signal("crosstask-ask"):
+            if (options.rows is None) == (options.question is None):
+                raise ConfigError("expected either a file of rows, or --question with --passage")
+            if options.question is None:
+                answer_rows(options)
+            else:
+                answer_question(options)
+    except (ConfigError, DataError) as error:
+        sys.exit(f"crosstask-ask: error: {error}")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="crosstask-ask", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="Hub id or folder of a cross-task model, or the folder of its run")
+    parser.add_argument(
+        "rows", nargs="?", help="file, pattern, folder or Hub id of rows; - for JSONL on stdin"
+    )
+    parser.add_argument("-o", "--output", help="file of the answers; by default they are printed")
+    parser.add_argument("--question", help="a single question, instead of rows")
+    parser.add_argument("--passage", help="text file that the question is about; - for stdin")
+    parser.add_argument("--columns", type=yaml.safe_load, help="{passage: text}: columns of the rows' file")
+    parser.add_argument("--delimiter", help="character between two fields of a CSV file")
+    parser.add_argument("--encoding", help="encoding of a text file that is not in UTF-8, such as cp1252")
+    parser.add_argument("--adapter", help="Hub id or folder of an adapter to use")
+    parser.add_argument(
+        "--batch_size", type=int, default=16, help="questions per batch (default: %(default)s)"
+    )
+    parser.add_argument("--min_answerability", type=float, help="below it, `answered` is false")
+    parser.add_argument("--evidence", action="store_true", help="add the sentences that a summary rests on")
+    return parser
+
+
+def answer_question(options: argparse.Namespace) -> None:
+    """Print the summary for a single question about the text in a file."""
+    if options.passage is None:
+        raise ConfigError("--passage: expected a text file beside --question")
+    passage = sys.stdin.read() if options.passage == "-" else _read_passage(options)
+    try:
+        result = load_pipeline(options)(question=options.question, passage=passage)
+    except ValueError as error:  # an empty question or passage, or one that is too long
+        raise ConfigError(first_line(error)) from error
+    print(result["summary"])
+    for name in ("answerability", "answered", "evidence"):
+        if result.get(name) is not None:
+            print(f"{name}: {result[name]}")
+
+
+def _read_passage(options: argparse.Namespace) -> str:
+    try:
+        return Path(options.passage).expanduser().read_text(encoding=options.encoding or "utf-8")
+    except (LookupError, OSError, UnicodeError) as error:
+        raise ConfigError(f"--passage: {options.passage} cannot be read: {first_line(error)}") from error
+
+
+def answer_rows(options: argparse.Namespace) -> None:
+    """Write one line per row; rows that the output has already are skipped."""
+    from tqdm.auto import tqdm
+
+    records = iter_records(options)
+    with ExitStack() as stack:
+        output: TextIO = sys.stdout
+        if options.output is not None:
+            output, count = _open_output(Path(options.output).expanduser(), records)
+            stack.enter_context(output)
+            if count:
+                print(f"crosstask-ask: {options.output} has {count} answers; going on", file=sys.stderr)
+        is_hidden = options.output is None and not sys.stderr.isatty()
+        for answer in tqdm(iter_answers(records, options), unit=" rows", disable=is_hidden, mininterval=1):
+            print(json.dumps(answer, ensure_ascii=False), file=output, flush=True)
+
+
+def iter_records(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the rows with `id`, `passage` and `question`, and `id` and `error` for what is not a row."""
+    from crosstask.data.readers import iter_rows
+    from crosstask.data.readers.corpus import Part
+    from crosstask.data.readers.formats import read_jsonl
+    from crosstask.data.readers.rows import Lenience, make_rows
+
+    if not isinstance(options.columns, dict | None):
+        raise ConfigError(f"--columns: expected {{passage: text}}, got {options.columns!r}")
+    rejects: deque[dict[str, Any]] = deque()
+    if options.rows == "-":
+        part = Part("stdin", read_jsonl(Path("/dev/stdin"), options.encoding), "stdin", "stdin")
+        rows = (row for _, row in make_rows(part, "ask", options.columns or {}, rejects.append, Lenience()))
+    else:
+        reading = {name: getattr(options, name) for name in ("columns", "delimiter", "encoding")}
+        rows = (row for *_, row in iter_rows(options.rows, "ask", **reading, reject=rejects.append))
+    for row in rows:
+        while rejects:
+            yield _make_error(rejects.popleft())
+        yield {name: row[name] for name in ("id", "passage", "question")}
+    while rejects:
+        yield _make_error(rejects.popleft())
+
+
+def _make_error(reject: dict[str, Any]) -> Answer:
+    place = next(f"{unit} {reject[unit]}" for unit in ("line", "row", "index") if unit in reject)
+    return {"id": reject["id"], "error": f"{place}: {reject['reason']}"}
+
+
+def iter_answers(records: Iterator[dict[str, Any]], options: argparse.Namespace) -> Iterator[Answer]:
+    """Yield the answer to each record, in their order. The model is loaded with the first record."""
+    waiting: deque[dict[str, Any]] = deque()  # records that were read, but not answered
+
+    def read_inputs() -> Iterator[dict[str, Any]]:
+        for record in records:
+            waiting.append(record)
+            if "error" not in record:
+                yield {name: record[name] for name in ("question", "passage")}
+
+    pipe = load_pipeline(options)
+    for result in pipe(read_inputs(), batch_size=options.batch_size, on_error="return"):
+        while "error" in waiting[0]:
+            yield waiting.popleft()
+        record = waiting.popleft()
+        if "error" in result:  # without its number in the stream, which a command that goes on starts anew
+            yield {"id": record["id"], "error": re.sub(r"^input \d+: ", "", result["error"])}
+        else:
+            yield {"id": record["id"], **result}
+    yield from waiting
+
+
+def load_pipeline(options: argparse.Namespace) -> QuestionSummarizationPipeline:
+    """Load the model, its adapter if there is one, and the options of the answers."""
+    from transformers import pipeline
+
+    from crosstask import PIPELINE_TASK
+    from crosstask.utils.hub_names import find_checkpoint
+    from crosstask.utils.pretrained import LOAD_ERRORS
+
+    settings = {"min_answerability": options.min_answerability, "return_evidence": options.evidence or None}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    name = find_checkpoint(options.model)
+    try:
+        pipe = pipeline(PIPELINE_TASK, model=name, **settings)
+        if options.adapter is not None:
+            pipe.model.load_adapter(options.adapter, adapter_name="asked")
+            pipe = pipeline(
+                PIPELINE_TASK, model=pipe.model, processor=pipe.processor, adapter="asked", **settings
+            )
+    except (*LOAD_ERRORS, KeyError) as error:
+        raise ConfigError(f"{options.model}: {first_line(error)}") from error
+    return pipe
+
+
+def _open_output(path: Path, records: Iterator[dict[str, Any]]) -> tuple[TextIO, int]:
+    """Open the output for appending, after the lines that it has, and skip their records."""
+    count, end = 0, 0
+    if path.exists():
+        with open(path, "rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):  # a process was killed while it wrote this line
+                    break
+                record = next(records, None)
+                if record is None or _get_id(line) != record["id"]:
+                    raise ConfigError(
+                        f"-o: line {count + 1} of {path} is no answer to row {record and record['id']!r}, "
+                        "expected the output of the same rows, or a new file"
+                    )
+                count, end = count + 1, end + len(line)
+        with open(path, "rb+") as file:
+            file.truncate(end)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a", encoding="utf-8"), count
+    except OSError as error:
+        raise ConfigError(f"-o: {path} cannot be written to ({error.strerror})") from error
+
+
+def _get_id(line: bytes) -> Any:
+    try:
+        return json.loads(line).get("id")
+    except (AttributeError, ValueError):
+        return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The command that answers: files, stdin, a single question, errors in place, and going on."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tiny_run import ENVIRONMENT
+
+from crosstask import ask
+from crosstask.data.briefs import generate
+
+ROWS = [{name: row[name] for name in ("id", "passage", "question")} for row in generate("answer", "test", 4)][
+    :8
+]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A semicolon CSV with two rows that cannot be answered."""
+    path = tmp_path / "rows.csv"
+    lines = [f"{row['id']};{row['passage']};{row['question']}" for row in ROWS]
+    lines[3:3] = ["x1;;Who?", "x2;It rained.;" + "why " * 300]
+    path.write_text("\n".join(["id;passage;question", *lines, "x3;cut"]) + "\n", encoding="utf-8")
+    return path
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_rows_are_answered_in_their_order_with_errors_in_place(trained_run, rows, tmp_path):
+    output = tmp_path / "new" / "out.jsonl"
+    ask.main([str(trained_run[1]), str(rows), "-o", str(output), "--batch_size", "3", "--evidence"])
+    answers = read_lines(output)
+    ids = [row["id"] for row in ROWS]
+    assert [answer["id"] for answer in answers] == [*ids[:3], "x1", "x2", *ids[3:], f"rows:{len(ROWS) + 4}"]
+    errors = {answer["id"]: answer["error"] for answer in answers if "error" in answer}
+    assert errors["x1"] == "line 5: empty passage"
+    assert "no room is left" in errors["x2"]
+    assert "expected 3 fields, got 2" in errors[f"rows:{len(ROWS) + 4}"]
+    assert {"question", "summary", "answerability", "evidence"} < answers[0].keys()
+    # The same as the pipeline's, whatever the batches were.
+    ask.main([str(trained_run[1] / "crosstask"), str(rows), "-o", str(tmp_path / "b.jsonl"), "--evidence"])
+    for first, second in zip(answers, read_lines(tmp_path / "b.jsonl"), strict=True):
+        assert first.get("summary") == second.get("summary")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4, 5, 11])
+def test_a_stopped_command_goes_on(trained_run, rows, tmp_path, kept):
+    complete, output = tmp_path / "complete.jsonl", tmp_path / "out.jsonl"
+    command = [str(trained_run[1]), str(rows), "-o"]
+    ask.main([*command, str(complete), "--batch_size", "1"])
+    lines = complete.read_bytes().splitlines(keepends=True)
+    output.write_bytes(b"".join(lines[:kept]) + b"".join(lines[kept : kept + 1])[:20])
+    ask.main([*command, str(output), "--batch_size", "1"])
+    for answer, expected in zip(read_lines(output), read_lines(complete), strict=True):
+        if "error" not in expected:
+            expected["answerability"] = pytest.approx(expected["answerability"], abs=1e-6)
+        assert answer == expected
+
+
+def test_the_output_of_other_rows_is_not_changed(trained_run, rows, tmp_path):
+    output = tmp_path / "out.jsonl"
+    output.write_text('{"id": "other"}\n')
+    with pytest.raises(SystemExit, match="^crosstask-ask: error: -o: line 1 of .* is no answer to row "):
+        ask.main([str(trained_run[1]), str(rows), "-o", str(output)])
+    assert output.read_text() == '{"id": "other"}\n'
+
+
+def test_rows_come_from_stdin_and_go_to_stdout(trained_run):
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS[:2])
+    process = subprocess.run(
+        [sys.executable, "-m", "crosstask.ask", str(trained_run[1]), "-"],
+        input=lines,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    answers = [json.loads(line) for line in process.stdout.splitlines()]
+    assert [answer["id"] for answer in answers] == [row["id"] for row in ROWS[:2]]
+
+
+def test_a_single_question_about_a_text_file(trained_run, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text(ROWS[0]["passage"], encoding="utf-8")
+    ask.main(
+        [str(trained_run[1]), "--question", ROWS[0]["question"], "--passage", str(tmp_path / "text.txt")]
+    )
+    summary, probability = capsys.readouterr().out.splitlines()
+    assert probability.startswith("answerability: 0.")
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ([], "expected either a file of rows, or --question with --passage"),
+        (["rows.csv", "--question", "Who?"], "expected either a file of rows, or --question"),
+        (["--question", "Who?"], "--passage: expected a text file beside --question"),
+        (["--question", "Who?", "--passage", "gone.txt"], "--passage: gone.txt cannot be read"),
+        (["--question", " ", "--passage", "text.txt"], "`question` is empty"),
+        (["gone.csv"], "gone.csv: file not found"),
+        (["rows.csv", "--columns", "3"], "--columns: expected {passage: text}, got 3"),
+        (["rows.csv", "--adapter", "gone"], "gone"),
+    ],
+)
+def test_mistakes_are_one_sentence(trained_run, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text("passage,question\nIt rained.,What?\n")
+    (tmp_path / "text.txt").write_text("It rained.")
+    with pytest.raises(SystemExit) as error:
+        ask.main([str(trained_run[1]), *arguments])
+    message = str(error.value)
+    assert message.startswith("crosstask-ask: error: ") and sentence in message and "\n" not in message
+
+
+def test_a_model_that_does_not_exist_is_said_at_once(tmp_path):
+    with pytest.raises(SystemExit, match="no such folder, expected a folder or the Hub id of a model"):
+        ask.main([str(tmp_path / "gone"), "--question", "Who?", "--passage", __file__])
