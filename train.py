@@ -27,6 +27,7 @@ from crosstask.training.arguments import (
     Recipe,
     RunArguments,
     StageArguments,
+    check_machine,
     read_recipe,
 )
 from crosstask.training.evaluation import evaluate, print_results
@@ -143,7 +144,7 @@ def find_new_stages(recipe: Recipe) -> set[str]:
 def run(recipe: Recipe) -> None:
     """Train the stages that are not finished, evaluate the model, and show the result."""
     folder = recipe.output_dir
-    recipe.run.find_checkpoints()
+    check_machine(recipe)
     for stage_recipe in recipe.stages.values():
         stage_recipe.training.device  # noqa: B018  (its first use joins the group of processes)
     state = PartialState()

@@ -429,3 +429,7 @@ def test_missing_data_of_a_later_stage_ends_the_run_before_the_first_stage(get_e
 def test_a_folder_that_does_not_exist_is_said_at_once(get_error, tmp_path, key):
     sentence = get_error(**{key: str(tmp_path / "gone"), f"{key}_config": None})
     assert f"{key}: {tmp_path / 'gone'}: no such folder" in sentence
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_training(get_error):
+    assert "report_to: swanlab is not installed" in get_error(report_to="swanlab")

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Seq2SeqTrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from crosstask.configuration_crosstask import FUSIONS, PROMPT, SUMMARY_LOSS_ON, CrossTaskConfig
 from crosstask.data.readers.arguments import SourceArguments
@@ -162,15 +164,6 @@ class RunArguments:
         else:
             self._check_trained_model()
         self._check_model_settings()
-
-    def find_checkpoints(self) -> None:
-        """Replace the folders of runs by those of their models, and refuse paths that do not exist."""
-        for name in ("model", "summarizer", "question_answerer"):
-            if getattr(self, name) is not None:
-                try:
-                    setattr(self, name, find_checkpoint(getattr(self, name)))
-                except ConfigError as error:
-                    raise ConfigError(f"{name}: {error}") from None
 
     def _check_parts(self):
         for name, stage in (("summarizer", "summarize"), ("question_answerer", "answer")):
@@ -353,6 +346,26 @@ def read_recipe(path: str | os.PathLike, flags: Iterable[str] = ()) -> Recipe:
     return Recipe(run, stages, output_dir, values)
 
 
+def check_machine(recipe: Recipe) -> None:
+    """
+    Refuse folders and trackers that this machine lacks, and let the folders of runs stand for their models.
+
+    Raises:
+        ConfigError: The sentence names the key.
+    """
+    for name in ("model", "summarizer", "question_answerer"):
+        if getattr(recipe.run, name) is not None:
+            try:
+                setattr(recipe.run, name, find_checkpoint(getattr(recipe.run, name)))
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from None
+    trackers = {"all", "none", *get_available_reporting_integrations()}
+    for stage in recipe.stages.values():
+        for name in stage.training.report_to:
+            if name not in trackers:
+                raise ConfigError(f"report_to: {name} is not installed, expected none or a tracker that is")
+
+
 def _read_file(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     """Return the values of a file by stage; those at the top level under ""."""
     top = read_yaml(path)
@@ -395,6 +408,12 @@ def _make_stage(values: Mapping[str, Any], where: str) -> StageRecipe:
     defaults: dict[str, Any] = {"report_to": "none"}
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
         defaults["use_cpu"] = True
+    for name in ("bf16", "fp16", "tf32"):
+        if values.get(name) and not torch.cuda.is_available() and not values.get("use_cpu"):
+            device = f"{where}: {name}: this machine has no GPU"
+            if name != "bf16":
+                raise ConfigError(f"{device}, expected {name}: false")
+            raise ConfigError(f"{device}; set use_cpu: true to train in bfloat16 on the CPU, or bf16: false")
     training_values = {key: value for key, value in values.items() if key not in stage_types}
     return StageRecipe(
         make_arguments(StageArguments, {k: v for k, v in values.items() if k in stage_types}, where),
@@ -429,6 +448,8 @@ def _check_trainer_settings(training: Seq2SeqTrainingArguments) -> None:
     ):
         if getattr(training, name) is not expected:
             raise ConfigError(f"{name}: expected {str(expected).lower()}, as {reason}")
+    if training.max_steps == 0:
+        raise ConfigError("max_steps: expected 1 or more, or none for num_train_epochs, got 0")
     if training.data_seed is not None:
         check_minimum(0, training, "data_seed")
 

@@ -33,5 +33,7 @@ def first_line(error: BaseException) -> str:
 
 def suggest(name: object, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the known name closest to `name`, or `""` if none is close."""
-    matches = difflib.get_close_matches(str(name), list(known), n=1)
+    matches = difflib.get_close_matches(str(name), list(known), n=3)
+    # `lora_rank` is rather `lora_r` than `local_rank`.
+    matches.sort(key=lambda match: match.split("_")[0] != str(name).split("_")[0])
     return f"; did you mean {matches[0]!r}?" if matches else ""

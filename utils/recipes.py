@@ -6,9 +6,8 @@ import argparse
 import math
 import os
 import re
-import textwrap
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -45,7 +44,7 @@ def make_parser(
         note (`str`, *optional*): What `--help` adds about flags.
     """
     keys = [
-        textwrap.fill(f"  {field.name:25} {field.metadata['help']}", 110, subsequent_indent=" " * 28)
+        f"  {field.name:25} {_get_help(field)}{_describe_default(field)}"
         for arguments_class in argument_classes
         for field in fields(arguments_class)
     ]
@@ -59,6 +58,20 @@ def make_parser(
     )
     parser.add_argument("config", help="the recipe, a YAML file; see configs/")
     return parser
+
+
+def _get_help(field: Field) -> str:
+    text = field.metadata["help"]
+    return text if text.endswith("...") else text.removesuffix(".")
+
+
+def _describe_default(field: Field) -> str:
+    """Return the default of a field in parentheses; nothing if there is none, or if the help has it."""
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    if default is MISSING or default is None or default == "":
+        return " (required)" if default is MISSING else ""
+    text = yaml.safe_dump(default, default_flow_style=True).partition("\n...")[0].strip()
+    return f" (default: {text})"
 
 
 def read_values(path: str | os.PathLike, flags: Iterable[str], arguments_class: type) -> dict[str, Any]:
@@ -104,13 +117,28 @@ def read_yaml(path: str | os.PathLike) -> dict:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read ({reason}), expected a YAML file") from error
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else path
         problem = getattr(error, "problem", None) or getattr(error, "reason", "unreadable")
         raise ConfigError(f"{where}: not valid YAML ({problem})") from error
     return check_mapping(_expand_home(values), path)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Load YAML, and refuse a key that a mapping has twice; YAML itself would take the second value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key if isinstance(key, Hashable) else None)
+        return super().construct_mapping(node, deep)
 
 
 def _expand_home(value: Any) -> Any:
@@ -154,8 +182,18 @@ def read_flags(flags: Iterable[str], types: Mapping[str, Any]) -> Iterator[tuple
             pairs[-1][1].append(word)
     for key, words in pairs:
         annotation = types.get(key.rpartition(".")[2], Any)
+        if not words and not _takes_true(annotation):
+            raise ConfigError(f"--{key}: expected a value after it")
         values = [_read_word(word, annotation) for word in words] or [True]
         yield key, values[0] if len(values) == 1 else values
+
+
+def _takes_true(annotation: Any) -> bool:
+    try:
+        convert_value(True, annotation)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_word(word: str, annotation: Any) -> Any:

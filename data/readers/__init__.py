@@ -324,7 +324,13 @@ def _stream_rows(
     part_names, carved_shares = _plan_splits(parts, is_complete, shares)
     streams = {}
     for split, name in part_names.items():
-        arguments: dict[str, Any] = {"data": data, "stage": stage, "source": source, "part_name": name, "split": split}
+        arguments: dict[str, Any] = {
+            "data": data,
+            "stage": stage,
+            "source": source,
+            "part_name": name,
+            "split": split,
+        }
         arguments["shares"] = carved_shares if name == "train" else None
         streams[split] = IterableDataset.from_generator(
             _generate_split, features=FEATURES.copy(), gen_kwargs=arguments

@@ -206,6 +206,9 @@ WRONG = {
     "rate": ({"learning_rate": "abc"}, "recipe.yaml: learning_rate: expected a number, got 'abc'"),
     "seed": ({"seed": "x"}, "seed: expected an integer, got 'x'"),
     "float as integer": ({"max_steps": 1.5}, "max_steps: expected an integer, got 1.5"),
+    "no step": ({"max_steps": 0}, "max_steps: expected 1 or more, or none for num_train_epochs, got 0"),
+    "rank": ({"lora_rank": 8}, "unknown key 'lora_rank'; did you mean 'lora_r'"),
+    "rank of a stage": ({"fuse": {"lora_rank": 8}}, "fuse: unknown key 'lora_rank'; did you mean 'lora_r'"),
     "bool": ({"bf16": "maybe"}, "bf16: expected true or false, got 'maybe'"),
     "list for a number": ({"learning_rate": [1, 2]}, r"learning_rate: expected a number, got \[1, 2\]"),
     "mapping for a number": ({"learning_rate": {"a": 1}}, "learning_rate: expected a number, got {'a': 1}"),
@@ -322,7 +325,7 @@ WRONG_FLAGS = {
     "no key": (["seed", "1"], "expected --key before 'seed'"),
     "one dash": (["-s", "1"], "expected --key before '-s'"),
     "nothing but dashes": (["--"], "unknown key ''"),
-    "no value": (["--seed"], "command line: seed: expected an integer, got True"),
+    "no value": (["--seed"], "--seed: expected a value after it"),
     "two values": (["--seed", "1", "2"], r"seed: expected an integer, got \[1, 2\]"),
     "not YAML": (["--data_columns", "{passage: "], "data_columns: expected a mapping"),
     "of the run in a stage": (
@@ -460,3 +463,12 @@ def test_paths_begin_at_home(read, tmp_path, monkeypatch):
 def test_settings_with_which_a_run_would_fail_are_refused(tmp_path, key, value, expected):
     with pytest.raises(ConfigError, match=expected):
         read_recipe(write_recipe(tmp_path, **{key: value}))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has these")
+@pytest.mark.parametrize(
+    "name, remedy", [("bf16", "use_cpu: true"), ("fp16", "fp16: false"), ("tf32", "tf32: false")]
+)
+def test_a_precision_that_the_machine_lacks_names_its_key(read, name, remedy):
+    with pytest.raises(ConfigError, match=f"{name}: this machine has no GPU.*{remedy}"):
+        read(**{name: True})

@@ -15,6 +15,7 @@ from crosstask.utils.recipes import (
     make_parser,
     read_flags,
     read_values,
+    read_yaml,
 )
 
 
@@ -113,7 +114,7 @@ WORDS = [
     (["--data=a=b"], {"data": "a=b"}),
     (["--systems", "lead-3", "{kind: oracle}"], {"systems": ["lead-3", {"kind": "oracle"}]}),
     (["--systems", "[lead-3, oracle]"], {"systems": ["lead-3", "oracle"]}),
-    (["--fuse.rate", "-1e-5", "--steps"], {"fuse.rate": "-1e-5", "steps": True}),
+    (["--fuse.rate", "-1e-5", "--fast"], {"fuse.rate": "-1e-5", "fast": True}),
     (["--no-such-key", "a: b"], {"no_such_key": {"a": "b"}}),
 ]
 
@@ -151,7 +152,7 @@ def test_a_mistake_names_its_source_and_key(tmp_path):
     with pytest.raises(ConfigError, match="recipe.yaml: rate: expected a number, got 'fast'"):
         read_values(path, [], Arguments)
     path.write_text("rate: 1")
-    with pytest.raises(ConfigError, match="command line: steps: expected an integer, got True"):
+    with pytest.raises(ConfigError, match="^--steps: expected a value after it"):
         read_values(path, ["--steps"], Arguments)
     with pytest.raises(ConfigError, match="command line: unknown key 'derived'"):
         read_values(path, ["--derived", "1"], Arguments)
@@ -166,3 +167,21 @@ def test_help_names_every_key(capsys):
         make_parser("command", "Do it.", Arguments).parse_args(["--help"])
     printed = capsys.readouterr().out
     assert end.value.code == 0 and all(name in printed for name in get_field_types(Arguments))
+
+
+@pytest.mark.parametrize(
+    "text, key, line", [("a: 1\nb: 2\na: 3\n", "'a'", 3), ("c:\n  d: 1\n  d: 2\n", "'d'", 3)]
+)
+def test_a_key_given_twice_is_an_error(tmp_path, text, key, line):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(
+        ConfigError, match=rf"recipe.yaml, line {line}: not valid YAML \(the key {key} is given twice\)"
+    ):
+        read_yaml(path)
+
+
+def test_a_flag_without_a_value_is_named():
+    with pytest.raises(ConfigError, match="^--output_dir: expected a value after it"):
+        dict(read_flags(["--output_dir"], {"output_dir": str}))
+    assert dict(read_flags(["--fast"], {"fast": bool})) == {"fast": True}
