@@ -284,6 +284,11 @@ def _print_work(arguments: BuildArguments, counts: Mapping[str, Any]) -> None:
         f"{counts['passages']} distinct passages in {counts['shards']} shards; to write: {summaries}; "
         f"to judge: at most {pairs} pairs of summary and answer"
     )
+    if counts["shortened"]:
+        print(
+            f"Of {counts['shortened']} of {counts['rows']} rows, `normalize` drops more than a tenth of the "
+            "passage; without the key `ascii`, it keeps the letters of all scripts"
+        )
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ class BuildReport:
             Number of rejected rows by reason. The card quotes the reasons.
         rows_added (`int`, *optional*, defaults to 0):
             Number of rows that the build added to the rows read, i.e. hard negatives.
+        rows_shortened (`int`, *optional*, defaults to 0):
+            Number of rows of which normalization has dropped more than a tenth of the passage.
         language (`Sequence[str]`, *optional*):
             ISO 639 codes of the languages of the texts.
         normalization (`Sequence[str]`, *optional*):
@@ -84,6 +86,7 @@ class BuildReport:
     rows_read: int
     rejects: Mapping[str, int] = field(default_factory=dict)
     rows_added: int = 0
+    rows_shortened: int = 0
     language: Sequence[str] = ()
     normalization: Sequence[str] = ()
     splitting: str = ""
@@ -252,13 +255,16 @@ def _render_creation(report: BuildReport) -> str:
         name, url = get_public_name(source["name"]), source.get("url") or ""
         link = f"[{name}]({url})" if url.startswith(("http://", "https://")) else name
         sources.append([link, source.get("license") or "unknown"])
+    shortened = ""
+    if report.rows_shortened:
+        shortened = f" It dropped more than a tenth of the passage of {report.rows_shortened:,} rows."
     added = f" and {report.rows_added:,} hard negatives added" if report.rows_added else ""
     text = f"""## How it was built
 
 {_render_table(["source", "license"], sources)}
 - **Rows**: {report.rows_read:,} read{added} = {report.statistics["all"]["rows"]:,} written +
   {sum(report.rejects.values()):,} rejected.
-- **Normalization**: {", ".join(report.normalization) or "none"}.
+- **Normalization**: {", ".join(report.normalization) or "none"}.{shortened}
 - **Summaries**: {_describe_teacher(report)}
 - **Labels**: {_describe_judge(report)}
 - **Seed**: {"none, as nothing was sampled" if report.seed is None else report.seed}.

@@ -191,6 +191,7 @@ def _make_report(
         rows_read=counts["read"],
         rejects=rejects,
         rows_added=rows["negatives"],
+        rows_shortened=counts["shortened"],
         language=["en"] if corpus else [],  # all corpora with a reader are English
         normalization=_list_steps(arguments.normalization),
         splitting=SPLIT_BY_HASH if rows["passages_to_split"] else SPLIT_BY_SOURCE,

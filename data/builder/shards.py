@@ -48,7 +48,8 @@ def read_into_shards(arguments: BuildArguments, work: Path) -> dict[str, Any]:
 
     Returns:
         `dict`: `read`, the number of rows read, which is the sum of `rows` (accepted) and `rejected`;
-        `answers`, the accepted rows with an answer; distinct `passages`; `shards`; and `rows_per_shard`, a
+        `answers`, the accepted rows with an answer; `shortened`, those of which normalization has dropped
+        more than a tenth of the passage; distinct `passages`; `shards`; and `rows_per_shard`, a
         list.
 
     Raises:
@@ -89,7 +90,7 @@ def _read(arguments: BuildArguments, work: Path | None) -> dict[str, Any]:
             drop_reasons[reason] += 1
             reject({**location, "id": row["id"], "reason": reason})
 
-        for split, location, row in _iter_normalized_rows(arguments, reject, drop):
+        for split, location, row, is_shortened in _iter_normalized_rows(arguments, reject, drop):
             passage, split_index = hash_texts(row["passage"]), _SPLITS.index(split)
             next_shard = len(assignments) // arguments.shard_size
             assignment = assignments.setdefault(passage, 4 * next_shard + split_index)
@@ -101,6 +102,7 @@ def _read(arguments: BuildArguments, work: Path | None) -> dict[str, Any]:
             rows_per_shard[shard] += 1
             counts["rows"] += 1
             counts["answers"] += bool(row["answer"])
+            counts["shortened"] += is_shortened
             writer.write(shard, {**row, "split": split, "location": location})
             bar.update()
     row_count, data = counts["rows"] + counts["rejected"], name_source(arguments.data)
@@ -117,7 +119,7 @@ def _read(arguments: BuildArguments, work: Path | None) -> dict[str, Any]:
         raise DataError(f"{data}: all {row_count} rows are rejected, expected at least one usable row{place}")
     return {
         "read": row_count,
-        **{name: counts[name] for name in ("rows", "rejected", "answers")},
+        **{name: counts[name] for name in ("rows", "rejected", "answers", "shortened")},
         "passages": len(assignments),
         "shards": len(rows_per_shard),
         "rows_per_shard": rows_per_shard,
@@ -128,8 +130,13 @@ def _iter_normalized_rows(
     arguments: BuildArguments,
     reject: Callable[[dict[str, Any]], None],
     drop: Callable[[dict[str, Any], dict[str, Any], str], None],
-) -> Iterator[tuple[str | None, dict[str, Any], dict[str, Any]]]:
-    """Yield the split, the location in the source and the texts of each row, and reject unusable rows."""
+) -> Iterator[tuple[str | None, dict[str, Any], dict[str, Any], bool]]:
+    """
+    Yield the split of each row, its location in the source, its texts, and whether its passage is shortened.
+
+    A passage is shortened if normalization has dropped more than a tenth of its characters, without spaces.
+    Rows without a text that is needed are rejected.
+    """
     # The questions about a passage mostly follow each other, and a passage may be as long as a book.
     cached_normalize = lru_cache(maxsize=64)(partial(normalize, steps=arguments.normalization))
     required = ("passage", "question", "summary") if arguments.teacher is None else ("passage", "question")
@@ -140,12 +147,13 @@ def _iter_normalized_rows(
         extractive=arguments.extractive,
         reject=reject,
     ):
+        length = len("".join(row["passage"].split()))
         row |= {name: cached_normalize(row[name]) for name in ("passage", "question", "answer", "summary")}
         empty = next((name for name in required if not row[name]), None)
         if empty:
             drop(location, row, f"empty {empty}")
         else:
-            yield split, location, row
+            yield split, location, row, len("".join(row["passage"].split())) < 0.9 * length
 
 
 class _ShardWriter:

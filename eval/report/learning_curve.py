@@ -63,6 +63,10 @@ def _draw_stage(axes: Axes, history: Sequence[Mapping]) -> None:
             points = [(entry["step"], entry[prefix + key]) for entry in history if prefix + key in entry]
             if points:
                 axes.plot(*zip(*points, strict=True), color=color, label=f"{label}, {split}", **style)
+    if not axes.lines:  # shorter than `logging_steps`: the mean over the stage is all that was logged
+        means = [(entry["step"], entry["train_loss"]) for entry in history if "train_loss" in entry]
+        if means:
+            axes.plot(*zip(*means, strict=True), "o", color=COLORS[0], label="loss, mean over the training")
     if not axes.lines:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "no losses logged", transform=axes.transAxes, ha="center", color="0.4")

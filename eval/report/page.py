@@ -24,6 +24,7 @@ from crosstask.eval.report.charts import (
     draw_score_against_length,
     draw_score_distribution,
 )
+from crosstask.eval.report.glossary import DESCRIPTIONS
 from crosstask.eval.report.learning_curve import draw_learning_curve
 from crosstask.eval.report.results import Evaluation
 from crosstask.eval.report.tables import SIGNIFICANCE_LEVEL, format_name, format_number
@@ -71,6 +72,11 @@ def write_html(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
             (metric, _format_row_count(evaluation, metric), _make_cells(evaluation, metric))
             for metric in evaluation.metrics
         ],
+        descriptions={
+            metric: DESCRIPTIONS[metric]
+            for metric in (*evaluation.metrics, *evaluation.figures)
+            if metric in DESCRIPTIONS
+        },
         systems_with_figures=[name for name, system in evaluation.systems.items() if system.figures],
         charts=_draw_charts(evaluation),
         learning_curve=_draw_learning_curve(evaluation),

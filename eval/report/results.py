@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ from crosstask.utils.files import replace_file, write_text
 
 # Metrics that describe a summary: neither more nor less is better.
 DESCRIPTIVE = frozenset({"length", "coverage", "density", "compression"})
+CHANCE = {"auroc": 0.5}  # a value up to this is not the best of anything
+# With fewer passages than this, a report shows neither intervals nor p-values, one decimal instead of three,
+# and no best value. The width of a percentile interval of the mean of n values is sqrt((n - 1) / n) times the
+# ratio of the normal and the t quantile of what it should be: .82 at n = 10, and less below (Hesterberg 2015,
+# "What Teachers Should Know About the Bootstrap", https://arxiv.org/abs/1411.5279).
+MIN_PASSAGES = 10
 LOWER_IS_BETTER = frozenset({"brier", "ece"})
 COLUMNS = (
     *("id", "passage", "question", "answer", "answerable", "reference", "system", "summary"),
@@ -130,6 +137,22 @@ class Evaluation:
         return [row["passage"] for row in self.rows]
 
     @property
+    def is_small(self) -> bool:
+        """Whether there are too few passages for intervals and comparisons."""
+        return len(set(self.passages)) < MIN_PASSAGES
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes, after a warning if the test is too small."""
+        if not self.is_small:
+            return list(self.notes)
+        warning = (
+            f"The test is too small to compare systems: it has {len(set(self.passages))} passages, expected "
+            f"{MIN_PASSAGES} or more. Intervals, p-values and the best values are left out."
+        )
+        return [warning, *self.notes]
+
+    @property
     def metrics(self) -> list[str]:
         """The metrics that have one score per row, in order of first appearance."""
         return list(dict.fromkeys(name for system in self.systems.values() for name in system.scores))
@@ -142,7 +165,7 @@ class Evaluation:
     @cached_property
     def estimates(self) -> dict[str, dict[str, Estimate]]:
         """The mean of each system and metric with its interval and p-value."""
-        return estimate_means(
+        estimates = estimate_means(
             {name: system.scores for name, system in self.systems.items()},
             self.passages,
             self.baseline,
@@ -150,6 +173,12 @@ class Evaluation:
             seed=self.seed,
             level=self.level,
         )
+        if not self.is_small:
+            return estimates
+        return {
+            name: {metric: replace(value, low=None, high=None, p=None) for metric, value in metrics.items()}
+            for name, metrics in estimates.items()
+        }
 
     def get_values(self, metric: str) -> dict[str, float]:
         """Return the mean or figure of each system that has one."""
@@ -160,15 +189,17 @@ class Evaluation:
         return {name: value for name, value in values.items() if value is not None}
 
     def get_digits(self, metric: str) -> int:
-        """Return the number of decimals to show: 3, or 1 for counts."""
-        return 1 if any(abs(value) >= 5 for value in self.get_values(metric).values()) else 3
+        """Return the number of decimals to show: 3, or 1 for counts and for a test that is too small."""
+        return 1 if self.is_small or any(abs(value) >= 5 for value in self.get_values(metric).values()) else 3
 
     def get_best(self, metric: str) -> list[str]:
         """Return the systems with the best value; none for a descriptive metric or a single system."""
         values = self.get_values(metric)
-        if metric in DESCRIPTIVE or len(values) < 2:
+        if metric in DESCRIPTIVE or len(values) < 2 or self.is_small:
             return []
         best = (min if metric in LOWER_IS_BETTER else max)(values.values())
+        if best <= CHANCE.get(metric, -math.inf):
+            return []
         return [name for name, value in values.items() if value == best]
 
 
@@ -237,7 +268,7 @@ def write_results(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Non
         "bootstrap": {key: getattr(evaluation, key) for key in ("resamples", "seed", "level")},
         "baseline": evaluation.baseline,
         "order": list(evaluation.systems),
-        "notes": evaluation.notes,
+        "notes": evaluation.remarks,
         "settings": evaluation.settings,
         "systems": {
             name: {

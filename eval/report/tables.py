@@ -40,7 +40,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
     lines += ["", f"{len(evaluation.rows):,} rows on {passages:,} passages.", *_make_legend(evaluation)]
     if hidden := evaluation.metrics[len(metrics) :]:
         lines.append(f"Not shown for want of room: {', '.join(map(format_name, hidden))}.")
-    return "\n".join([*lines, *(f"Note: {note}" for note in evaluation.notes)]).strip("\n")
+    return "\n".join([*lines, *(f"Note: {note}" for note in evaluation.remarks)]).strip("\n")
 
 
 def format_table(rows: Mapping[str, Mapping[str, str]]) -> str:
@@ -92,7 +92,8 @@ def _format_cells(evaluation: Evaluation, name: str, metrics: Sequence[str]) -> 
 
 def _format_figure(evaluation: Evaluation, name: str, figure: str) -> str:
     best_mark = ">" if name in evaluation.get_best(figure) else ""
-    return best_mark + format_number(evaluation.systems[name].figures.get(figure))
+    value = evaluation.systems[name].figures.get(figure)
+    return best_mark + format_number(value, evaluation.get_digits(figure))
 
 
 def _make_legend(evaluation: Evaluation) -> list[str]:

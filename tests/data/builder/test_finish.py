@@ -40,7 +40,7 @@ def run_finish(tmp_path):
         arguments = BuildArguments(
             data="rows.jsonl", output_dir=str(tmp_path / "set"), teacher="none", judge="none", **values
         )
-        counts = {"read": read or len(lines) + 1, "shards": 1}
+        counts = {"read": read or len(lines) + 1, "shards": 1, "shortened": 0}
         return finish(arguments, tmp_path / "set", counts)
 
     return run

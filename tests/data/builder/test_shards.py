@@ -36,6 +36,7 @@ def test_all_rows_of_a_passage_are_in_one_shard(tmp_path):
         "rejected": 0,
         "answers": 9,
         "passages": 5,
+        "shortened": 0,
         "shards": 3,
         "rows_per_shard": [4, 4, 2],
     }
@@ -134,3 +135,12 @@ def test_questions_of_a_passage_may_share_its_id(tmp_path):
     counts = read_into_shards(make_arguments(write_rows(tmp_path / "rows.jsonl", rows)), tmp_path / "work")
     assert (counts["rows"], counts["rejected"]) == (3, 0)
     assert [row["id"] for row in read_lines(get_rows_path(tmp_path / "work", 0))] == ["p1", "p1-2", "p1-3"]
+
+
+def test_rows_that_lose_much_of_their_passage_are_counted(tmp_path):
+    texts = ["The bridge opened in 1893.", "橋は1893年に開通しました。", "Die Brücke ist für alle offen."]
+    rows = [make_row(f"r{n}", text) | {"answer": "1893"} for n, text in enumerate(texts)]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    for ascii_only, shortened in ((True, 1), (False, 0)):
+        arguments = make_arguments(path, normalize={"ascii": ascii_only})
+        assert count_rows(arguments)["shortened"] == shortened

@@ -102,3 +102,9 @@ def test_an_unknown_stage_is_refused(tmp_path):
 def test_pyplot_is_not_imported():
     code = "import sys, crosstask.eval.report.learning_curve; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_stage_shorter_than_its_logging_steps_shows_its_mean_loss(tmp_path, saved_figures):
+    draw_learning_curve({"fuse": [{"train_loss": 0.9, "step": 20}]}, tmp_path / "curve.png")
+    [line] = saved_figures[0].axes[2].lines
+    assert line.get_xydata().tolist() == [[20, 0.9]] and "mean" in line.get_label()

@@ -56,7 +56,7 @@ def test_the_page_has_tables_images_and_twenty_examples(page, evaluation):
     assert page.open == []
     assert len(page.all("table")) == len(page.all("caption")) == 2
     assert len([tag for tag in page.all("article") if tag["class"] == "example"]) == 20
-    assert len(page.all("details")) == 20
+    assert len(page.all("details")) == 21
     images = page.all("img")
     assert len(images) == 4 + 2 + 1  # four metrics, recall against length and reliability, learning curves
     for image in images:

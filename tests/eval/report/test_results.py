@@ -105,11 +105,39 @@ def test_numbers_of_numpy_and_other_objects_are_written_as_json(tmp_path):
 
 def test_lower_is_better_for_errors():
     systems = {
-        name: SystemResult([""], {}, {"brier": brier, "auroc": 0.5})
-        for name, brier in (("a", 0.1), ("b", 0.2))
+        name: SystemResult([""] * 10, {}, {"brier": brier, "auroc": auroc})
+        for name, brier, auroc in (("a", 0.1, 0.6), ("b", 0.2, 0.6))
     }
-    evaluation = Evaluation("title", [ROW], systems)
+    rows = [{**ROW, "passage": str(number)} for number in range(10)]
+    evaluation = Evaluation("title", rows, systems)
     assert evaluation.get_best("brier") == ["a"] and evaluation.get_best("auroc") == ["a", "b"]
+
+
+def test_no_better_than_chance_is_not_the_best():
+    systems = {
+        name: SystemResult([""] * 10, {}, {"auroc": auroc}) for name, auroc in (("a", 0.4), ("b", 0.5))
+    }
+    rows = [{**ROW, "passage": str(number)} for number in range(10)]
+    assert Evaluation("title", rows, systems).get_best("auroc") == []
+
+
+@pytest.mark.parametrize("passages", [2, 9, 10])
+def test_a_small_test_has_no_marks_and_no_decimals(tmp_path, passages):
+    scores = {"a": [1.0] * 60, "b": [0.25] * 60}
+    systems = {
+        name: SystemResult([""] * 60, {"answer_recall": values}, {"auroc": 1.0})
+        for name, values in scores.items()
+    }
+    rows = [{**ROW, "passage": str(number % passages)} for number in range(60)]
+    evaluation = Evaluation("title", rows, systems, baseline="b")
+    text = format_evaluation(evaluation)
+    write_results(evaluation, tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    is_small = passages < 10
+    assert ("1.000" not in text and "±" not in text and "*" not in text and ">" not in text) == is_small
+    assert (f"too small to compare systems: it has {passages} passages" in text) == is_small
+    assert (results["systems"]["a"]["metrics"]["answer_recall"]["p"] is None) == is_small
+    assert results["systems"]["a"]["metrics"]["answer_recall"]["mean"] == 1.0
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1001])
@@ -124,7 +152,7 @@ def test_no_rows_one_row_and_many_identical_rows(rows, score, tmp_path):
     assert results["systems"]["b"]["metrics"]["rouge1"] == {
         **{"mean": mean, "low": None, "high": None, "p": None, "rows": 0 if mean is None else rows}
     }
-    assert ("0.000" in format_evaluation(evaluation)) == (mean is not None)
+    assert ("  0.0" in format_evaluation(evaluation)) == (mean is not None)
     assert len(list_results(evaluation, "a")) == (mean is not None)
 
 
