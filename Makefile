@@ -1,4 +1,4 @@
-.PHONY: test style ci notebook
+.PHONY: test style ci notebook recipes
 
 test:
 	pytest -n auto --dist loadfile
@@ -14,3 +14,6 @@ ci:
 
 notebook:
 	jupytext --set-kernel python3 --to notebook --execute --output examples/walkthrough.ipynb examples/walkthrough.py
+
+recipes:
+	python .ci/write_recipes_page.py docs/recipes.md

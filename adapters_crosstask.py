@@ -156,6 +156,9 @@ class CrossTaskAdapterMixin:
             raise ValueError(self._describe_mismatch(adapter, problem, config)) from error
         finally:
             logging.set_verbosity(verbosity)
+        # A notebook prints the result. It lists the weights of other adapters, and some that were loaded.
+        for kind in ("missing_keys", "unexpected_keys"):
+            getattr(info, kind, set()).clear()
         if weights is None:
             return info
         model_weights = get_weights()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from transformers import GenerationConfig, PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 
@@ -315,8 +316,13 @@ question_encoder_outputs:
             "max_question_length": question_ids if needs_question else None,
         }
         for name, ids in inputs.items():
-            if ids is not None and ids.shape[-1] > limits[name]:
-                encoder = "summarizer" if name == "max_source_length" else "question encoder"
+            if ids is None or ids.shape[-1] <= limits[name]:
+                continue
+            encoder = "summarizer" if name == "max_source_length" else "question encoder"
+            part = getattr(self, encoder.replace(" ", "_"))
+            tables = (name for name, module in part.named_modules() if isinstance(module, nn.Embedding))
+            # Rotary positions have no table, and go on beyond the number in the configuration.
+            if any("position" in name.rpartition(".")[2] for name in tables):
                 raise ValueError(
                     f"The inputs have {ids.shape[-1]} tokens, the {encoder} has {limits[name]} positions; "
                     "cut them, as CrossTaskProcessor does."

@@ -138,6 +138,11 @@ class QuestionSummarizationPipeline(Pipeline):
             inputs = {"question": question, "passage": passage}
         elif question is not None or passage is not None:
             raise ValueError("Expected either `inputs`, or `question` and `passage`, got both.")
+        if hasattr(inputs, "columns") and hasattr(inputs, "to_dict"):
+            raise TypeError(
+                "`inputs` are a table, which iterates over its columns; expected its rows, "
+                '`table.to_dict("records")`.'
+            )
         if isinstance(inputs, Iterable) and not isinstance(inputs, (str, Mapping, list)):
             inputs = (item for item in inputs)  # `Pipeline` returns an iterator for a generator
         elif not isinstance(inputs, (Mapping, list, types.GeneratorType)):

@@ -241,3 +241,9 @@ def test_an_input_beyond_the_positions_is_refused_before_the_first_step(
         ValueError, match=f"have {limit + 1} tokens, the {reader} has {limit} positions; cut them"
     ):
         model.generate(torch.full((1, limit + 1), 5), **JUDGED)
+
+
+def test_rotary_positions_are_not_limited(make_model, fusion):
+    model = make_model("t5gemma", "t5", fusion=fusion)
+    limit = model.config.summarizer.encoder.max_position_embeddings
+    assert model.generate(torch.full((1, limit + 8), 5), **JUDGED).answerability.isfinite()

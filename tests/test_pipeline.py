@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -601,3 +602,9 @@ def test_an_empty_summary_does_not_answer(pipe, monkeypatch):
     result = pipe(ROWS[1], min_answerability=0.0, merge=True)
     assert [part["answerability"] for part in result["questions"]] == [0.0, 0.0]
     assert not any(part["answered"] for part in result["questions"]) and result["summary"] == ""
+
+
+def test_a_table_is_refused_in_a_sentence(pipe):
+    with pytest.raises(TypeError, match="are a table, which iterates over its columns; expected its rows"):
+        pipe(pd.DataFrame([ROWS[0]]))
+    assert pipe(pd.DataFrame([ROWS[0]]).to_dict("records"))[0]["summary"] == pipe(ROWS[0])["summary"]

@@ -3,6 +3,7 @@
 import ast
 import re
 import runpy
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -90,3 +91,9 @@ def test_releases_of_transformers_without_a_peft_are_excluded(metadata):
 
 def test_what_is_typed_is_marked_so(metadata):
     assert (ROOT / "py.typed").exists() and "py.typed" in metadata["package_data"]["crosstask"]
+
+
+def test_the_page_of_recipes_is_current(tmp_path):
+    script, page = ROOT / ".ci" / "write_recipes_page.py", tmp_path / "recipes.md"
+    subprocess.run([sys.executable, script, page], check=True, capture_output=True, timeout=120)
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")

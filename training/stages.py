@@ -121,8 +121,7 @@ class Stage:
         return True
 
     def _run_trainer(self, trainer):
-        checkpoint = find_last_checkpoint(self.checkpoint_dir)
-        if checkpoint:
+        if checkpoint := find_last_checkpoint(self.checkpoint_dir):
             print_once(f"{self.name}: resuming from {checkpoint}")
         stop = StopCallback()
         trainer.add_callback(stop)
@@ -490,6 +489,7 @@ class Stage:
         if self.arguments.quantization:  # merge into the weights in full precision
             base = self._compose_model() if self.run.model is None else self._load_cross_task_model()
             base.generation_config = model.generation_config
+            base.config.answerability_trained = model.config.answerability_trained
             model = PeftModel.from_pretrained(base, folder)
         return merge_adapter(model)
 

@@ -172,8 +172,9 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
         if self.is_fused and not self.model.config.answerability_trained:
-            weight = self.model.config.answerability_weight
-            self.model.config.answerability_trained = bool(weight and counts[1] > 0)
+            # The log has the steps before a resumption, too.
+            seen = counts[1] > 0 or any(entry.get("answerability_loss") for entry in self.state.log_history)
+            self.model.config.answerability_trained = bool(seen and self.model.config.answerability_weight)
         return counts
 
     def _count(self, batch):

@@ -606,3 +606,16 @@ def test_answerability_is_trained_once_a_labeled_row_was(processor, tmp_path, la
     )
     make_trainer(model, processor, tmp_path, rows, max_steps=2).train()
     assert model.config.answerability_trained is expected
+
+
+def test_labels_before_a_resumption_count(processor, tmp_path):
+    """The rows after the checkpoint have no labels."""
+    model = make_model(processor, answerability_trained=False)
+    data = encode(processor, count=8).remove_columns("answerable")
+    labeled = data.add_column("answerable", [1, 0] * 4)
+    make_trainer(model, processor, tmp_path, train=labeled, save_strategy="steps", save_steps=1).train()
+    model = make_model(processor, answerability_trained=False)
+    unlabeled = data.add_column("answerable", [-100] * 8)
+    trainer = make_trainer(model, processor, tmp_path, train=unlabeled, max_steps=2)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert model.config.answerability_trained
