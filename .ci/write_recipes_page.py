@@ -1,4 +1,4 @@
-"""Write the page of all keys of recipes from the dataclasses: `python .ci/write_recipes_page.py docs/recipes.md`."""
+"""Write the page of all keys of recipes: `python .ci/write_recipes_page.py docs/recipes.md`."""
 
 import sys
 from dataclasses import MISSING, fields
@@ -15,8 +15,9 @@ INTRODUCTION = """# The keys of a recipe
 
 <!-- Written by `python .ci/write_recipes_page.py docs/recipes.md`; edit the dataclasses instead. -->
 
-A recipe is a YAML file. Every key can be given on the command line as well, as `--key value`. An output folder holds
-its recipe as `recipe.yaml`, so that `crosstask-train runs/mine/recipe.yaml --output_dir runs/again` repeats a run.
+A recipe is a YAML file. Every key can be given on the command line as well, as `--key value`. An output
+folder holds its recipe as `recipe.yaml`: `crosstask-train runs/mine/recipe.yaml --output_dir runs/again`
+repeats a run.
 """
 SECTIONS = {
     "`crosstask-train`, for the whole run": RunArguments,
@@ -26,10 +27,10 @@ SECTIONS = {
 }
 TRAINING = """
 Besides these, every argument of transformers'
-[`Seq2SeqTrainingArguments`](https://huggingface.co/docs/transformers/main_classes/trainer) is a key. Those that matter
-first are `max_steps` or `num_train_epochs`, `learning_rate`, `per_device_train_batch_size`,
-`gradient_accumulation_steps`, `save_steps` (a number of steps, or a share of all steps such as 0.1), `eval_strategy`,
-`generation_max_length` and `bf16`.
+[`Seq2SeqTrainingArguments`](https://huggingface.co/docs/transformers/main_classes/trainer) is a key. Those
+that matter first are `max_steps` or `num_train_epochs`, `learning_rate`, `per_device_train_batch_size`,
+`gradient_accumulation_steps`, `save_steps` (a number of steps, or a share of all steps such as 0.1),
+`eval_strategy`, `generation_max_length` and `bf16`.
 """
 
 

@@ -361,7 +361,7 @@ def check_machine(recipe: Recipe) -> None:
                 raise ConfigError(f"{name}: {error}") from None
     trackers = {"all", "none", *get_available_reporting_integrations()}
     for stage in recipe.stages.values():
-        for name in stage.training.report_to:
+        for name in stage.training.report_to or ():
             if name not in trackers:
                 raise ConfigError(f"report_to: {name} is not installed, expected none or a tracker that is")
 
