@@ -37,7 +37,7 @@ from crosstask.training.stages import Stage, print_once
 from crosstask.training.trainer import NonFiniteLossError
 from crosstask.utils.errors import ConfigError, DataError, HubError
 from crosstask.utils.interrupts import end_on_signal
-from crosstask.utils.output_folder import claim_folder, lock_folder
+from crosstask.utils.output_folder import RECORD_NAME, claim_folder, lock_folder
 from crosstask.utils.recipes import make_parser
 
 # Keys that may change when a run is started again: they change what it shows and how fast it is, but not what
@@ -152,6 +152,8 @@ def run(recipe: Recipe) -> None:
         lock = lock_folder(folder)
         unfinished = {name for name in recipe.stages if not (folder / STAGE_FOLDERS[name]).exists()}
         new = find_new_stages(recipe)
+        if new == set(recipe.stages) and not any((folder / name).exists() for name in STAGE_FOLDERS.values()):
+            (folder / RECORD_NAME).unlink(missing_ok=True)  # nothing has begun: accept another recipe
         claim_folder(folder, recipe.values, FREE_KEYS, new, SPEED_KEYS, unfinished, GROWING_KEYS)
     try:
         if recipe.run.push_to_hub and state.is_main_process:

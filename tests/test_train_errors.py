@@ -281,14 +281,19 @@ def test_heads_that_do_not_divide_the_width_are_refused(get_error, parts):
 
 
 def test_the_folder_of_another_recipe_is_refused_and_not_changed(get_error, tmp_path):
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summarizer").mkdir(parents=True)  # a finished stage
     values = {name: value for name, value in RECIPE.items() if name != "seed"}
     (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(values | {"seed": 1}))
     before = (tmp_path / "run" / "recipe.yaml").read_text()
     sentence = get_error()
     assert "run holds a run of another recipe (seed is 1 there and 0 here)" in sentence
     assert (tmp_path / "run" / "recipe.yaml").read_text() == before
-    assert {path.name for path in (tmp_path / "run").iterdir()} <= {".lock", "recipe.yaml"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {".lock", "recipe.yaml", "summarizer"}
+
+
+def test_a_recipe_may_be_corrected_before_a_stage_has_begun(get_error, start, write_rows):
+    assert "file not found" in get_error(data="gone.csv", data_options=None)
+    start("--max_steps", 1, **write_rows(0))
 
 
 def test_a_folder_in_use_by_another_process_is_refused(get_error, tmp_path):
@@ -408,7 +413,7 @@ def test_a_file_in_place_of_the_folder_of_the_run_is_named(get_error, tmp_path):
 
 @pytest.mark.parametrize("text", [": : :\n- x", "hello"])
 def test_a_damaged_record_of_the_recipe_is_named(get_error, tmp_path, text):
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summarizer").mkdir(parents=True)
     (tmp_path / "run" / "recipe.yaml").write_text(text)
     assert "recipe.yaml" in get_error().split("error: ")[1]
 

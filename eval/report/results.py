@@ -159,8 +159,9 @@ class Evaluation:
 
     @property
     def figures(self) -> list[str]:
-        """The metrics that are not means over rows, in order of first appearance."""
-        return list(dict.fromkeys(name for system in self.systems.values() for name in system.figures))
+        """The metrics that are not means over rows and that a system has, in order of first appearance."""
+        figures = [figure for system in self.systems.values() for figure in system.figures.items()]
+        return list(dict.fromkeys(name for name, value in figures if value is not None))
 
     @cached_property
     def estimates(self) -> dict[str, dict[str, Estimate]]:
