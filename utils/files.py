@@ -86,6 +86,10 @@ def write_folder(folder: str | os.PathLike, write: Callable[[Path], object]) -> 
     shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed while writing
     temporary.mkdir(parents=True)
     write(temporary)
+    mode = temporary.stat().st_mode & 0o666  # what the umask leaves; safetensors lets only the owner read
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
     os.replace(temporary, folder)
 
 

@@ -135,3 +135,18 @@ def test_vocabulary_files_of_every_tokenizer_of_transformers_are_published(tmp_p
         (tmp_path / name).write_text("{}")
     assert names >= {"vocab.txt", "merges.txt"}
     assert {path.name for path in tmp_path.iterdir()} == set(list_model_files(tmp_path))
+
+
+def test_the_files_of_a_folder_are_as_readable_as_the_umask_allows(tmp_path):
+    def write(folder):
+        (folder / "part").mkdir()
+        for path in (folder / "config.json", folder / "part" / "weights"):
+            path.touch(mode=0o600)
+
+    before = os.umask(0o027)
+    try:
+        write_folder(tmp_path / "model", write)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model" / "config.json").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "model" / "part" / "weights").stat().st_mode & 0o777 == 0o640
