@@ -65,7 +65,12 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch_size", type=int, default=16, help="questions per batch (default: %(default)s)"
     )
-    parser.add_argument("--min_answerability", type=float, help="below it, `answered` is false")
+    parser.add_argument(
+        "--min_answerability",
+        type=lambda word: word if word == "auto" else float(word),
+        metavar="NUMBER",
+        help="below it, `answered` is false; auto for the model's own threshold",
+    )
     parser.add_argument("--evidence", action="store_true", help="add the sentences that a summary rests on")
     return parser
 

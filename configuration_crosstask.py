@@ -84,6 +84,10 @@ class CrossTaskConfig(PretrainedConfig):
         fusion_activation (`str`, *optional*, defaults to `"gelu"`):
             Activation function of the fusion's feed-forward layer, by its name in
             `transformers.activations.ACT2FN`.
+        fusion_likelihood (`bool`, *optional*, defaults to `False`):
+            Whether the answerability is predicted from the probabilities of the summary's tokens as well.
+            [`~CrossTaskForConditionalGeneration.from_tasks`] and recipes default to `True`; checkpoints
+            without this key have no weights for it.
         answerability_weight (`float`, *optional*, defaults to 1.0):
             The weight α in the joint loss `summary_loss + α * answerability_loss`.
         summary_loss_on (`str`, *optional*, defaults to `"all"`):
@@ -103,6 +107,13 @@ class CrossTaskConfig(PretrainedConfig):
             Whether the answerability head has learned from a label. It is `False` after
             [`~CrossTaskForConditionalGeneration.from_tasks`], until [`CrossTaskTrainer`] has trained on a
             labeled row; the pipeline then gives no answerability.
+        answerability_temperature (`float`, *optional*, defaults to 1.0):
+            The number above 0 that the logits of the answerability are divided by (Guo et al., 2017,
+            https://arxiv.org/abs/1706.04599). Training fits it on the model's own summaries of the
+            validation rows.
+        answerability_threshold (`float`, *optional*):
+            The answerability from which on a summary counts as answered with `min_answerability="auto"` of
+            the pipeline. Training chooses it, see `answerability_precision` of the recipes.
         question_encoder_updates (`dict[str, int]`, *optional*):
             Ranks of these updates by the name of the linear layer within the encoder. Needs
             `share_base=True`.
@@ -145,6 +156,7 @@ class CrossTaskConfig(PretrainedConfig):
         fusion_ffn_dim: int | None = None,
         fusion_dropout: float = 0.1,
         fusion_activation: str = "gelu",
+        fusion_likelihood: bool = False,
         answerability_weight: float = 1.0,
         summary_loss_on: str = "all",
         prompt: str = PROMPT,
@@ -152,6 +164,8 @@ class CrossTaskConfig(PretrainedConfig):
         share_base: bool = False,
         shares_vocabulary: bool | None = None,
         answerability_trained: bool = True,
+        answerability_temperature: float = 1.0,
+        answerability_threshold: float | None = None,
         question_encoder_updates: dict[str, int] | None = None,
         **kwargs: Any,
     ):
@@ -171,6 +185,8 @@ class CrossTaskConfig(PretrainedConfig):
             shares_vocabulary = get_vocab_size(self.summarizer) == get_vocab_size(self.question_encoder)
         self.shares_vocabulary = True if share_base else shares_vocabulary
         self.answerability_trained = answerability_trained
+        self.answerability_temperature = answerability_temperature
+        self.answerability_threshold = answerability_threshold
         kwargs["is_encoder_decoder"] = True
         self.format_version = _check_format_version(kwargs.pop("format_version", FORMAT_VERSION))
         kwargs.pop("custom_pipelines", None)  # config.json has it; here it is a property
@@ -187,6 +203,7 @@ class CrossTaskConfig(PretrainedConfig):
         self.fusion_ffn_dim = fusion_ffn_dim
         self.fusion_dropout = fusion_dropout
         self.fusion_activation = fusion_activation
+        self.fusion_likelihood = fusion_likelihood
         self.answerability_weight = answerability_weight
         self.summary_loss_on = summary_loss_on
         self.prompt = prompt
@@ -218,10 +235,16 @@ class CrossTaskConfig(PretrainedConfig):
                 f"got {self.fusion_activation!r}."
             )
         check_weight("answerability_weight", self.answerability_weight)
-        if not isinstance(self.answerability_trained, bool):
+        for name in ("answerability_trained", "fusion_likelihood"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` has to be a boolean, got {getattr(self, name)!r}.")
+        temperature, threshold = self.answerability_temperature, self.answerability_threshold
+        if not (is_finite_number(temperature) and temperature > 0):
             raise ValueError(
-                f"`answerability_trained` has to be a boolean, got {self.answerability_trained!r}."
+                f"`answerability_temperature` has to be a finite number above 0, got {temperature!r}."
             )
+        if threshold is not None and not (is_finite_number(threshold) and 0 <= threshold <= 1):
+            raise ValueError(f"`answerability_threshold` has to be between 0 and 1, got {threshold!r}.")
         if self.shares_vocabulary not in (None, False, True):
             raise ValueError(f"`shares_vocabulary` has to be a boolean, got {self.shares_vocabulary!r}.")
         if self.question_encoder_updates and not self.share_base:

@@ -17,6 +17,9 @@ from torch import nn
 from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
 
+LIKELIHOOD_DIM = 4  # what `compute_likelihood` returns per token
+MAX_NATS = 10.0  # a token of probability exp(-10) is as improbable as any
+
 
 class AnswerabilityHead(nn.Module):
     """
@@ -25,6 +28,10 @@ class AnswerabilityHead(nn.Module):
     Multi-head cross-attention (Vaswani et al., 2017, section 3.2.2) from the question encoder's output to the
     decoder's states, feed-forward layer, layer norm, mean over the question's positions, and a linear layer
     with two classes. Padding is masked on both sides.
+
+    With `config.fusion_likelihood`, the head also sees how probable the summarizer finds each token of the
+    summary, see [`compute_likelihood`]: a linear layer adds it to the decoder's states. A value that the
+    summarizer has copied from the passage is probable, and one that it has invented is not.
 
     Args:
         config ([`CrossTaskConfig`]): Supplies the `fusion_*` settings.
@@ -49,6 +56,9 @@ class AnswerabilityHead(nn.Module):
         self.activation = ACT2FN[config.fusion_activation]
         self.layer_norm = nn.LayerNorm(dim)
         self.classifier = nn.Linear(dim, 2)
+        self.likelihood_proj = None
+        if config.fusion_likelihood:
+            self.likelihood_proj = nn.Linear(LIKELIHOOD_DIM, summary_dim)
 
     def forward(
         self,
@@ -57,6 +67,7 @@ class AnswerabilityHead(nn.Module):
         summary_states: torch.Tensor,
         summary_mask: torch.Tensor,
         output_attentions: bool = False,
+        likelihood: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Args:
@@ -70,6 +81,8 @@ class AnswerabilityHead(nn.Module):
                 `True` at the positions that predict a token of the summary.
             output_attentions (`bool`, *optional*, defaults to `False`):
                 Whether to return the attention probabilities.
+            likelihood (`torch.FloatTensor` of shape `(batch_size, summary_length, 4)`, *optional*):
+                Result of [`compute_likelihood`], needed with `config.fusion_likelihood`.
 
         Returns:
             `tuple`: `(logits, attentions)`, of shapes `(batch_size, 2)` and
@@ -78,6 +91,8 @@ class AnswerabilityHead(nn.Module):
         """
         question_states = _move_to(self.q_proj.weight, question_states)
         summary_states = self.summary_norm(summary_states.to(question_states))
+        if self.likelihood_proj is not None:
+            summary_states = summary_states + self.likelihood_proj(likelihood.to(question_states))
         question_mask = question_mask.to(question_states.device)
         summary_mask = summary_mask.to(question_states.device)
         dropout = self.dropout if self.training else 0.0
@@ -97,6 +112,54 @@ class AnswerabilityHead(nn.Module):
         weights = question_mask[..., None].to(states.dtype)
         pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1)
         return self.classifier(pooled), attentions
+
+
+@torch.no_grad()
+def compute_likelihood(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """
+    Compute how probable a summarizer finds the tokens of a summary, each given those before it.
+
+    No gradient flows through the result: the answerability is to read the summarizer's confidence, not to
+    change it.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch_size, summary_length, vocab_size)`): Of the summary.
+        targets (`torch.LongTensor` of shape `(batch_size, summary_length)`):
+            The token that each position predicts; negative for none, where the result is 0.
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch_size, summary_length, 4)`: the token's probability, that of the
+        most probable token, the token's log-probability and the entropy of the distribution. The last two
+        are in nats, at most `MAX_NATS`, and divided by it.
+    """
+    logits = logits.float()
+    total = logits.logsumexp(-1)
+    targets = targets.to(logits.device)
+    log_prob = logits.gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1) - total
+    entropy = torch.special.entr(logits.softmax(-1)).sum(-1)
+    features = [
+        log_prob.exp(),
+        (logits.amax(-1) - total).exp(),
+        log_prob.clamp(min=-MAX_NATS) / MAX_NATS,
+        entropy.clamp(max=MAX_NATS) / MAX_NATS,
+    ]
+    return torch.stack(features, dim=-1) * (targets >= 0)[..., None]
+
+
+def sum_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """
+    Return the log-probabilities of summaries.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch_size, summary_length, vocab_size)`)
+        labels (`torch.LongTensor` of shape `(batch_size, summary_length)`): -100 is ignored.
+
+    Returns:
+        `torch.FloatTensor` of shape `(batch_size,)`: Sums over the labels, in nats.
+    """
+    labels = labels.to(logits.device)
+    log_probs = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
+    return (log_probs * (labels >= 0)).sum(1)
 
 
 class GatedCrossAttention(nn.Module):

@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 
 from .configuration_crosstask import IGNORE_INDEX, check_weight, get_max_lengths
-from .fusion_crosstask import capture_output
+from .fusion_crosstask import capture_output, compute_likelihood, sum_log_probs
 
 # transformers 5.24 renamed `past_key_values` to `cache`, in arguments and in outputs.
 CACHE_ARGUMENT = (
@@ -256,8 +256,10 @@ question_encoder_outputs:
     ):
         """Return what `_score_summaries` does, from inputs with one row per summary."""
         gate_attentions = [] if output_attentions else None
-        # The LM head costs as much as several layers: without log-probabilities it reads one position only.
-        logits_to_keep = None if return_log_probs else 1
+        # The LM head costs as much as several layers: where nothing reads the probabilities of the tokens, it
+        # reads one position only.
+        needs_logits = return_log_probs or self.config.fusion_likelihood
+        logits_to_keep = None if needs_logits else 1
         with self._capture_decoder_states(
             question_key_values, question_mask, gate_attentions, logits_to_keep
         ) as captured:
@@ -269,21 +271,36 @@ question_encoder_outputs:
                 return_dict=True,
             ).logits
         targets = summary_ids[:, 1:]
-        summary_mask = get_summary_mask(targets, self.config)
-        logits, fusion_attentions = self.answerability_head(
+        logits, fusion_attentions = self._judge_summary(
             question_states,
             question_mask,
             captured[0],
-            summary_mask,
+            targets,
+            summary_logits,
             output_attentions and not gate_attentions,
         )
         if gate_attentions:
             fusion_attentions = gate_attentions[0]
         log_probs = None
         if return_log_probs:
+            summary_mask = self.get_summary_mask(targets)
             labels = targets.masked_fill(~summary_mask, IGNORE_INDEX)
             log_probs = sum_log_probs(summary_logits, labels) / summary_mask.sum(1)
         return logits.float().log_softmax(-1)[:, 1], log_probs, fusion_attentions
+
+    def _judge_summary(
+        self, question_states, question_mask, decoder_states, targets, summary_logits, output_attentions
+    ):
+        """Return logits and attentions of the answerability head for the summaries `targets`."""
+        logits, attentions = self.answerability_head(
+            question_states,
+            question_mask,
+            decoder_states,
+            get_summary_mask(targets, self.config),
+            output_attentions,
+            compute_likelihood(summary_logits, targets) if self.config.fusion_likelihood else None,
+        )
+        return logits / self.config.answerability_temperature, attentions
 
     def _add_start_token(self, inputs, generation_config, kwargs, question):
         """
@@ -422,22 +439,6 @@ def drop_question_arguments(model_kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a decoding step that models other than a cross-task model know, too."""
     prefixes = ("decoder_question_", "question_")
     return {name: value for name, value in model_kwargs.items() if not name.startswith(prefixes)}
-
-
-def sum_log_probs(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """
-    Return the log-probabilities of summaries.
-
-    Args:
-        logits (`torch.FloatTensor` of shape `(batch_size, summary_length, vocab_size)`)
-        labels (`torch.LongTensor` of shape `(batch_size, summary_length)`): -100 is ignored.
-
-    Returns:
-        `torch.FloatTensor` of shape `(batch_size,)`: Sums over the labels, in nats.
-    """
-    labels = labels.to(logits.device)
-    log_probs = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None]).squeeze(-1)
-    return (log_probs * (labels != IGNORE_INDEX)).sum(1)
 
 
 def infer_attention_mask(input_ids: torch.Tensor, config: PretrainedConfig) -> torch.Tensor:

@@ -45,7 +45,6 @@ from .generation_crosstask import (
     EncoderOutput,
     drop_question_arguments,
     get_predicted_ids,
-    get_summary_mask,
 )
 from .loading_crosstask import (
     MODEL_TAGS,
@@ -221,6 +220,7 @@ class CrossTaskForConditionalGeneration(
                 "`quantization_config`."
             )
         config_kwargs.setdefault("answerability_trained", False)
+        config_kwargs.setdefault("fusion_likelihood", True)
         tokenizers = [load_task_tokenizer(part, model_kwargs) for part in (summarizer, question_answerer)]
         if config_kwargs.get("shares_vocabulary") is None:
             config_kwargs["shares_vocabulary"] = compare_vocabularies(*tokenizers)
@@ -446,6 +446,7 @@ decoder_question_mask (`torch.Tensor` of shape `(batch_size, question_length)`):
                 question[0],
                 question_mask,
                 captured[0],
+                summary.logits,
                 labels,
                 decoder_input_ids,
                 decoder_attention_mask,
@@ -550,6 +551,7 @@ decoder_question_mask (`torch.Tensor` of shape `(batch_size, question_length)`):
         question_states,
         question_mask,
         decoder_states,
+        summary_logits,
         labels,
         decoder_input_ids,
         decoder_attention_mask,
@@ -563,9 +565,8 @@ decoder_question_mask (`torch.Tensor` of shape `(batch_size, question_length)`):
                     decoder_states.shape[:2], UNKNOWN_TOKEN, device=decoder_states.device
                 )
             targets = get_predicted_ids(decoder_input_ids, decoder_attention_mask)
-        summary_mask = get_summary_mask(targets, self.config)
-        return self.answerability_head(
-            question_states, question_mask, decoder_states, summary_mask, output_attentions
+        return self._judge_summary(
+            question_states, question_mask, decoder_states, targets, summary_logits, output_attentions
         )
 
 

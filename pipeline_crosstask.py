@@ -102,11 +102,13 @@ class QuestionSummarizationPipeline(Pipeline):
                 Minimum number of questions in a batch, if there are several inputs.
             return_evidence (`bool`, *optional*, defaults to `False`):
                 Whether to return the sentences of the passage that each summary is based on.
-            min_answerability (`float`, *optional*):
-                Threshold between 0 and 1. A summary with a lower answerability is returned as not answered.
+            min_answerability (`float` or `str`, *optional*):
+                Threshold between 0 and 1, or `"auto"` for the one of the model's configuration. A summary
+                with a lower answerability is returned as not answered, and has no evidence.
             merge (`bool`, *optional*, defaults to `False`):
                 Whether to merge the summaries of a passage into one, in the order of the passage and without
-                repetition. With `min_answerability`, only summaries that are answered are merged.
+                repetition. Only summaries that are answered are merged; `min_answerability` then defaults to
+                `"auto"` if the model has a threshold, and without any threshold all are merged.
             adapter (`str` or `list[str]`, *optional*):
                 The name of a loaded adapter or of several, `"base"` for the model without adapters, or
                 `"auto"` for the adapter that the router picks for each passage. Defaults to `"base"`,
@@ -181,8 +183,7 @@ class QuestionSummarizationPipeline(Pipeline):
         }.items():
             if value is not None and not self.model.config.answerability_trained:
                 raise ValueError(f"`{name}` needs a model whose answerability was trained on labels.")
-        if min_answerability is not None and not 0 <= min_answerability <= 1:
-            raise ValueError(f"`min_answerability` has to be between 0 and 1, got {min_answerability}.")
+        min_answerability = self._get_threshold(min_answerability, merge)
         if return_evidence is not None and getattr(self.model, "gated_cross_attention", None) is not None:
             generate_kwargs["output_fusion_attentions"] = return_evidence
         preprocess = {} if adapter is None else {"adapter": self._check_adapter(adapter)}
@@ -197,6 +198,24 @@ class QuestionSummarizationPipeline(Pipeline):
         }
         postprocess = {name: value for name, value in options.items() if value is not None}
         return preprocess, generate_kwargs, postprocess
+
+    def _get_threshold(self, min_answerability, merge):
+        """Return the number that `min_answerability` stands for, `None` for no threshold."""
+        threshold = self.model.config.answerability_threshold
+        if min_answerability is None:
+            return threshold if merge and self.model.config.answerability_trained else None
+        if min_answerability == "auto":
+            if threshold is None:
+                raise ValueError(
+                    '`min_answerability="auto"` needs a model with `config.answerability_threshold`, which '
+                    "training with validation rows chooses; expected a number for this one."
+                )
+            return threshold
+        if isinstance(min_answerability, str) or not 0 <= min_answerability <= 1:
+            raise ValueError(
+                f'`min_answerability` has to be "auto" or between 0 and 1, got {min_answerability!r}.'
+            )
+        return min_answerability
 
     def run_single(self, inputs: Any, *parameters: dict[str, Any]) -> Any:
         [result] = self.get_iterator([inputs], None, 1, *parameters)
@@ -400,11 +419,13 @@ class QuestionSummarizationPipeline(Pipeline):
             if not self.model.config.answerability_trained:
                 probability = None
             result = {"question": question, "summary": summary, "answerability": probability}
+            answered = min_answerability is None or (bool(summary) and probability >= min_answerability)
             if return_evidence:
                 attention = self._get_sentence_attention(model_outputs, index)
-                result["evidence"] = [sentences[i] for i in find_evidence(summary, sentences, attention)]
+                evidence = find_evidence(summary, sentences, attention) if answered else []
+                result["evidence"] = [sentences[i] for i in evidence]
             if min_answerability is not None:
-                result["answered"] = bool(summary) and probability >= min_answerability
+                result["answered"] = answered
             if (adapter := model_outputs["adapter"]) is not None:
                 result["adapter"] = list(adapter) if isinstance(adapter, tuple) else adapter
             results.append(result)

@@ -21,8 +21,8 @@ QUESTION_TOKENIZER = "question_tokenizer"  # attribute of the processor, and fol
 # YAML, pandas and Excel (an empty cell, and their words for a missing value), and the class names of question
 # answering and of natural-language inference, where a summary that does not entail the answer lacks it.
 _LABELS = {
-    **dict.fromkeys(("1", "yes", "y", "true", "t", "answerable", "entailment", "entailed"), 1),
-    **dict.fromkeys(("0", "-0", "no", "n", "false", "f", "unanswerable", "not_answerable"), 0),
+    **dict.fromkeys("1 yes y true t wahr ja vrai oui verdadero answerable entailment entailed".split(), 1),
+    **dict.fromkeys("0 -0 no n false f falsch nein faux non falso unanswerable not_answerable".split(), 0),
     **dict.fromkeys(("not_entailment", "not_entailed", "neutral", "contradiction"), 0),
     **dict.fromkeys(("", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nat"), IGNORE_INDEX),
     str(IGNORE_INDEX): IGNORE_INDEX,

@@ -27,11 +27,10 @@ from crosstask.training.arguments import (
     Recipe,
     RunArguments,
     StageArguments,
-    check_machine,
     read_recipe,
 )
 from crosstask.training.evaluation import evaluate, print_results
-from crosstask.training.loading import find_last_checkpoint
+from crosstask.training.loading import check_machine, find_last_checkpoint
 from crosstask.training.record import describe_environment
 from crosstask.training.stages import Stage, print_once
 from crosstask.training.trainer import NonFiniteLossError

@@ -58,7 +58,7 @@ from crosstask.data.collator import CrossTaskCollator
 from crosstask.data.tokenizer import train_tokenizer
 from crosstask.eval.scoring.answerability import answerability_figures
 from crosstask.eval.scoring.text_scores import rouge_rows
-from crosstask.generation_crosstask import sum_log_probs
+from crosstask.fusion_crosstask import sum_log_probs
 from crosstask.sentences_crosstask import split_sentences
 
 SOURCE_LENGTH, QUESTION_LENGTH = 384, 256  # maximum input tokens of the summarizer and the question encoder

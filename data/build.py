@@ -84,6 +84,20 @@ class BuildArguments(SourceArguments):
     hard_negatives: bool = field(
         default=False, metadata={"help": "In mode question, also keep the worst summary if its label is 0."}
     )
+    wrong_values: float = field(
+        default=0.25,
+        metadata={
+            "help": "Share of the rows labeled 1 that are repeated with a wrong value in the place of the "
+            "answer, if the judge labels them 0."
+        },
+    )
+    faithful: bool = field(
+        default=True,
+        metadata={
+            "help": "Label a row 0 if, by the judge, the passage contradicts the summary; this needs a judge "
+            "with a class contradiction."
+        },
+    )
     prefix: str | None = field(
         default=None, metadata={"help": "Text before each passage; by default the teacher's prefix."}
     )
@@ -136,6 +150,8 @@ class BuildArguments(SourceArguments):
         for name in ("threshold", "validation", "test"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ConfigError(f"{name}: expected at least 0 and below 1, got {getattr(self, name)}")
+        if not 0 <= self.wrong_values <= 1:
+            raise ConfigError(f"wrong_values: expected a share from 0 to 1, got {self.wrong_values}")
         if (self.validation or 0) + (self.test or 0) >= 1:
             raise ConfigError(
                 "validation and test: expected a sum below 1, so that passages are left for train"

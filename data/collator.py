@@ -42,9 +42,12 @@ class CrossTaskCollator:
     processor: CrossTaskProcessor
     pad_to_multiple_of: int = 8
     contrasts: Contrasts | None = None
+    keep_row_index: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         batch = self._pad(rows)
+        if self.keep_row_index and ROW_INDEX_COLUMN in rows[0]:
+            batch[ROW_INDEX_COLUMN] = torch.tensor([row[ROW_INDEX_COLUMN] for row in rows])
         if self.contrasts is None or ROW_INDEX_COLUMN not in rows[0]:
             return batch
         # Every batch gets contrast inputs, even if no row has one: all processes must run the model equally

@@ -32,6 +32,7 @@ from crosstask.eval.report.results import Evaluation, SystemResult, write_result
 from crosstask.eval.report.tables import format_evaluation
 from crosstask.eval.scoring.answerability import answerability_figures
 from crosstask.eval.scoring.bertscore import bertscore_rows
+from crosstask.eval.scoring.judgment import judge_own_summaries, judge_wrong_values
 from crosstask.eval.scoring.languages import describe_language_limits
 from crosstask.eval.scoring.text_scores import (
     entailment_rows,
@@ -261,19 +262,16 @@ def score(
     # The summaries of all systems at once, so that a pair of texts that several systems have is scored once.
     summaries = [summary for system in outputs.values() for summary in system.summaries]
     scores = score_summaries(summaries, list(rows) * len(outputs), bertscore=bertscore, judge=judge)
-    labels = [row["answerable"] for row in rows]
     results = {}
     for number, (name, system) in enumerate(outputs.items()):
         start, end = number * len(rows), (number + 1) * len(rows)
-        figures, reliability = {}, None
-        if system.reference_probabilities is not None:
-            figures = answerability_figures(system.reference_probabilities, labels)
-            reliability = [bin for bin in figures.pop("reliability") if bin["count"]]
+        figures, reliability, risk_coverage = judge_system(rows, system)
         results[name] = SystemResult(
             summaries=system.summaries,
             scores={metric: values[start:end] for metric, values in scores.items()},
             figures=figures,
             reliability=reliability,
+            risk_coverage=risk_coverage,
             reference_probabilities=system.reference_probabilities,
             summary_probabilities=system.summary_probabilities,
         )
@@ -281,6 +279,25 @@ def score(
     notes += [f"{name}: {note}" for name, system in outputs.items() for note in system.notes]
     notes += [] if bertscore else ["BERTScore: not computed, because no encoder is set."]
     return results, notes + describe_language_limits([row["passage"] for row in rows])
+
+
+def judge_system(
+    rows: Sequence[Mapping[str, Any]], system: Outputs
+) -> tuple[dict[str, float | None], list[dict[str, Any]] | None, list[dict[str, float]] | None]:
+    """Return the figures of a system's judgment, and its reliability and risk-coverage curves.
+
+    First come the figures of its own summaries, then those of the references, then those of references with a
+    wrong value. The curves are those of its own summaries; where words do not tell whether these are right,
+    the reliability is that of the references.
+    """
+    if system.reference_probabilities is None or system.summary_probabilities is None:
+        return {}, None, None
+    own, reliability, curve = judge_own_summaries(rows, system.summaries, system.summary_probabilities)
+    labels = [row["answerable"] for row in rows]
+    references = answerability_figures(system.reference_probabilities, labels)
+    bins = [bin for bin in references.pop("reliability") if bin["count"]]
+    wrong = judge_wrong_values(system.reference_probabilities, system.wrong_probabilities or [])
+    return own | references | wrong, reliability or bins, curve or None
 
 
 def score_summaries(

@@ -395,7 +395,7 @@ def _write_adapter_use(run, location, bases):
         imports = "\nfrom transformers import AutoTokenizer"
         # The outputs do not depend on the dropout, and stages with `share_base` are not joined to an adapter.
         names = [name for name in SHAPE_KEYS if name not in ("fusion_dropout", "share_base")]
-        fusion = ", ".join(f"{name}={run.config[name]!r}" for name in names)
+        fusion = ", ".join(f"{name}={run.config[name]!r}" for name in names if name in run.config)
         base = f"from_tasks({bases[0]!r}, {bases[1]!r}, {fusion})"
         two_tokenizers = (run.folder / "crosstask" / QUESTION_TOKENIZER).exists()
         sources = bases if two_tokenizers else bases[:1]

@@ -10,7 +10,14 @@ PASSAGES = [
 QUESTIONS = ["Who opened the bridge?", "How long did it rain?", "Who sat?", "What rose?", "What fell?"]
 SUMMARIES = ["The mayor opened it.", "It rained for two days in the old town.", "Sat.", "", "A bridge."]
 ROWS = [
-    {"question": question, "passage": passage, "summary": summary, "id": "not an argument of the processor"}
+    {
+        "question": question,
+        "passage": passage,
+        "summary": summary,
+        "answer": " ".join(summary.split()[:1]),
+        "answerable": 1,
+        "id": "not an argument of the processor",
+    }
     for question, passage, summary in zip(QUESTIONS, PASSAGES, SUMMARIES, strict=True)
 ]
 

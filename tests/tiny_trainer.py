@@ -47,6 +47,8 @@ def encode(processor, count=16):
 def make_trainer(model, processor, folder, train=None, **kwargs):
     settings = {name: kwargs.pop(name, None) for name in ("compute_metrics", "fusion_learning_rate")}
     settings["contrastive_weight"] = kwargs.pop("contrastive_weight", 0.0)
+    settings["summary_labeler"] = kwargs.pop("summary_labeler", None)
+    settings["own_summary_steps"] = kwargs.pop("own_summary_steps", 1)
     contrasts = kwargs.pop("contrasts", None)
     arguments = Seq2SeqTrainingArguments(
         **{
@@ -71,7 +73,7 @@ def make_trainer(model, processor, folder, train=None, **kwargs):
         args=arguments,
         train_dataset=data,
         eval_dataset=data,
-        data_collator=CrossTaskCollator(processor, contrasts=contrasts),
+        data_collator=CrossTaskCollator(processor, contrasts=contrasts, keep_row_index=True),
         processing_class=processor,
         **settings,
     )

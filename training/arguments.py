@@ -10,14 +10,12 @@ from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainingArguments
-from transformers.integrations import get_available_reporting_integrations
 
 from crosstask.configuration_crosstask import FUSIONS, PROMPT, SUMMARY_LOSS_ON, CrossTaskConfig
 from crosstask.data.readers.arguments import SourceArguments
 from crosstask.data.schema import STAGES
 from crosstask.training.tuning import QUANTIZATIONS, make_adapter_config, make_quantization_config
 from crosstask.utils.errors import ConfigError
-from crosstask.utils.hub_names import find_checkpoint
 from crosstask.utils.recipes import (
     COMMAND_LINE,
     check_keys,
@@ -40,6 +38,7 @@ SHAPE_KEYS = (
     "fusion_ffn_dim",
     "fusion_dropout",
     "fusion_activation",
+    "fusion_likelihood",
     "share_base",
 )
 # Fields of RunArguments that are arguments of CrossTaskConfig.
@@ -47,7 +46,13 @@ MODEL_KEYS = (*SHAPE_KEYS, "answerability_weight", "summary_loss_on", "prompt", 
 # Fields of RunArguments that choose the two models to start from.
 PART_KEYS = ("summarizer", "summarizer_config", "question_answerer", "question_answerer_config")
 # Fields of StageArguments that only the stage "fuse" reads.
-JOINT_KEYS = ("contrastive_weight", "fusion_learning_rate")
+JOINT_KEYS = (
+    "answerability_precision",
+    "contrastive_weight",
+    "fusion_learning_rate",
+    "own_summary_steps",
+    "wrong_values",
+)
 
 
 @dataclass
@@ -113,6 +118,13 @@ class RunArguments:
         default="gelu",
         metadata={
             "help": "Activation function of the fusion, as transformers names it: gelu, relu, silu, ..."
+        },
+    )
+    fusion_likelihood: bool = field(
+        default=True,
+        metadata={
+            "help": "Predict the answerability from the probabilities of the summary's tokens as well, so "
+            "that a copied value differs from an invented one."
         },
     )
     share_base: bool = field(
@@ -262,6 +274,27 @@ class StageArguments(SourceArguments):
             "under its question than under another question about the passage; 0 halves the time of a step."
         },
     )
+    wrong_values: float = field(
+        default=0.25,
+        metadata={
+            "help": "Share of the training rows labeled 1 that the stage fuse repeats with a wrong value in "
+            "the place of the answer, labeled 0."
+        },
+    )
+    own_summary_steps: int = field(
+        default=4,
+        metadata={
+            "help": "In every so many steps of the stage fuse, the model also judges summaries of the batch "
+            "that it writes itself, which are right if they have the words of the answer; 0 for none."
+        },
+    )
+    answerability_precision: float = field(
+        default=0.95,
+        metadata={
+            "help": "Share of right summaries, on validation rows, among those that min_answerability: auto "
+            "accepts."
+        },
+    )
     early_stopping_patience: int | None = field(
         default=None,
         metadata={"help": "Number of evaluations without a better metric after which a stage ends."},
@@ -271,6 +304,9 @@ class StageArguments(SourceArguments):
         if not self.data:
             raise ConfigError("data: expected the source of the rows (briefs, a path or a Hub id)")
         check_minimum(0, self, "lora_r", *JOINT_KEYS)
+        for name in ("wrong_values", "answerability_precision"):
+            if getattr(self, name) > 1:
+                raise ConfigError(f"{name}: expected a share of at most 1, got {getattr(self, name)}")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout: expected at least 0 and below 1, got {self.lora_dropout}")
 
@@ -344,26 +380,6 @@ def read_recipe(path: str | os.PathLike, flags: Iterable[str] = ()) -> Recipe:
         except ConfigError as error:
             raise ConfigError(f"{path}: {stage}: {error}") from error
     return Recipe(run, stages, output_dir, values)
-
-
-def check_machine(recipe: Recipe) -> None:
-    """
-    Refuse folders and trackers that this machine lacks, and let the folders of runs stand for their models.
-
-    Raises:
-        ConfigError: The sentence names the key.
-    """
-    for name in ("model", "summarizer", "question_answerer"):
-        if getattr(recipe.run, name) is not None:
-            try:
-                setattr(recipe.run, name, find_checkpoint(getattr(recipe.run, name)))
-            except ConfigError as error:
-                raise ConfigError(f"{name}: {error}") from None
-    trackers = {"all", "none", *get_available_reporting_integrations()}
-    for stage in recipe.stages.values():
-        for name in stage.training.report_to or ():
-            if name not in trackers:
-                raise ConfigError(f"report_to: {name} is not installed, expected none or a tracker that is")
 
 
 def _read_file(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
@@ -470,28 +486,3 @@ def _check_trained_weights(name: str, stage: StageArguments, run: RunArguments) 
         layers = stage.trainable.get("decoder_layers")
         if type(layers) is not int or layers < 0:
             raise ConfigError(f"trainable.decoder_layers: expected an integer of 0 or more, got {layers!r}")
-
-
-def disable_reentrant_checkpointing(args: Seq2SeqTrainingArguments) -> None:
-    """
-    Make gradient checkpointing, if it is on, non-reentrant unless `args` ask for the reentrant kind.
-
-    The contrastive loss runs two forward passes before the backward pass. With several processes the
-    reentrant kind, the default of transformers 4, then reports each gradient to DDP twice, and DDP fails.
-
-    Raises:
-        ValueError: If there are several processes and `args` ask for the reentrant kind.
-    """
-    if not args.gradient_checkpointing:
-        return
-    kwargs: Any = args.gradient_checkpointing_kwargs or {}
-    settings = {"use_reentrant": False, **kwargs}
-    if settings["use_reentrant"] and args.world_size > 1:
-        raise ValueError(
-            "gradient_checkpointing_kwargs: expected use_reentrant to be False beside contrastive_weight, as "
-            f"there are {args.world_size} processes, got {settings['use_reentrant']}"
-        )
-    # transformers 5 renames the first to the second.
-    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
-        if hasattr(args, name):
-            setattr(args, name, settings)

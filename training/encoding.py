@@ -90,6 +90,7 @@ def check_labels(
     if summary_loss_on == "answerable" and 1 not in rows["train"]["answerable"][:]:
         raise DataError(
             f"{data}: expected training rows with answerable 1, as summary_loss_on is answerable, found none"
+            "; with summary_loss_on: all, rows without a label are learned from"
         )
     metric = training.metric_for_best_model or ""
     if "auroc" in metric and "validation" in rows and not {0, 1} <= set(rows["validation"]["answerable"][:]):

@@ -23,9 +23,12 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
 )
+from transformers.integrations import get_available_reporting_integrations
 
 from crosstask.eval.systems.checkpoints import get_adapter_base
+from crosstask.training.arguments import Recipe
 from crosstask.utils.errors import ConfigError, first_line, suggest
+from crosstask.utils.hub_names import find_checkpoint
 
 
 def load_pretrained(auto_class: Any, name: str | os.PathLike, key: str, **kwargs: Any) -> Any:
@@ -189,3 +192,23 @@ def find_last_checkpoint(folder: Path) -> str | None:
             if PartialState().is_main_process:
                 shutil.rmtree(checkpoint)
     return None
+
+
+def check_machine(recipe: Recipe) -> None:
+    """
+    Refuse folders and trackers that this machine lacks, and let the folders of runs stand for their models.
+
+    Raises:
+        ConfigError: The sentence names the key.
+    """
+    for name in ("model", "summarizer", "question_answerer"):
+        if getattr(recipe.run, name) is not None:
+            try:
+                setattr(recipe.run, name, find_checkpoint(getattr(recipe.run, name)))
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from None
+    trackers = {"all", "none", *get_available_reporting_integrations()}
+    for stage in recipe.stages.values():
+        for name in stage.training.report_to or ():
+            if name not in trackers:
+                raise ConfigError(f"report_to: {name} is not installed, expected none or a tracker that is")

@@ -4,42 +4,35 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from datasets.fingerprint import Hasher
 from peft import PeftModel
 from transformers import (
-    AutoConfig,
-    AutoModelForSeq2SeqLM,
     EarlyStoppingCallback,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
     set_seed,
 )
 
-from crosstask import CrossTaskConfig, CrossTaskForConditionalGeneration, CrossTaskProcessor
-from crosstask.configuration_crosstask import log_dropped_settings, make_generation_config
+from crosstask import CrossTaskProcessor
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator, detect_contrasts
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.readers.files import name_source
-from crosstask.data.tokenizer import train_tokenizer
-from crosstask.loading_crosstask import merge_adapter, prevent_weight_packing
+from crosstask.data.summary_labels import SummaryLabeler
+from crosstask.data.wrong_values import WRONG_SUFFIX, make_wrong_rows
+from crosstask.loading_crosstask import merge_adapter
 from crosstask.processing_crosstask import TRUNCATED
-from crosstask.sharing_crosstask import check_table_sizes, compare_vocabularies
 from crosstask.training.arguments import (
-    MODEL_KEYS,
     STAGE_FOLDERS,
     Recipe,
-    disable_reentrant_checkpointing,
 )
+from crosstask.training.calibration import calibrate
 from crosstask.training.callbacks import ScheduleCallback, StopCallback
 from crosstask.training.encoding import (
     check_labels,
@@ -51,31 +44,21 @@ from crosstask.training.encoding import (
     reject_long_questions,
 )
 from crosstask.training.loading import (
-    configure_generation,
     find_last_checkpoint,
-    load_part,
-    load_pretrained,
-    load_tokenizer,
-    make_config,
 )
 from crosstask.training.record import describe_environment
+from crosstask.training.stage_models import StageModelMixin
 from crosstask.training.text_metrics import make_text_metrics
 from crosstask.training.trainer import CrossTaskTrainer, NonFiniteLossError, UndefinedMetricError
 from crosstask.training.tuning import (
-    add_adapter,
-    freeze_all_but_last,
-    make_adapter_config,
-    make_quantization_config,
+    disable_reentrant_checkpointing,
 )
-from crosstask.utils.errors import ConfigError, DataError, first_line
+from crosstask.utils.errors import ConfigError, DataError
 from crosstask.utils.files import write_folder, write_text
 from crosstask.utils.interrupts import StopRequested, handle_signals
 
-# The part of the cross-task model that each of the first two stages trains, as the recipe names it.
-PARTS = {"summarize": "summarizer", "answer": "question_answerer"}
 
-
-class Stage:
+class Stage(StageModelMixin):
     """
     One stage of a training run.
 
@@ -111,6 +94,7 @@ class Stage:
         print_once(f"{self.name}: {counts} rows from {name_source(self.arguments.data)}")
         if self.name == "fuse" and (line := describe_unlabeled(rows["train"])):
             print_once(f"fuse: {line}")
+        rows = self._add_wrong_values(rows)
         model, processor = self.make_model()
         trainer = self.make_trainer(model, processor, rows)
         self._run_trainer(trainer)
@@ -119,6 +103,37 @@ class Stage:
         PartialState().wait_for_everyone()
         del self.rows  # the next stages need the memory
         return True
+
+    def _add_wrong_values(self, rows):
+        """Return the rows by split, those to train on with rows that state wrong values."""
+        share, train = self.arguments.wrong_values, rows["train"]
+        if self.name != "fuse" or not share:
+            return rows
+        if any(row_id.endswith(WRONG_SUFFIX) for row_id in train["id"]):  # the builder has added them
+            return rows
+        wrong_rows = make_wrong_rows(train.to_list(), share, self.training.seed)
+        print_once(f"fuse: {len(wrong_rows)} training rows with a wrong value are added (wrong_values)")
+        if not wrong_rows:
+            return rows
+        wrong = Dataset.from_list(wrong_rows, features=train.features)
+        return DatasetDict({**rows, "train": concatenate_datasets([train, wrong])})
+
+    def _make_labeler(self, train):
+        """Return what labels the model's own summaries of training rows; `None` if nothing can."""
+        if self.name != "fuse" or not self.arguments.own_summary_steps:
+            return None
+        labeler = SummaryLabeler(train)
+        if not any(answer.strip() for answer in train["answer"]):
+            reason = "the rows have no answers"
+        elif not labeler.is_usable:
+            reason = (
+                f"{labeler.literal_share:.0%} of the references labeled 1 have all words of their answer, so "
+                "that words do not tell whether a summary is right"
+            )
+        else:
+            return labeler
+        print_once(f"fuse: the model does not judge summaries of its own (own_summary_steps), as {reason}")
+        return None
 
     def _run_trainer(self, trainer):
         if checkpoint := find_last_checkpoint(self.checkpoint_dir):
@@ -161,9 +176,15 @@ class Stage:
         if self.name == "fuse" and not rows.keys() & {"validation", "test"}:
             raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
         if self.name == "fuse":
-            check_labels(rows, self.run.summary_loss_on, self.training, data)
+            check_labels(rows, self._get_summary_loss_on(), self.training, data)
         if self.name == "fuse" and self.arguments.contrastive_weight:
             self._check_contrasts(rows["train"])
+
+    def _get_summary_loss_on(self):
+        """Return the setting that applies: a model that is trained further keeps its own."""
+        if self.run.model is None or "summary_loss_on" in self.explicit_keys:
+            return self.run.summary_loss_on
+        return self._load_cross_task_config().summary_loss_on
 
     def check_lengths(self) -> None:
         """
@@ -192,40 +213,13 @@ class Stage:
             self.rows, rejects = reject_long_questions(self.rows, processor, name_source(self.arguments.data))
             self._report_rejects(rejects)
 
-    def _preview_model(self):
-        """Return the processor and the configuration of the model that the stage will train."""
-        if self.name == "fuse" and self.run.model is not None:
-            return self._load_processor(), self._load_cross_task_config()
-        loaded = [self._load_part(part) for stage, part in PARTS.items() if self.name in (stage, "fuse")]
-        tokenizers, configs = map(list, zip(*loaded, strict=True))
-        if self.name != "fuse":
-            return self._make_processor(*tokenizers), configs[0]
-        shared, settings = compare_vocabularies(*tokenizers), {n: getattr(self.run, n) for n in MODEL_KEYS}
-        try:
-            config = CrossTaskConfig(*configs, shares_vocabulary=shared, **settings)
-            check_table_sizes(config, tokenizers)
-        except ValueError as error:
-            raise ConfigError(f"fuse: {first_line(error)}") from error
-        return self._make_processor(*tokenizers[: 2 - shared]), config
-
-    def _load_part(self, part):
-        """Return the tokenizer and the configuration of a part, after its stage if that is finished."""
-        checkpoint = getattr(self.run, part)
-        for stage in self.stages:  # the stage of the part may be finished
-            if PARTS.get(stage.name) == part and stage.folder.exists():
-                checkpoint = stage.folder
-        if checkpoint is None:
-            key, tokenizer = f"{part}_config", self._train_tokenizer()
-            return tokenizer, make_config(getattr(self.run, key), tokenizer, key)
-        return load_part(checkpoint, part, self.name)
-
     def _check_contrasts(self, rows):
         try:
             disable_reentrant_checkpointing(self.training)
         except ValueError as error:
             raise ConfigError(f"fuse: {error}") from error
         has_contrast = detect_contrasts(rows)
-        if self.run.summary_loss_on == "answerable":
+        if self._get_summary_loss_on() == "answerable":
             has_contrast = [
                 contrasted and label == 1
                 for contrasted, label in zip(has_contrast, rows["answerable"], strict=True)
@@ -260,135 +254,6 @@ class Stage:
             write_rejects(self.rejects, path)
             print_once(f"{self.name}: {len(rejects)} rows rejected, with their reasons in {path}")
 
-    def make_model(self) -> tuple[PreTrainedModel | PeftModel, CrossTaskProcessor]:
-        """Return the model that the stage trains, with frozen weights and adapter, and its processor."""
-        if self.name == "fuse":
-            return self._make_cross_task_model()
-        part = PARTS[self.name]
-        tokenizer, config = self._load_part(part)
-        checkpoint = getattr(self.run, part)
-        if checkpoint is None:
-            model = AutoModelForSeq2SeqLM.from_config(config)
-        else:
-            model = load_pretrained(AutoModelForSeq2SeqLM, checkpoint, part, **self._get_loading_kwargs())
-            prevent_weight_packing(model)
-            log_dropped_settings(model, part)
-        processor = self._make_processor(tokenizer)
-        processor.limit_lengths(model)
-        model.generation_config = make_generation_config(model)
-        configure_generation(model, self.training)
-        return self._select_trainable(model), processor
-
-    def _make_cross_task_model(self):
-        if self.run.model is not None:
-            processor = self._load_processor()
-            model = self._load_cross_task_model(**self._get_loading_kwargs())
-            processor.limit_lengths(model)
-            model.config.max_source_length = processor.max_source_length
-            return self._select_trainable(model), processor
-        summarizer, question_answerer = self._find_parts()
-        model = self._compose_model()
-        if self.arguments.quantization:  # transformers quantizes only while it loads a model
-            with tempfile.TemporaryDirectory() as folder:
-                model.save_pretrained(folder)
-                kwargs = self._get_loading_kwargs()
-                model = CrossTaskForConditionalGeneration.from_pretrained(folder, **kwargs)
-        configure_generation(model, self.training)
-        tokenizer = load_tokenizer(summarizer, "summarizer")
-        question_tokenizer = None
-        if not model.config.shares_vocabulary:
-            question_tokenizer = load_tokenizer(question_answerer, "question_answerer")
-        processor = self._make_processor(tokenizer, question_tokenizer)
-        processor.limit_lengths(model)
-        model.config.max_source_length = processor.max_source_length
-        return self._select_trainable(model, new_fusion=True), processor
-
-    def _find_parts(self):
-        """Return the folders or Hub ids of the summarizer and the question answerer to fuse."""
-        return [
-            self.run_dir / STAGE_FOLDERS[stage] if stage in self.run.stages else getattr(self.run, part)
-            for stage, part in PARTS.items()
-        ]
-
-    def _compose_model(self):
-        """Return a cross-task model of the two parts, with a new fusion."""
-        try:
-            return CrossTaskForConditionalGeneration.from_tasks(
-                *self._find_parts(), **{name: getattr(self.run, name) for name in MODEL_KEYS}
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"fuse: {first_line(error)}") from error
-
-    def _load_cross_task_model(self, **kwargs):
-        """Return the cross-task model to train further, with the settings that the recipe changes."""
-        name = self.run.model
-        self._load_cross_task_config()
-        kwargs = {"use_safetensors": True} | kwargs
-        model = load_pretrained(CrossTaskForConditionalGeneration, name, "model", **kwargs)
-        for key in self.explicit_keys & set(MODEL_KEYS):
-            setattr(model.config, key, getattr(self.run, key))
-        configure_generation(model, self.training)
-        return model
-
-    def _load_cross_task_config(self):
-        config = load_pretrained(AutoConfig, self.run.model, "model")
-        if config.model_type != CrossTaskConfig.model_type:
-            raise ConfigError(
-                f"model: {self.run.model} is a {config.model_type}, expected a cross-task model"
-            )
-        return config
-
-    def _load_processor(self):
-        """Return the processor of the cross-task model to train further, with the recipe's settings."""
-        processor = load_pretrained(CrossTaskProcessor, self.run.model, "model")
-        for key in self.explicit_keys & {"prompt", "max_source_length"}:
-            setattr(processor, key, getattr(self.run, key))
-        return processor
-
-    def _get_loading_kwargs(self):
-        """Return the arguments of `from_pretrained` for the model to train, with its quantization."""
-        config = make_quantization_config(self.arguments)
-        return {"use_safetensors": True} | ({} if config is None else {"quantization_config": config})
-
-    def _train_tokenizer(self):
-        """Return the tokenizer of all models from scratch, trained on the first call."""
-        folder = self.run_dir / "tokenizer"
-        with PartialState().main_process_first():
-            if not folder.exists():
-                tokenizer = train_tokenizer(self._iter_texts(), self.run.vocab_size)
-                write_folder(folder, tokenizer.save_pretrained)
-        return PreTrainedTokenizerFast.from_pretrained(folder)
-
-    def _iter_texts(self) -> Iterator[str]:
-        """Yield the training texts of all stages, each text once per column."""
-        for stage in self.stages:
-            rows = stage.rows["train"]
-            for column in ("passage", "question", "answer", "summary"):
-                yield from dict.fromkeys(rows[column])
-
-    def _make_processor(
-        self, tokenizer: PreTrainedTokenizerBase, question_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> CrossTaskProcessor:
-        limit = self.run.max_source_length
-        return CrossTaskProcessor(tokenizer, question_tokenizer, self.run.prompt, max_source_length=limit)
-
-    def _select_trainable(self, model, new_fusion=False):
-        """Freeze the weights that the recipe does not train, and add its adapter."""
-        try:
-            if self.arguments.trainable:
-                return freeze_all_but_last(model, **self.arguments.trainable)
-            config = make_adapter_config(self.arguments)
-            if config is None:
-                return model
-            if self.training.gradient_checkpointing:
-                model.enable_input_require_grads()
-            model = add_adapter(model, config, new_fusion)
-        except ConfigError as error:
-            raise ConfigError(f"{self.name}.{error}") from error
-        if PartialState().is_main_process:
-            model.print_trainable_parameters()
-        return model
-
     def make_trainer(
         self,
         model: PreTrainedModel | PeftModel,
@@ -413,6 +278,8 @@ class Stage:
         if self.name == "fuse" and self.arguments.contrastive_weight:
             contrastive_weight = self.arguments.contrastive_weight
             contrasts = Contrasts(rows["train"], train, seed=self.training.seed)
+        labeler = self._make_labeler(rows["train"])
+        if contrasts is not None or labeler is not None:
             train = train.add_column(ROW_INDEX_COLUMN, range(len(train)))
             self.training.remove_unused_columns = False
         return CrossTaskTrainer(
@@ -420,12 +287,16 @@ class Stage:
             args=self.training,
             train_dataset=train,
             eval_dataset=encoded.get("validation"),
-            data_collator=CrossTaskCollator(processor, contrasts=contrasts),
+            data_collator=CrossTaskCollator(
+                processor, contrasts=contrasts, keep_row_index=labeler is not None
+            ),
             processing_class=processor,
             compute_metrics=text_metrics,
             callbacks=callbacks,
             fusion_learning_rate=self.arguments.fusion_learning_rate if self.name == "fuse" else None,
             contrastive_weight=contrastive_weight,
+            summary_labeler=labeler,
+            own_summary_steps=self.arguments.own_summary_steps or 1,
         )
 
     def encode(self, rows: Dataset, processor: CrossTaskProcessor, split: str = "train") -> Dataset:
@@ -464,6 +335,8 @@ class Stage:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if self.name == "fuse" and isinstance(model, PeftModel):
             model = self._save_adapter(model)
+        if self.name == "fuse" and model.config.answerability_trained:
+            self._calibrate(model, processor)
 
         def write(folder: Path) -> None:
             model.save_pretrained(folder)
@@ -480,6 +353,14 @@ class Stage:
         write_text(path, json.dumps(history, indent=1))
         write_folder(self.folder, write)
         shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+
+    def _calibrate(self, model, processor):
+        """Calibrate the answerability on the validation rows, if there are any."""
+        line = "answerability is not calibrated, as there are no validation rows"
+        if "validation" in self.rows:
+            rows, precision = self.rows["validation"].to_list(), self.arguments.answerability_precision
+            line = calibrate(model, processor, rows, precision, self.training.per_device_eval_batch_size)
+        print_once(f"fuse: {line}")
 
     def _save_adapter(self, model: PeftModel) -> PreTrainedModel:
         """Save the adapter of the joint stage to the folder `adapter`, and return the merged model."""

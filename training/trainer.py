@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
-from huggingface_hub import HfApi
 from torch import nn
 from torch.nn.functional import softplus
 from torch.utils.data import IterableDataset
@@ -24,24 +22,24 @@ from transformers import (
 )
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import HubStrategy
 from transformers.training_args import OptimizerNames
-from transformers.utils.hub import PushInProgress
 
 from crosstask.configuration_crosstask import IGNORE_INDEX, check_weight, get_max_positions
 from crosstask.data.collator import CONTRAST_MASK, CONTRAST_PREFIX, ROW_INDEX_COLUMN
+from crosstask.data.summary_labels import SummaryLabeler
 from crosstask.eval.scoring.answerability import answerability_figures
-from crosstask.generation_crosstask import sum_log_probs
-from crosstask.training.arguments import disable_reentrant_checkpointing
+from crosstask.fusion_crosstask import sum_log_probs
+from crosstask.generation_crosstask import get_summary_mask
 from crosstask.training.callbacks import ContrastEpochCallback
+from crosstask.training.pushing import HubPushTrainer
+from crosstask.training.tuning import disable_reentrant_checkpointing
 from crosstask.utils.errors import NonFiniteLossError, UndefinedMetricError
-from crosstask.utils.files import list_model_files
 
-LOSS_NAMES = ("summary_loss", "answerability_loss", "contrastive_loss")
+LOSS_NAMES = ("summary_loss", "answerability_loss", "contrastive_loss", "own_summary_loss")
 GATE_NAMES = ("gate_attention", "gate_feed_forward")
 
 
-class CrossTaskTrainer(Seq2SeqTrainer):
+class CrossTaskTrainer(HubPushTrainer):
     """
     Train a [`CrossTaskForConditionalGeneration`] or any other sequence-to-sequence model.
 
@@ -50,8 +48,9 @@ class CrossTaskTrainer(Seq2SeqTrainer):
     - The loss of a step does not depend on how its rows are spread over processes and accumulated
       micro-batches: the summary loss is a mean over the summary tokens of the step, the answerability loss a
       mean over its labeled rows.
-    - The log has `summary_loss` and `answerability_loss` of a cross-task model beside `loss`, in nats, and
-      `contrastive_loss` of any model if `contrastive_weight` is positive.
+    - The log has `summary_loss` and `answerability_loss` of a cross-task model beside `loss`, in nats,
+      `contrastive_loss` of any model if `contrastive_weight` is positive, and `own_summary_loss`, a mean over
+      the steps that have it, with a `summary_labeler`.
     - With `fusion="gated"` the log also has `gate_attention` and `gate_feed_forward`: the `tanh` of each
       gate, 0 for a closed one.
     - Evaluation of a cross-task model reports `eval_answerability_accuracy` and `eval_answerability_auroc` on
@@ -77,6 +76,14 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             [`CrossTaskCollator`] with `contrasts`, training rows with the column `row_index` (their index in
             the set), and `remove_unused_columns=False`. A step takes about twice as long. Gradient
             checkpointing then defaults to the non-reentrant kind, which several processes require.
+        summary_labeler ([`SummaryLabeler`], *optional*):
+            Labels of the summaries that the model writes itself. In every step whose number is divisible by
+            `own_summary_steps`, the model writes summaries of the rows of the batch by greedy search, and the
+            answerability loss of these is added to the loss, with the weight of the answerability. It needs
+            a collator with `keep_row_index`, training rows with the column `row_index`, and
+            `remove_unused_columns=False`.
+        own_summary_steps (`int`, *optional*, defaults to 4):
+            See `summary_labeler`.
         kwargs:
             Keyword arguments of `Seq2SeqTrainer`.
 
@@ -97,6 +104,8 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         compute_metrics: Callable[[EvalPrediction], dict] | None = None,
         fusion_learning_rate: float | None = None,
         contrastive_weight: float = 0.0,
+        summary_labeler: SummaryLabeler | None = None,
+        own_summary_steps: int = 4,
         **kwargs: Any,
     ):
         check_weight("contrastive_weight", contrastive_weight)
@@ -113,11 +122,12 @@ class CrossTaskTrainer(Seq2SeqTrainer):
             raise ValueError(
                 f"generation_max_length: expected at most {limit} decoder positions, got {length}"
             )
-        self.fusion_learning_rate = fusion_learning_rate
-        self.contrastive_weight = contrastive_weight
+        self.fusion_learning_rate, self.contrastive_weight = fusion_learning_rate, contrastive_weight
+        self.summary_labeler, self.own_summary_steps = summary_labeler, own_summary_steps
+        if contrastive_weight or summary_labeler is not None:
+            disable_reentrant_checkpointing(self.args)
         if contrastive_weight:
             self._check_contrasts()
-            disable_reentrant_checkpointing(self.args)
             self.add_callback(ContrastEpochCallback(self.data_collator.contrasts))
         # `compute_loss` scales for gradient accumulation already; `Trainer` must not divide again.
         self.model_accepts_loss_kwargs = True
@@ -158,34 +168,42 @@ class CrossTaskTrainer(Seq2SeqTrainer):
 
     # How the loss of a step is made exact: before a step `Trainer` calls `_get_num_items_in_batch` with all
     # micro-batches of this process, and passes the result to `compute_loss` as `num_items_in_batch`
-    # (transformers 4.46 and later). Here the result is three counts, summed over the processes.
+    # (transformers 4.46 and later). Here the result is four counts, summed over the processes.
     # `compute_loss` multiplies each mean by the share that its batch has in the count, so that the terms add
     # up to the mean over the step.
 
     def _get_num_items_in_batch(self, batch_samples, device):
-        """Count the summary tokens, labeled rows and contrasted rows of a step: (3,), over all processes."""
+        """Return the counts of [`_count`] for a step: (4,), over all processes."""
         if self.contrastive_weight and not all(map(self._has_contrasts, batch_samples)):
             raise ValueError(
                 f"contrastive_weight: expected training rows with {ROW_INDEX_COLUMN!r}, got a batch without"
             )
-        counts = sum((self._count(batch) for batch in batch_samples), torch.zeros(3)).to(device)
+        counts = sum((self._count(batch) for batch in batch_samples), torch.zeros(4)).to(device)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
         if self.is_fused and not self.model.config.answerability_trained:
             # The log has the steps before a resumption, too.
-            seen = counts[1] > 0 or any(entry.get("answerability_loss") for entry in self.state.log_history)
+            seen = counts[1] + counts[3] > 0 or any(
+                entry.get("answerability_loss") for entry in self.state.log_history
+            )
             self.model.config.answerability_trained = bool(seen and self.model.config.answerability_weight)
         return counts
 
     def _count(self, batch):
-        """Count the summary tokens, labeled rows and contrasted rows of a batch: (3,), on the CPU."""
+        """
+        Count the summary tokens, the labeled rows, the contrasted rows and the rows whose own summary will be
+        labeled: (4,), on the CPU.
+        """
         has_loss = self._get_summary_labels(batch) != IGNORE_INDEX
         tokens = has_loss.sum()
         labeled = (batch["answerable"] != IGNORE_INDEX).sum() if "answerable" in batch else tokens * 0
         contrasted = tokens * 0
         if self._has_contrasts(batch):
             contrasted = (has_loss.any(1) & batch[CONTRAST_MASK]).sum()
-        return torch.stack([tokens, labeled, contrasted]).to("cpu", torch.float)
+        own = tokens * 0
+        if self._has_own_summaries(batch):
+            own += sum(map(self.summary_labeler.has_label, batch[ROW_INDEX_COLUMN].tolist()))
+        return torch.stack([tokens, labeled, contrasted, own]).to("cpu", torch.float)
 
     def _check_contrasts(self):
         """Raise a `ValueError` unless rows and collator have contrasts; streams are checked per batch."""
@@ -203,6 +221,11 @@ class CrossTaskTrainer(Seq2SeqTrainer):
 
     def _has_contrasts(self, batch):
         return self.contrastive_weight > 0 and CONTRAST_MASK in batch
+
+    def _has_own_summaries(self, batch):
+        """Return whether the model writes summaries of a batch of training rows in this step."""
+        is_due = self.summary_labeler is not None and self.state.global_step % self.own_summary_steps == 0
+        return is_due and ROW_INDEX_COLUMN in batch
 
     def _get_summary_labels(self, batch):
         """
@@ -222,13 +245,15 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """Return the weighted loss of a batch; in training, its share of the loss of the step."""
-        model_inputs = _drop_contrasts(inputs)
+        model_inputs = _get_model_inputs(inputs)
         outputs = model(**model_inputs)
         means = self._compute_mean_losses(model_inputs, outputs)
-        contrastive_loss = means[:1] * 0
+        contrastive_loss = own_summary_loss = means[:1] * 0
         if self._has_contrasts(inputs):
             contrastive_loss = self._compute_contrastive_loss(model, inputs, outputs)
-        means = torch.cat([means, contrastive_loss.reshape(1)])
+        if self._has_own_summaries(inputs):
+            own_summary_loss = self._compute_own_summary_loss(model, inputs, outputs)
+        means = torch.cat([means, contrastive_loss.reshape(1), own_summary_loss.reshape(1)])
         counts = self._count(inputs).to(means.device)
         if model.training and num_items_in_batch is not None:
             # The gradients are averaged over the processes, hence the factor.
@@ -276,6 +301,29 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         counted = (labels != IGNORE_INDEX).any(1) & inputs[CONTRAST_MASK]
         return (softplus(contrast_log_prob - log_prob) * counted).sum() / counted.sum().clamp(min=1)
 
+    def _compute_own_summary_loss(self, model, inputs, outputs):
+        """Return the mean answerability loss of the summaries that the model writes of a batch."""
+        sources = _get_model_inputs(inputs)
+        sources = {name: x for name, x in sources.items() if name not in ("labels", "answerable")}
+        is_training = self.model.training
+        self.model.eval()
+        summary_ids = self.model.generate(**sources, num_beams=1, do_sample=False)
+        self.model.train(is_training)
+        torch.clear_autocast_cache()  # of weights that were cast where no gradient is recorded
+        texts = self.processing_class.batch_decode(summary_ids, skip_special_tokens=True)
+        answerable = self.summary_labeler.label(inputs[ROW_INDEX_COLUMN].tolist(), texts)
+        targets = summary_ids[:, 1:].clone()
+        # The states of the first pass stay in the graph, see `_compute_contrastive_loss`.
+        own_outputs = model(
+            attention_mask=inputs["attention_mask"],
+            encoder_outputs=(outputs["encoder_last_hidden_state"],),
+            question_encoder_outputs=(outputs["question_encoder_last_hidden_state"],),
+            question_attention_mask=inputs.get("question_attention_mask", inputs["attention_mask"]),
+            labels=targets.masked_fill(~get_summary_mask(targets, self.model.config), IGNORE_INDEX),
+            answerable=torch.tensor(answerable, device=targets.device),
+        )
+        return own_outputs["answerability_loss"].mean().float()
+
     def _get_decoder_inputs(self, labels):
         """Return the arguments that make the decoder read `labels`, if possible without computing a loss."""
         shift = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
@@ -285,7 +333,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
 
     def _get_loss_weights(self, device):
         weight = getattr(self.model.config, "answerability_weight", 0.0)
-        return torch.tensor([1.0, weight, self.contrastive_weight], device=device)
+        return torch.tensor([1.0, weight, self.contrastive_weight, weight], device=device)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Do as `Trainer`, but raise a [`NonFiniteLossError`] if the loss is not finite."""
@@ -316,60 +364,6 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         # Nothing reads this pickle, and it contains paths of this machine.
         Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
-    def push_to_hub(  # type: ignore[override]
-        self,
-        commit_message: str = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """
-        Push the model, its code, its processor and its card to the Hub, and no other file.
-
-        Args:
-            private (`bool`, *optional*): Whether a new repository is private.
-
-        The other arguments are those of `Trainer.push_to_hub`.
-        """
-        if private is not None:
-            self.args.hub_private_repo = private
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token or self.args.hub_token)
-        self._finish_current_push()  # it reads the files that `save_model` replaces
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        kwargs.setdefault("tags", list(self.model.model_tags or ()))
-        self.create_model_card(**{"model_name": self.hub_model_id.split("/")[-1]} | kwargs)
-        return self._upload(commit_message, token, revision, run_as_future=not blocking)
-
-    def _push_from_checkpoint(self, checkpoint_folder):
-        is_busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END or is_busy:
-            return
-        # Copies, as `save_total_limit` may delete the checkpoint during the upload.
-        for path, file in list_model_files(Path(checkpoint_folder)).items():
-            target = Path(self.args.output_dir, path)
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, target)
-        job = self._upload(f"Training in progress, step {self.state.global_step}", run_as_future=True)
-        self.push_in_progress = PushInProgress([job])
-
-    def _upload(self, message, token=None, revision=None, **kwargs):
-        folder = Path(self.args.output_dir)
-        return HfApi(token=token or self.args.hub_token).upload_folder(
-            repo_id=self.hub_model_id,
-            folder_path=folder,
-            commit_message=message,
-            allow_patterns=["README.md", *list_model_files(folder)],
-            # An earlier push may have split the weights into other files.
-            delete_patterns=["model*.safetensors", "model.safetensors.index*.json"],
-            revision=revision or self.args.hub_revision,
-            **kwargs,
-        )
-
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Do as `Trainer`, with the terms of the loss and the gates beside the training loss."""
         if "loss" in logs:
@@ -381,12 +375,15 @@ class CrossTaskTrainer(Seq2SeqTrainer):
 
     def _average_loss_terms(self):
         """Return the means of the loss terms of this model over the steps since the last log."""
+        first, last = self._first_summed_step, self.state.global_step
+        own_steps = sum(step % self.own_summary_steps == 0 for step in range(first, last))
         names = LOSS_NAMES[:2] if self.is_fused else ()
-        names += LOSS_NAMES[2:] if self.contrastive_weight else ()
+        names += LOSS_NAMES[2:3] if self.contrastive_weight else ()
+        names += LOSS_NAMES[3:] if self.summary_labeler is not None and own_steps else ()
         if not names or self._train_sum.total is None:
             return {}
-        steps = max(self.state.global_step - self._first_summed_step, 1)
-        means = self._train_sum.sum_over_processes(self.accelerator) / steps
+        steps = torch.tensor([last - first] * 3 + [own_steps], device=self._train_sum.total.device)
+        means = self._train_sum.sum_over_processes(self.accelerator) / steps.clamp(min=1)
         return {name: mean for name, mean in zip(LOSS_NAMES, means.tolist(), strict=True) if name in names}
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
@@ -442,7 +439,7 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         Predictions are the answerability logits, if the rows are labeled, and the generated tokens, with
         `predict_with_generate`; references are the labels of each.
         """
-        inputs = self._prepare_inputs(_drop_contrasts(inputs))
+        inputs = self._prepare_inputs(_get_model_inputs(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         is_labeled = self.is_fused and "answerable" in inputs
@@ -477,8 +474,13 @@ class CrossTaskTrainer(Seq2SeqTrainer):
         return metrics
 
 
-def _drop_contrasts(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in inputs.items() if not name.startswith(CONTRAST_PREFIX)}
+def _get_model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch without what the trainer alone reads: contrasts and the indices of the rows."""
+    return {
+        name: value
+        for name, value in inputs.items()
+        if not name.startswith(CONTRAST_PREFIX) and name != ROW_INDEX_COLUMN
+    }
 
 
 class _RunningSum:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peft import PeftConfig, PeftModel, get_peft_config, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel, Seq2SeqTrainingArguments
 
 from crosstask.adapters_crosstask import NO_TARGET_LAYER
 from crosstask.utils.errors import ConfigError, first_line
@@ -168,3 +168,28 @@ def freeze_all_but_last(model: PreTrainedModel, decoder_layers: int) -> PreTrain
     for module in (*layers[len(layers) - decoder_layers :], *fusion):
         module.requires_grad_(True)
     return model
+
+
+def disable_reentrant_checkpointing(args: Seq2SeqTrainingArguments) -> None:
+    """
+    Make gradient checkpointing, if it is on, non-reentrant unless `args` ask for the reentrant kind.
+
+    The contrastive loss runs two forward passes before the backward pass. With several processes the
+    reentrant kind, the default of transformers 4, then reports each gradient to DDP twice, and DDP fails.
+
+    Raises:
+        ValueError: If there are several processes and `args` ask for the reentrant kind.
+    """
+    if not args.gradient_checkpointing:
+        return
+    kwargs: Any = args.gradient_checkpointing_kwargs or {}
+    settings = {"use_reentrant": False, **kwargs}
+    if settings["use_reentrant"] and args.world_size > 1:
+        raise ValueError(
+            "gradient_checkpointing_kwargs: expected use_reentrant to be False beside contrastive_weight, as "
+            f"there are {args.world_size} processes, got {settings['use_reentrant']}"
+        )
+    # transformers 5 renames the first to the second.
+    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
+        if hasattr(args, name):
+            setattr(args, name, settings)

@@ -20,6 +20,7 @@ from crosstask.data.builder.judge import Judge
 from crosstask.data.builder.normalize import normalize
 from crosstask.data.builder.shards import get_rows_path
 from crosstask.data.builder.teacher import Teacher
+from crosstask.data.wrong_values import make_wrong_rows
 from crosstask.utils.errors import ConfigError
 from crosstask.utils.files import write_text
 
@@ -77,8 +78,9 @@ class Annotator:
 
         Returns:
             `list[dict]`: For each row, in order, `{"reject": ...}` or `{"row": ...}`. A row gets `summary`,
-            `entailment` (the probability that the summary entails the answer, or `None`) and `negative`. A
-            hard negative follows its row.
+            `entailment` (the probability that the summary entails the answer, or `None`), `contradiction`
+            (the probability that the passage contradicts the summary, or `None`) and `negative`. A hard
+            negative follows its row; summaries with a wrong value come last.
         """
         candidates = self._write_candidates(rows)
         annotated = []
@@ -91,8 +93,34 @@ class Annotator:
             worst = min(scored, key=_get_probability)
             annotated.append({"row": _make_row(row, *best)})
             if self.arguments.hard_negatives and _get_probability(worst) < _get_probability(best):
-                annotated.append({"row": _make_row(row, *worst, negative=True)})
+                annotated.append({"row": _make_row(row, *worst, suffix="-negative")})
+        annotated += self._make_wrong_rows([entry["row"] for entry in annotated if "row" in entry])
+        self._score_faithfulness([entry["row"] for entry in annotated if "row" in entry])
         return annotated
+
+    def _make_wrong_rows(self, rows: list[Row]) -> list[dict[str, Row]]:
+        """Return rows whose summary has a wrong value; they are kept only if the judge labels them 0."""
+        share = self.arguments.wrong_values
+        if not share or self.judge is None:
+            return []
+        judged = [{**row, "answerable": 1} for row in rows if row["answer"] and not row["negative"]]
+        wrong_rows = make_wrong_rows(judged, share, self.arguments.seed)
+        scores = self._score(wrong_rows, [[row["summary"]] for row in wrong_rows])
+        return [
+            {"row": {**row, "answerable": 0, "entailment": scored[0][1], "negative": True}}
+            for row, scored in zip(wrong_rows, scores, strict=True)
+        ]
+
+    def _score_faithfulness(self, rows: list[Row]) -> None:
+        """Set the probability that the passage contradicts the summary, `None` where it is not scored."""
+        index = None if self.judge is None else self.judge.contradiction_index
+        scores: list[float | None] = [None] * len(rows)
+        if self.judge is not None and index is not None and self.arguments.faithful:
+            texts = [row["passage"] for row in rows], [row["summary"] for row in rows]
+            with _show_progress("faithfulness", len(rows)) as update:
+                scores = [*self.judge.score(*texts, update=update, index=index)]
+        for row, score in zip(rows, scores, strict=True):
+            row["contradiction"] = score
 
     def describe_teacher(self) -> dict[str, Any]:
         """Return the settings of the teacher for the card; only the loaded model knows its defaults."""
@@ -162,10 +190,10 @@ def _show_progress(description: str, total: int) -> Iterator[Callable[[int], obj
         yield bar.update
 
 
-def _make_row(row: Row, summary: str, entailment: float | None, negative: bool = False) -> Row:
+def _make_row(row: Row, summary: str, entailment: float | None, suffix: str = "") -> Row:
     row = {name: value for name, value in row.items() if name != "location"}
-    row_id = f"{row['id']}-negative" if negative else row["id"]
-    return {**row, "id": row_id, "summary": summary, "entailment": entailment, "negative": negative}
+    columns = {"id": row["id"] + suffix, "summary": summary, "entailment": entailment}
+    return {**row, **columns, "negative": bool(suffix)}
 
 
 def _get_probability(candidate: tuple[str, float | None]) -> float:

@@ -31,6 +31,7 @@ _COLUMNS = {
     "summary": "summary of the passage",
     "answerable": "whether the summary carries the answer; null if unknown",
     "entailment": "probability that the summary entails the answer, from 0 to 1; null if it was not scored",
+    "contradiction": "probability that the passage contradicts the summary; null if it was not scored",
 }
 
 
@@ -55,7 +56,7 @@ class BuildReport:
         rejects (`Mapping[str, int]`, *optional*):
             Number of rejected rows by reason. The card quotes the reasons.
         rows_added (`int`, *optional*, defaults to 0):
-            Number of rows that the build added to the rows read, i.e. hard negatives.
+            Number of rows that the build added to the rows read: hard negatives and wrong values.
         rows_shortened (`int`, *optional*, defaults to 0):
             Number of rows of which normalization has dropped more than a tenth of the passage.
         language (`Sequence[str]`, *optional*):
@@ -73,8 +74,8 @@ class BuildReport:
         max_source_length (`int`, *optional*):
             Maximum number of tokens of an input of the teacher.
         judge (`Mapping[str, Any]`, *optional*):
-            The model that gave the probabilities: `name` and `template` (of the hypothesis). `None` if the
-            labels come from the sources.
+            The model that gave the probabilities: `name`, `template` (of the hypothesis), and the keys
+            `faithful` and `wrong_values` of the recipe. `None` if the labels come from the sources.
         seed (`int`, *optional*):
             Seed of the sampling, or `None` if nothing was sampled.
     """
@@ -212,12 +213,14 @@ data = load_dataset("path/or/id")
     if not report.judge:
         return text
     return f"""{text}
-A row with an `entailment` is labeled `yes` if `entailment` is above {report.statistics["threshold"]:g}. To
-label the rows with another threshold, here 0.7:
+A row with an `entailment` is labeled `yes` if `entailment` is above {report.statistics["threshold"]:g} and
+`contradiction` is not above 0.5. To label the rows with another threshold, here 0.7:
 
 ```python
 def relabel(row):
-    return row if row["entailment"] is None else {{"answerable": int(row["entailment"] > 0.7)}}
+    if row["entailment"] is None:
+        return row
+    return {{"answerable": int(row["entailment"] > 0.7 and (row["contradiction"] or 0) <= 0.5)}}
 
 data = data.map(relabel)
 ```
@@ -258,7 +261,7 @@ def _render_creation(report: BuildReport) -> str:
     shortened = ""
     if report.rows_shortened:
         shortened = f" It dropped more than a tenth of the passage of {report.rows_shortened:,} rows."
-    added = f" and {report.rows_added:,} hard negatives added" if report.rows_added else ""
+    added = f" and {report.rows_added:,} negatives added" if report.rows_added else ""
     text = f"""## How it was built
 
 {_render_table(["source", "license"], sources)}
@@ -301,7 +304,17 @@ def _describe_judge(report: BuildReport) -> str:
     return (
         f"`yes` if P(entailment) > {report.statistics['threshold']:g} according to "
         f"`{get_public_name(report.judge['name'])}`, with the summary as the premise and "
-        f"`{report.judge['template']}` as the hypothesis. Rows without an answer are labeled `no`."
+        f"`{report.judge['template']}` as the hypothesis. Rows without an answer are labeled `no`"
+        + (
+            ", and so are those whose summary the passage contradicts."
+            if report.judge.get("faithful")
+            else "."
+        )
+        + (
+            " Some rows are repeated with a wrong value in the place of the answer (`-wrong` in their ids)."
+            if report.judge.get("wrong_values")
+            else ""
+        )
     )
 
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from crosstask.data.build import BuildArguments
 
 # With the probability beside the label, another threshold can be applied without scoring again.
-SCORED_FEATURES = Features({**FEATURES, "entailment": Value("float32")})
+SCORED_FEATURES = Features({**FEATURES, "entailment": Value("float32"), "contradiction": Value("float32")})
+CONTRADICTION_THRESHOLD = 0.5  # a passage contradicts a summary if the judge finds it more likely than not
 SPLIT_BY_HASH = "A hash of the passage determines the split, so all rows about a passage are in one split."
 SPLIT_BY_SOURCE = "The splits are those of the source. No passage is in two splits."
 
@@ -69,7 +70,7 @@ def finish(arguments: BuildArguments, folder: Path, counts: Mapping[str, Any]) -
     write_text(folder / "stats.json", json.dumps(statistics, indent=2, sort_keys=True) + "\n")
     write_charts(statistics, folder)
     write_data_card(folder, _make_report(arguments, folder, counts, rows, rejects, statistics))
-    added = f" + {rows['negatives']} hard negatives" if arguments.hard_negatives else ""
+    added = f" + {rows['negatives']} negatives" if rows["negatives"] or arguments.hard_negatives else ""
     message = (
         f"{counts['read']} rows read{added} = {sum(rows[split] for split in SPLITS)} rows written + "
         f"{sum(rejects.values())} rejected, in {folder}"
@@ -102,7 +103,7 @@ def _write_rows(arguments: BuildArguments, folder: Path, counts: Mapping[str, An
                 continue
             rows["negatives"] += row["negative"]
             split = row["split"] or find_split(hash_passage(row["passage"]), ends)
-            columns = {name: row[name] for name in SCORED_FEATURES}
+            columns = {name: row.get(name) for name in SCORED_FEATURES}
             rows_by_split[split].append({**columns, "answerable": label})
         for split, split_rows in rows_by_split.items():
             rows[split] += len(split_rows)
@@ -119,7 +120,9 @@ def _get_label(row: Mapping[str, Any], threshold: float) -> int | None:
         return 0
     if row["entailment"] is None:  # not judged: keep the label of the source
         return row["answerable"]
-    return int(row["entailment"] > threshold)
+    # A summary that has the answer by luck, and says what the passage denies, does not carry it.
+    is_contradicted = (row.get("contradiction") or 0) > CONTRADICTION_THRESHOLD
+    return int(row["entailment"] > threshold and not is_contradicted)
 
 
 def _write_rejects(folder: Path, counts: Mapping[str, Any]) -> dict[str, int]:
@@ -177,7 +180,8 @@ def _make_report(
         teacher = {name: getattr(arguments, name) for name in ("mode", "candidates", "hard_negatives")}
         teacher |= {"name": arguments.teacher, "generation": entries[0]["generation"]}
     if arguments.judge:
-        judge = {"name": arguments.judge, "template": arguments.hypothesis}
+        settings = {name: getattr(arguments, name) for name in ("faithful", "wrong_values")}
+        judge = {"name": arguments.judge, "template": arguments.hypothesis, **settings}
     corpus = find_corpus(name_source(arguments.data))
     source: dict[str, str | None] = {"name": name_source(arguments.data)}
     if corpus:

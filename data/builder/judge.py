@@ -48,6 +48,7 @@ class Judge:
 
     Attributes:
         entailment_index (`int`): Index of the entailment class.
+        contradiction_index (`int`, *optional*): Index of the contradiction class, if there is one.
         truncated (`int`): Number of distinct pairs that were cut, summed over all calls.
 
     Raises:
@@ -72,6 +73,7 @@ class Judge:
             AutoModelForSequenceClassification, model, dtype, device, "judge"
         )
         self.entailment_index = find_entailment_index(self.model.config.id2label or {})
+        self.contradiction_index = find_contradiction_index(self.model.config.id2label or {})
         self.hypothesis, self.batch_size = hypothesis, batch_size
         self.max_length = min(max_length, self.tokenizer.model_max_length, get_max_positions(self.model))
         self.truncated = 0
@@ -88,9 +90,10 @@ class Judge:
         premises: Iterable[str],
         hypotheses: Iterable[str],
         update: Callable[[int], object] | None = None,
+        index: int | None = None,
     ) -> list[float]:
         """
-        Return the probability that each premise entails its hypothesis.
+        Return the probability that each premise entails its hypothesis, or that of another class.
 
         Each distinct pair is scored once, and the scores do not depend on the order of the pairs.
 
@@ -101,6 +104,8 @@ class Judge:
                 One hypothesis per premise.
             update (`Callable[[int], object]`, *optional*):
                 Called after each batch with the number of pairs that it completes.
+            index (`int`, *optional*):
+                Index of the class; defaults to the entailment class.
 
         Returns:
             `list[float]`: Probabilities by a softmax over all classes, in order. They are rounded to 6
@@ -109,18 +114,19 @@ class Judge:
         Raises:
             DataError: If the logits of the model are not finite.
         """
+        index = self.entailment_index if index is None else index
         pairs = list(zip(premises, hypotheses, strict=True))
         counts = Counter(pairs)
         scores: dict[tuple[str, str], float] = {}
         encoded = {pair: self._encode(*pair) for pair in counts}
         for batch in batch_by_length(encoded, self.batch_size):
-            scores |= zip(batch, self._score_batch([encoded[pair] for pair in batch]), strict=True)
+            scores |= zip(batch, self._score_batch([encoded[pair] for pair in batch], index), strict=True)
             if update:
                 update(sum(counts[pair] for pair in batch))
         return [scores[pair] for pair in pairs]
 
     @torch.inference_mode()
-    def _score_batch(self, rows: list[dict[str, list[int]]]) -> list[float]:
+    def _score_batch(self, rows: list[dict[str, list[int]]], index: int) -> list[float]:
         # Tensor cores are fastest with lengths that are multiples of 8, but a length above the limit may have
         # no position embeddings.
         multiple = None if self.max_length % 8 else 8
@@ -128,7 +134,7 @@ class Judge:
         logits = self.model(**inputs.to(self.model.device)).logits.float()
         if not logits.isfinite().all():
             raise make_non_finite_error(self.model, "judge")
-        return [round(p, 6) for p in logits.softmax(-1)[:, self.entailment_index].tolist()]
+        return [round(p, 6) for p in logits.softmax(-1)[:, index].tolist()]
 
     def _encode(self, premise: str, hypothesis: str) -> dict[str, list[int]]:
         # A special token that is spelled out in a text must stay text: BART counts the `</s>` of its input.
@@ -172,12 +178,23 @@ def find_entailment_index(id2label: Mapping[Any, str]) -> int:
     Raises:
         DataError: If there is no such class or more than one, or if it is the only class.
     """
-    words = {index: re.findall("[a-z]+", str(label).lower()) for index, label in id2label.items()}
-    exact = [index for index in words if words[index] == ["entailment"]]
-    # Also accept "NLI entailment", but neither "not_entailment" nor "non-entailment".
-    partial = [i for i in words if "entailment" in words[i] and not {"no", "non", "not"} & set(words[i])]
-    matches = exact or partial
+    matches = _find_indices(id2label, "entailment")
     if len(matches) != 1 or len(id2label) < 2:
         labels = ", ".join(map(str, id2label.values()))
         raise DataError(f"judge: expected one label of several to be 'entailment', got {labels}")
     return matches[0]
+
+
+def find_contradiction_index(id2label: Mapping[Any, str]) -> int | None:
+    """Return the index of the class that is named contradiction; `None` if there is not exactly one."""
+    matches = _find_indices(id2label, "contradiction")
+    return matches[0] if len(matches) == 1 else None
+
+
+def _find_indices(id2label: Mapping[Any, str], name: str) -> list[Any]:
+    """Return the classes with a name; those with further words only if none has the name alone."""
+    words = {index: re.findall("[a-z]+", str(label).lower()) for index, label in id2label.items()}
+    exact = [index for index in words if words[index] == [name]]
+    # Also accept "NLI entailment", but neither "not_entailment" nor "non-entailment".
+    partial = [i for i in words if name in words[i] and not {"no", "non", "not"} & set(words[i])]
+    return exact or partial

@@ -81,6 +81,23 @@ def draw_reliability_diagram(evaluation: Evaluation) -> Figure:
     return figure
 
 
+def draw_risk_coverage(evaluation: Evaluation) -> Figure:
+    """Draw the share of wrong summaries among those that are accepted, against the share that is accepted.
+
+    Source: Geifman & El-Yaniv 2017, "Selective Classification for Deep Neural Networks",
+    https://arxiv.org/abs/1705.08500.
+    """
+    figure, axes = _new_figure(3.4)
+    systems = {n: system.risk_coverage for n, system in evaluation.systems.items() if system.risk_coverage}
+    for (name, points), color in zip(systems.items(), cycle(COLORS)):
+        coverage, risk = ([point[key] for point in points] for key in ("coverage", "risk"))
+        axes.plot(coverage, risk, color=color, label=_make_label(name))
+    axes.set(xlim=(0, 1.01), xlabel="share of summaries accepted", ylabel="share of these that is wrong")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    return figure
+
+
 def draw_score_against_length(evaluation: Evaluation, metric: str) -> Figure:
     """Draw the mean of a metric against the mean number of words in the summaries, both with intervals.
 

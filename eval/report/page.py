@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from crosstask.data.answers import normalize_answer
 from crosstask.eval.report.charts import (
     draw_reliability_diagram,
+    draw_risk_coverage,
     draw_score_against_length,
     draw_score_distribution,
 )
@@ -165,6 +166,14 @@ def _draw_charts(evaluation: Evaluation) -> list[dict[str, str]]:
             "Reliability: for each predicted probability, the share of summaries that carry the answer; "
             "ideally the two are equal. The bars count the rows.",
             f"Reliability diagram of {', '.join(calibrated)}.",
+        )
+    selective = [name for name, system in evaluation.systems.items() if system.risk_coverage]
+    if selective:
+        add(
+            draw_risk_coverage(evaluation),
+            "Risk and coverage: if only the most answerable summaries are accepted, how many of these are "
+            "wrong?",
+            f"Risk-coverage curve of {', '.join(selective)}.",
         )
     for metric in evaluation.metrics:
         if evaluation.get_values(metric):

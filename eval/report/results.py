@@ -21,13 +21,19 @@ from crosstask.utils.files import replace_file, write_text
 
 # Metrics that describe a summary: neither more nor less is better.
 DESCRIPTIVE = frozenset({"length", "coverage", "density", "compression"})
-CHANCE = {"auroc": 0.5}  # a value up to this is not the best of anything
+CHANCE = {
+    "auroc": 0.5,
+    "own_auroc": 0.5,
+    "wrong_auroc": 0.5,
+}  # a value up to this is not the best of anything
 # With fewer passages than this, a report shows neither intervals nor p-values, one decimal instead of three,
 # and no best value. The width of a percentile interval of the mean of n values is sqrt((n - 1) / n) times the
 # ratio of the normal and the t quantile of what it should be: .82 at n = 10, and less below (Hesterberg 2015,
 # "What Teachers Should Know About the Bootstrap", https://arxiv.org/abs/1411.5279).
 MIN_PASSAGES = 10
-LOWER_IS_BETTER = frozenset({"brier", "ece"})
+LOWER_IS_BETTER = frozenset(
+    {"brier", "ece", "own_brier", "own_ece", "own_aurc", "own_unanswerable_passed", "wrong_passed"}
+)
 COLUMNS = (
     *("id", "passage", "question", "answer", "answerable", "reference", "system", "summary"),
     *("reference_probability", "summary_probability"),
@@ -47,15 +53,19 @@ class SystemResult:
         summaries (`Sequence[str]`): One per row; an empty summary is scored like any other.
         scores (`Mapping[str, Sequence[float]]`): The scores of each metric, one per row, None where undefined
             (e.g. answer recall of a row without an answer).
-        figures (`Mapping[str, float]`, *optional*): Metrics that are not means over rows (`accuracy`, `f1`,
-            `auroc`, `average_precision`, `brier`, `ece`), computed from `reference_probabilities`; None where
+        figures (`Mapping[str, float]`, *optional*): Metrics of the judgment, which are not means over rows:
+            `accuracy`, `f1`, `auroc`, `average_precision`, `brier` and `ece` of `reference_probabilities`,
+            and those of [`~eval.scoring.judgment`] with the prefixes "own_" and "wrong_"; None where
             undefined.
-        reliability (`Sequence[Mapping]`, *optional*): Bins of `reference_probabilities`, each with its mean
-            `probability`, the share of label 1 `yes`, and the number of rows `count`; without empty bins.
+        reliability (`Sequence[Mapping]`, *optional*): Bins of the probabilities of the system's own
+            summaries, or of the references, each with its mean `probability`, the share of right ones `yes`,
+            and the number of rows `count`; without empty bins.
         reference_probabilities (`Sequence[float]`, *optional*): P(the row's reference summary carries the
             answer), one per row.
         summary_probabilities (`Sequence[float]`, *optional*): P(the system's summary carries the answer), one
             per row.
+        risk_coverage (`Sequence[Mapping]`, *optional*): Points of the risk-coverage curve of the system's own
+            summaries, see [`~eval.scoring.judgment.compute_risk_coverage`].
     """
 
     summaries: Sequence[str]
@@ -64,6 +74,7 @@ class SystemResult:
     reliability: Sequence[Mapping[str, float | None]] | None = None
     reference_probabilities: Sequence[float] | None = None
     summary_probabilities: Sequence[float] | None = None
+    risk_coverage: Sequence[Mapping[str, float]] | None = None
 
 
 @dataclass

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from crosstask.eval.report.results import Evaluation
+from crosstask.eval.scoring.judgment import OWN, WRONG
 
 TERMINAL_WIDTH = 120  # columns
+# The kinds of summaries that a system judges, and the prefixes of their figures.
+KINDS = {"own summaries": OWN, "references": "", "wrong values": WRONG}
 SIGNIFICANCE_LEVEL = 0.05
 
 
@@ -29,13 +32,8 @@ def format_evaluation(evaluation: Evaluation) -> str:
             break
         metrics = metrics[:-1]
     if evaluation.figures:
-        figures = {
-            name: {figure: _format_figure(evaluation, name, figure) for figure in evaluation.figures}
-            for name, system in evaluation.systems.items()
-            if system.figures
-        }
-        lines += ["", "Does it know whether the reference summary carries the answer?", ""]
-        lines.append(format_table(figures))
+        lines += ["", "Does it know which summaries carry the answer?", ""]
+        lines.append(format_table(_format_figures(evaluation)))
     passages = len(set(evaluation.passages))
     lines += ["", f"{len(evaluation.rows):,} rows on {passages:,} passages.", *_make_legend(evaluation)]
     if hidden := evaluation.metrics[len(metrics) :]:
@@ -88,6 +86,24 @@ def _format_cells(evaluation: Evaluation, name: str, metrics: Sequence[str]) -> 
         significant = estimate.p is not None and estimate.p < SIGNIFICANCE_LEVEL
         cells[metric] = best_mark + text + ("*" if significant else " ")
     return cells
+
+
+def _format_figures(evaluation: Evaluation) -> dict[str, dict[str, str]]:
+    """Return the cells of the table of figures: a line for each kind of summary that a system judges."""
+    lines: dict[str, dict[str, str]] = {}
+    for name, system in evaluation.systems.items():
+        for kind, prefix in KINDS.items():
+            figures = [figure for figure in system.figures if _get_prefix(figure) == prefix]
+            cells = {
+                figure.removeprefix(prefix): _format_figure(evaluation, name, figure) for figure in figures
+            }
+            if cells:
+                lines[f"{name}, {kind}"] = cells
+    return lines
+
+
+def _get_prefix(figure: str) -> str:
+    return next((prefix for prefix in (OWN, WRONG) if figure.startswith(prefix)), "")
 
 
 def _format_figure(evaluation: Evaluation, name: str, figure: str) -> str:

@@ -30,12 +30,15 @@ class Outputs:
             answer), 0 to 1; None if the system does not predict answerability.
         summary_probabilities (`list[float]`, *optional*): P(the system's summary carries the answer),
             likewise.
+        wrong_probabilities (`list[float]`, *optional*): P(the reference with a wrong value in the place of
+            the answer carries it); None for rows without such a text, see [`~data.wrong_values.WrongValues`].
         notes (`list[str]`): What a reader has to know about the outputs, e.g. how many inputs were cut.
     """
 
     summaries: list[str]
     reference_probabilities: list[float] | None = None
     summary_probabilities: list[float] | None = None
+    wrong_probabilities: list[float | None] | None = None
     notes: list[str] = field(default_factory=list)
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from crosstask.configuration_crosstask import DEFAULT_MAX_LENGTH, CrossTaskConfig
 from crosstask.data.builder.teacher import get_generation_kwargs
+from crosstask.data.wrong_values import WrongValues
 from crosstask.eval.systems.base import (
     Generative,
     Outputs,
@@ -131,8 +132,9 @@ class CrossTask(Generative):
         notes = describe_lengths(len(rows), truncated, unread, truncated_references)
         if not model.config.answerability_trained:
             notes.append("answerability: not computed, because the model has learned from no label")
-            return Outputs(summaries, None, None, notes)
-        return Outputs(summaries, reference_probabilities, summary_probabilities, notes)
+            return Outputs(summaries, notes=notes)
+        wrong_probabilities = self._score_wrong_values(model, processor, rows, reference_probabilities)
+        return Outputs(summaries, reference_probabilities, summary_probabilities, wrong_probabilities, notes)
 
     @torch.inference_mode()
     def _generate(
@@ -146,7 +148,9 @@ class CrossTask(Generative):
             raise make_non_finite_error(model, self.kind)
         best = slice(None, None, self.reranking.get("num_return_sequences", 1))
         texts = processor.batch_decode(output.sequences[best], skip_special_tokens=True)
-        return [text.strip() for text in texts], output.answerability[best].tolist()
+        texts = [text.strip() for text in texts]
+        pairs = zip(texts, output.answerability[best].tolist(), strict=True)
+        return texts, [probability if text else 0.0 for text, probability in pairs]  # as in the pipeline
 
     @torch.inference_mode()
     def _score_references(self, model, processor, rows: list[Mapping]) -> tuple[list[float], int]:
@@ -174,6 +178,21 @@ class CrossTask(Generative):
                 for index in groups[key]:
                     probabilities[index] = probability
         return probabilities, truncated
+
+    def _score_wrong_values(self, model, processor, rows, reference_probabilities) -> list[float | None]:
+        """Return P(the reference with a wrong value carries the answer); `None` where there is none."""
+        values = WrongValues(rows)
+        probabilities: list[float | None] = [None] * len(rows)
+        wrong_rows = {}
+        for index, row in enumerate(rows):
+            # A row that could not be read has a probability of 0.
+            if row["answerable"] == 1 and reference_probabilities[index]:
+                if (summary := values.replace(row)) is not None:
+                    wrong_rows[index] = {**row, "summary": summary}
+        scored, _ = self._score_references(model, processor, list(wrong_rows.values()))
+        for index, probability in zip(wrong_rows, scored, strict=True):
+            probabilities[index] = probability
+        return probabilities
 
     def _make_batch(self, model, processor, inputs: list[dict]) -> dict[str, torch.Tensor]:
         """Pad the inputs; for "zeroed", replace the question encoder's output with zeros."""

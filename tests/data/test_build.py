@@ -62,7 +62,10 @@ def built(build):
 def make_command(folder, data, **flags):
     """Write a recipe and return the arguments of the command."""
     path = Path(folder).parent / "recipe.yaml"
-    path.write_text("shard_size: 4\nbatch_size: 4\nnum_beams: 2\nmax_new_tokens: 12\n", encoding="utf-8")
+    # A random judge finds contradictions anywhere.
+    labels = "faithful: false\nwrong_values: 0\n"
+    recipe = f"shard_size: 4\nbatch_size: 4\nnum_beams: 2\nmax_new_tokens: 12\n{labels}"
+    path.write_text(recipe, encoding="utf-8")
     flags = {"data": data, "output_dir": folder, **flags}
     return [str(path), *(f"--{key}={value}" for key, value in flags.items())]
 
@@ -190,6 +193,33 @@ def test_every_row_of_a_malformed_file_is_accounted_for(tmp_path, build, capsys)
 
 
 # --- Restarts and several processes ---------------------------------------------------------------
+
+
+def test_a_summary_that_the_passage_contradicts_is_labeled_0(built, build):
+    unchecked, checked = ({row["id"]: row for row in load_rows(f)} for f in (built, build(faithful=True)))
+    for row_id, row in checked.items():
+        assert row["entailment"] == unchecked[row_id]["entailment"]
+        expected = unchecked[row_id]["answerable"] if row["contradiction"] <= 0.5 else 0
+        assert row["answerable"] == expected and unchecked[row_id]["contradiction"] is None
+    assert "the passage contradicts" in (build(faithful=True) / "README.md").read_text()
+
+
+def test_wrong_values_are_kept_if_the_judge_finds_no_answer_in_them(tmp_path, build):
+    rows = [
+        {"passage": f"The sum of {n} was paid.", "question": "How much?", "answer": str(n)}
+        for n in range(10, 42)
+    ]
+    for row in rows:
+        row |= {"summary": f"They paid {row['answer']}.", "answerable": 1}
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    folder = build(tmp_path / "set", data=source, teacher="none", wrong_values=1, threshold=0.5)
+    loaded = load_rows(folder)
+    wrong = [row for row in loaded if row["id"].endswith("-wrong")]
+    assert len(loaded) - len(wrong) == len(rows)
+    for row in wrong:
+        assert row["answerable"] == 0 and row["entailment"] <= 0.5
+        assert f" {row['answer']}." not in row["summary"]
 
 
 def test_a_second_start_has_nothing_to_do(built, build, capsys, monkeypatch):

@@ -14,6 +14,7 @@ from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.data.briefs import generate
 from crosstask.eval.run import list_rows, main, read_eval_recipe, score, score_summaries, write_summaries
 from crosstask.eval.scoring.answerability import answerability_figures
+from crosstask.eval.scoring.judgment import judge_own_summaries, judge_wrong_values
 from crosstask.eval.systems import make_system
 from crosstask.eval.systems.base import Outputs
 
@@ -103,7 +104,10 @@ def test_probabilities_give_figures(rows):
     outputs = Outputs([""] * len(rows), [0.9 if label else 0.1 for label in labels], [0.5] * len(rows))
     result = score(rows, {"system": outputs})[0]["system"]
     assert result.figures["accuracy"] == result.figures["auroc"] == 1.0
-    assert [bin["count"] for bin in result.reliability] == [labels.count(0), labels.count(1)]
+    # The summaries are empty, and therefore all wrong; they are judged with a probability of 0.5.
+    assert [bin["count"] for bin in result.reliability] == [len(labels)]
+    assert result.figures["own_ece"] == 0.5 and result.figures["own_auroc"] is None
+    assert list(result.figures)[0].startswith("own_")
 
 
 def test_labels_are_converted_when_rows_are_listed():
@@ -179,4 +183,7 @@ def test_the_documentation_lists_all_metrics(rows, monkeypatch):
         if line.startswith("| `")
         for key in re.findall("`(.+?)`", line.split("|")[1])
     ]
-    assert len(keys) == len(set(keys)) and set(keys) == scores.keys() | figures
+    labeled = [{"passage": "P", "question": "Who?", "answer": "Ann", "summary": "Ann.", "answerable": 1}]
+    own = judge_own_summaries(labeled, ["Ann."], [0.5])[0].keys()
+    wrong = judge_wrong_values([0.5], [0.5]).keys()
+    assert len(keys) == len(set(keys)) and set(keys) == scores.keys() | figures | own | wrong

@@ -55,6 +55,7 @@ def make_run(tmp_path):
         (folder / "crosstask").mkdir(parents=True, exist_ok=True)
         config = {"fusion": "classifier", "max_source_length": 64, "fusion_num_heads": 4}
         config |= {"fusion_dim": 8, "fusion_ffn_dim": 32, "fusion_activation": "relu"}
+        config |= {"fusion_likelihood": True}
         (folder / "crosstask" / "config.json").write_text(json.dumps(config))
         processor_config = {"prompt": "{question} |", "max_source_length": 64}
         (folder / "crosstask" / "processor_config.json").write_text(json.dumps(processor_config))

@@ -425,8 +425,10 @@ def test_the_recipe_of_the_paper_has_the_numbers_of_the_paper():
 def test_defaults_equal_those_of_the_configuration():
     parameters = inspect.signature(CrossTaskConfig).parameters
     fields = {field.name: field.default for field in dataclasses.fields(RunArguments)}
-    for key in MODEL_KEYS:
+    for key in set(MODEL_KEYS) - {"fusion_likelihood"}:
         assert fields[key] == parameters[key].default, key
+    # Checkpoints from before this key have no weights for it; new models, as of `from_tasks`, have.
+    assert fields["fusion_likelihood"] and not parameters["fusion_likelihood"].default
 
 
 @pytest.mark.parametrize("language", ["[no]", "no", "[nb, no]"])

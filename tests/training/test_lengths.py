@@ -81,6 +81,7 @@ def test_encoders_with_one_tokenizer_and_other_limits_are_trained_and_evaluated(
         predict_with_generate=True,
         eval_strategy="steps",
         eval_steps=1,
+        wrong_values=0,
     )
     printed = capsys.readouterr().out
     assert (

@@ -22,8 +22,8 @@ from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, Cro
 from crosstask.configuration_crosstask import FUSIONS
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator
 from crosstask.data.tokenizer import train_tokenizer
-from crosstask.training.arguments import disable_reentrant_checkpointing
 from crosstask.training.trainer import NonFiniteLossError
+from crosstask.training.tuning import disable_reentrant_checkpointing
 
 
 @pytest.fixture(scope="module")

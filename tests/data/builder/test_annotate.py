@@ -20,10 +20,12 @@ class StubTeacher:
 
 
 class StubJudge:
+    contradiction_index = None
+
     def make_hypotheses(self, questions, answers):
         return list(answers)
 
-    def score(self, premises, hypotheses, update):
+    def score(self, premises, hypotheses, update=None, index=None):
         return [PROBABILITIES[premise] for premise in premises]
 
 
@@ -85,3 +87,38 @@ def test_without_teacher_and_judge_the_summary_is_kept():
     annotator = Annotator(BuildArguments(data="rows.jsonl", output_dir="set", teacher="none", judge="none"))
     [line] = annotator.annotate([make_row("a") | {"summary": "A bridge."}])
     assert (line["row"]["summary"], line["row"]["entailment"]) == ("A bridge.", None)
+
+
+class LiteralJudge(StubJudge):
+    """Find an answer entailed if the summary has it, and a summary with "lie" contradicted."""
+
+    contradiction_index = 2
+
+    def score(self, premises, hypotheses, update=None, index=None):
+        if index == self.contradiction_index:
+            return [0.9 if "lie" in hypothesis else 0.2 for hypothesis in hypotheses]
+        pairs = zip(premises, hypotheses, strict=True)
+        return [0.8 if hypothesis in premise else 0.3 for premise, hypothesis in pairs]
+
+
+def test_a_wrong_value_becomes_a_negative_with_the_judges_probability(make_annotator):
+    annotator = make_annotator(["the bridge opened", "the tower opened"])
+    annotator.judge, annotator.arguments.wrong_values = LiteralJudge(), 1.0
+    rows = [make_row("a"), {**make_row("b", answer="tower"), "passage": "A tower."}]
+    lines = [line["row"] for line in annotator.annotate(rows)]
+    assert [row["id"] for row in lines] == ["a", "b", "a-wrong", "b-wrong"]
+    assert [row["summary"] for row in lines[2:]] == ["the tower opened", "the bridge opened"]
+    assert [row["entailment"] for row in lines] == [0.8, 0.8, 0.3, 0.3]
+    assert [row["negative"] for row in lines] == [False, False, True, True]
+    annotator.arguments.wrong_values = 0.0
+    assert len(annotator.annotate(rows)) == 2
+
+
+def test_the_passage_may_contradict_a_summary(make_annotator):
+    annotator = make_annotator(["the bridge is a lie"])
+    annotator.judge = LiteralJudge()
+    [line] = annotator.annotate([make_row("a")])
+    assert (line["row"]["entailment"], line["row"]["contradiction"]) == (0.8, 0.9)
+    annotator.arguments.faithful = False
+    [line] = annotator.annotate([make_row("a")])
+    assert line["row"]["contradiction"] is None

@@ -42,6 +42,7 @@ def make_row(number, answer="two days", entailment=0.6):
         "summary": "Two days of rain.",
         "answerable": int(bool(answer) and entailment > 0.5),
         "entailment": entailment if answer else None,
+        "contradiction": None,
     }
 
 
@@ -194,7 +195,7 @@ def test_the_text_describes_the_build(make_card):
         max_source_length=1024,
     ).text
     assert "| train | 4 | 2 | 4 | 50.0% | 50.0% | 0.0% |" in text
-    assert "1,210 read and 2 hard negatives added = 7 written" in text and "1,205 rejected" in text
+    assert "1,210 read and 2 negatives added = 7 written" in text and "1,205 rejected" in text
     assert text.index(r"| a \| b | 1,200 |") < text.index("| empty passage | 5 |")
     assert "lowercase, contractions" in text and "By a hash of the passage." in text
     assert "`facebook/bart-large-cnn` (num_beams=4, max_new_tokens=96), which read only the passage" in text

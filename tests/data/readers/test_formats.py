@@ -408,7 +408,7 @@ def test_excel_files_are_read(tmp_path, caplog):
     sheet.append([])
     sheet.append(["id", "passage", " question ", "answer", "summary", "answerable", None])
     sheet.append([1.0, "Grüße", "Wann?", date(2024, 5, 3), "Am 3. Mai.", True])
-    sheet.append([2, "p 7", "q", 7, "s", "nein"])
+    sheet.append([2, "p 7", "q", 7, "s", "vielleicht"])
     sheet.append([3, "p 8", "q", 8.0, "s", "no"])
     sheet.append([4, None, "q", None, "s", None])
     path = tmp_path / "Rows.XLSX"
