@@ -16,7 +16,7 @@ import json
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -197,7 +197,7 @@ def _open_output(path: Path, records: Iterator[dict[str, Any]]) -> tuple[TextIO,
                 if not line.endswith(b"\n"):  # a process was killed while it wrote this line
                     break
                 record = next(records, None)
-                if record is None or _get_id(line) != record["id"]:
+                if record is None or not _is_answer(line, record):
                     raise ConfigError(
                         f"-o: line {count + 1} of {path} is no answer to row {record and record['id']!r}, "
                         "expected the output of the same rows, or a new file"
@@ -212,11 +212,13 @@ def _open_output(path: Path, records: Iterator[dict[str, Any]]) -> tuple[TextIO,
         raise ConfigError(f"-o: {path} cannot be written to ({error.strerror})") from error
 
 
-def _get_id(line: bytes) -> Any:
+def _is_answer(line: bytes, record: Mapping[str, Any]) -> bool:
+    """Return whether a line of the output answers a record: it has its id, and its question if it has one."""
     try:
-        return json.loads(line).get("id")
-    except (AttributeError, ValueError):
-        return None
+        answer = json.loads(line)
+        return answer["id"] == record["id"] and answer.get("question") in (None, record.get("question"))
+    except (AttributeError, KeyError, TypeError, ValueError):  # the line of another program
+        return False
 
 
 if __name__ == "__main__":

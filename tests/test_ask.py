@@ -60,6 +60,18 @@ def test_a_stopped_command_goes_on(trained_run, rows, tmp_path, kept):
         assert answer == expected
 
 
+def test_answers_to_other_questions_are_not_kept(trained_run, tmp_path):
+    source, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    command = [str(trained_run[1]), str(source), "-o", str(output)]
+    source.write_text(json.dumps({"passage": "Ann won.", "question": "Who won?"}) + "\n")
+    ask.main(command)
+    before = output.read_text()
+    source.write_text(json.dumps({"passage": "Ann won.", "question": "Who lost?"}) + "\n")  # with the same id
+    with pytest.raises(SystemExit, match="line 1 of .* is no answer to row 'rows:1'"):
+        ask.main(command)
+    assert output.read_text() == before
+
+
 def test_the_output_of_other_rows_is_not_changed(trained_run, rows, tmp_path):
     output = tmp_path / "out.jsonl"
     output.write_text('{"id": "other"}\n')
