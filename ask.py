@@ -67,12 +67,19 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--min_answerability",
-        type=lambda word: word if word == "auto" else float(word),
+        type=_read_threshold,
         metavar="NUMBER",
         help="below it, `answered` is false; auto for the model's own threshold",
     )
     parser.add_argument("--evidence", action="store_true", help="add the sentences that a summary rests on")
     return parser
+
+
+def _read_threshold(word: str) -> float | str:
+    try:
+        return word if word == "auto" else float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1 or auto, got {word!r}") from None
 
 
 def answer_question(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
 
 LIKELIHOOD_DIM = 4  # what `compute_likelihood` returns per token
-MAX_NATS = 10.0  # a token of probability exp(-10) is as improbable as any
+MAX_NATS = 10.0  # log-probabilities below -10 count as -10, and entropies above 10 as 10
 
 
 class AnswerabilityHead(nn.Module):
@@ -31,7 +31,7 @@ class AnswerabilityHead(nn.Module):
 
     With `config.fusion_likelihood`, the head also sees how probable the summarizer finds each token of the
     summary, see [`compute_likelihood`]: a linear layer adds it to the decoder's states. A value that the
-    summarizer has copied from the passage is probable, and one that it has invented is not.
+    summarizer has copied from the passage tends to be probable, and one that it has invented improbable.
 
     Args:
         config ([`CrossTaskConfig`]): Supplies the `fusion_*` settings.

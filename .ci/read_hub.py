@@ -36,10 +36,13 @@ for repo_id in ("alice/quickstart", "bob/whole"):
 # The pipeline writes what the model generates, and the weights match their published checksums.
 summarize = pipeline("question-summarization", model="alice/quickstart", **REMOTE)
 question, passage = variables["result"]["question"], variables["passage"]
-results = summarize(
-    question=[question, "When?"], passage=passage, return_evidence=True, min_answerability=0.0
-)
-assert [result["question"] for result in results] == [question, "When?"] and results[0]["evidence"]
+questions = [question, "When?"]
+results = summarize(question=questions, passage=passage, return_evidence=True)
+assert [result["question"] for result in results] == questions and results[0]["evidence"]
+judged = summarize(question=questions, passage=passage, return_evidence=True, min_answerability=0.5)
+for result, judgment in zip(results, judged, strict=True):
+    assert judgment["answered"] == (result["answerability"] >= 0.5), judgment
+    assert judgment["evidence"] == (result["evidence"] if judgment["answered"] else []), judgment
 processor = AutoProcessor.from_pretrained("alice/quickstart", **REMOTE)
 model = load_model("alice/quickstart", verify_weights=True)
 inputs = processor(question=question, passage=passage, return_tensors="pt")

@@ -18,6 +18,7 @@ from crosstask.data.readers import read_rows
 from crosstask.data.summary_labels import SummaryLabeler
 from crosstask.eval.run import list_rows, score
 from crosstask.eval.scoring.answerability import answerability_figures
+from crosstask.eval.scoring.judgment import OWN, WRONG
 from crosstask.eval.systems.crosstask import CrossTask
 
 
@@ -35,7 +36,11 @@ def main() -> None:
         judged = list(zip(rows, outputs.summary_probabilities or [], labels, strict=True))
         answered = [(p, label) for row, p, label in judged if row["answer"]]
         right = [p for _, p, label in judged if label == 1]
-        figures = {name: value for name, value in result.figures.items() if "_" in name and value is not None}
+        figures = {
+            name: value
+            for name, value in result.figures.items()
+            if name.startswith((OWN, WRONG)) and value is not None
+        }
         figures["own_answered_auroc"] = answerability_figures(*zip(*answered, strict=True))["auroc"]
         figures["right_passed"] = sum(p >= 0.5 for p in right) / max(len(right), 1)
         print(json.dumps({"domain": domain} | {name: round(value, 4) for name, value in figures.items()}))

@@ -16,6 +16,9 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _NON_ASCII_MARK = re.compile(r"[^\x00-\x7f\w\s]")
 _UNSPACED_CHARACTER = re.compile(UNSPACED_CHARACTER)
+# Characters of scripts with spaces between words, where an answer must not be part of a longer word: "3" does
+# not match in "1893", but 1958年 matches in は1958年に.
+_SPACED_CHARACTER = "[0-9A-Za-zÀ-ɏͰ-ӿ]"
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -34,6 +37,18 @@ def to_paired_lists(**columns: Iterable[Any]) -> list[list[Any]]:
                 f"expected as many {name} as {first}: got {len(first_list)} {first} and {len(values)} {name}"
             )
     return list(lists.values())
+
+
+def compile_phrase(answer: str) -> re.Pattern:
+    """
+    Return a pattern that matches an answer in a text, regardless of case, but not within a longer word.
+
+    Args:
+        answer (`str`): The answer, not blank. The pattern has it as its only group.
+    """
+    return re.compile(
+        rf"(?<!{_SPACED_CHARACTER})({re.escape(answer.strip())})(?!{_SPACED_CHARACTER})", re.IGNORECASE
+    )
 
 
 def normalize_answer(text: str) -> str:

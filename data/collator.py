@@ -27,6 +27,8 @@ CONTRAST_COLUMNS = ("passage", "question", "summary")
 class CrossTaskCollator:
     """Pad encoded rows to the longest one of the batch; labels are padded with -100.
 
+    If the rows have the column `row_index`, so has the batch, with the shape `(batch,)`.
+
     Args:
         processor ([`CrossTaskProcessor`]):
             The processor that encoded the rows.
@@ -42,17 +44,17 @@ class CrossTaskCollator:
     processor: CrossTaskProcessor
     pad_to_multiple_of: int = 8
     contrasts: Contrasts | None = None
-    keep_row_index: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         batch = self._pad(rows)
-        if self.keep_row_index and ROW_INDEX_COLUMN in rows[0]:
-            batch[ROW_INDEX_COLUMN] = torch.tensor([row[ROW_INDEX_COLUMN] for row in rows])
-        if self.contrasts is None or ROW_INDEX_COLUMN not in rows[0]:
+        if ROW_INDEX_COLUMN not in rows[0]:
+            return batch
+        indices = [row[ROW_INDEX_COLUMN] for row in rows]
+        batch[ROW_INDEX_COLUMN] = torch.tensor(indices)
+        if self.contrasts is None:
             return batch
         # Every batch gets contrast inputs, even if no row has one: all processes must run the model equally
         # often.
-        indices = [row[ROW_INDEX_COLUMN] for row in rows]
         contrast_indices = [self.contrasts.draw(index) for index in indices]
         contrast_inputs = self._pad([self.contrasts.get_inputs(index) for index in contrast_indices])
         batch |= {f"{CONTRAST_PREFIX}{name}": value for name, value in contrast_inputs.items()}

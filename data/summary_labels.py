@@ -8,6 +8,7 @@ from typing import Any
 
 from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.data.answers import answer_recall_rows
+from crosstask.data.schema import hash_texts
 from crosstask.processing_crosstask import to_label
 
 # Share of the references labeled 1 that have all words of the answer, from which on the answer's words decide
@@ -26,28 +27,32 @@ class SummaryLabeler:
 
     Args:
         rows (`Iterable[Mapping]`): Rows of the schema, in the order of the indices that name them.
+
+    Attributes:
+        has_answers (`bool`): Whether any row has an answer.
+        literal_share (`float`): Share of the references labeled 1 that have all words of their answer.
     """
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]):
-        self._keys: list[tuple[str, str]] = []
-        answers: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-        self._unanswerable: set[tuple[str, str]] = set()
-        references: list[str] = []
-        reference_answers: list[str] = []
+        # Hashes of passage and question: the texts of the passages may be larger than memory.
+        self._keys: list[int] = []
+        self._answers: dict[int, list[str]] = defaultdict(list)
+        self._unanswerable: set[int] = set()
+        references = literal = 0
         for row in rows:
-            key = row["passage"], row["question"]
+            key, answer = hash_texts(row["passage"], row["question"]), row["answer"]
             self._keys.append(key)
             label = to_label(row["answerable"])
-            if row["answer"].strip():
-                answers[key][row["answer"]] = None
+            if answer.strip():
+                if answer not in self._answers[key]:
+                    self._answers[key].append(answer)
                 if label == 1:
-                    references.append(row["summary"])
-                    reference_answers.append(row["answer"])
+                    references += 1
+                    literal += answer_recall_rows([row["summary"]], [answer]) == [1.0]
             elif label == 0:
                 self._unanswerable.add(key)
-        self._answers = {key: list(texts) for key, texts in answers.items()}
-        recalls = [value for value in answer_recall_rows(references, reference_answers) if value is not None]
-        self.literal_share = sum(value == 1 for value in recalls) / len(recalls) if recalls else 0.0
+        self.has_answers = bool(self._answers)
+        self.literal_share = literal / references if references else 0.0
 
     @property
     def is_usable(self) -> bool:
@@ -72,7 +77,7 @@ class SummaryLabeler:
             if not self.has_label(index):
                 labels.append(IGNORE_INDEX)
                 continue
-            answers = self._answers.get(self._keys[index], [])
+            answers = self._answers.get(self._keys[index], [])  # `get`, as `[]` would add a key
             recalls = answer_recall_rows([summary] * len(answers), answers)
             labels.append(int(1.0 in recalls))
         return labels

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from crosstask.data.answers import normalize_answer
+from datasets import Dataset
+
+from crosstask.data.answers import compile_phrase, normalize_answer
 from crosstask.data.schema import hash_texts
 
 WRONG_SUFFIX = "-wrong"  # of the id of a row that repeats another one with a wrong value
@@ -37,37 +39,35 @@ class WrongValues:
     def __init__(self, rows: Iterable[Mapping[str, Any]], seed: int = 0):
         self.seed = seed
         by_question: dict[str, set[str]] = defaultdict(set)
-        by_passage: dict[str, set[str]] = defaultdict(set)
+        by_passage: dict[int, set[str]] = defaultdict(set)
         by_shape: dict[tuple[bool, bool, int], set[str]] = defaultdict(set)
-        self._answers: dict[tuple[str, str], set[str]] = defaultdict(set)
+        # Passages are keys by their hash: their texts may be larger than memory.
+        self._answers: dict[int, set[str]] = defaultdict(set)
         for row in rows:
             answer = row["answer"].strip()
             if answer:
                 by_question[_normalize_question(row["question"])].add(answer)
-                by_passage[row["passage"]].add(answer)
+                by_passage[hash_texts(row["passage"])].add(answer)
                 by_shape[_get_shape(answer)].add(answer)
-                self._answers[row["passage"], row["question"]].add(normalize_answer(answer))
+                self._answers[_hash_question(row)].add(normalize_answer(answer))
         # Sorted, so that a draw does not depend on the order of the rows.
         self._by_question = {key: sorted(values) for key, values in by_question.items()}
         self._by_passage = {key: sorted(values) for key, values in by_passage.items()}
         self._by_shape = {key: sorted(values) for key, values in by_shape.items()}
 
-    def replace(self, row: Mapping[str, Any], summary: str | None = None) -> str | None:
+    def replace(self, row: Mapping[str, Any]) -> str | None:
         """
-        Return a summary of a row in which a wrong value stands for the answer.
+        Return the summary of a row with a wrong value in the place of the answer.
 
         Args:
             row (`Mapping`): A row of the schema.
-            summary (`str`, *optional*): A summary of it; defaults to the row's own.
 
         Returns:
             `str` or `None`: The changed summary; `None` if the summary does not have the answer as a phrase,
-            or if no other value is at hand.
+            or if the rows have no other value of its kind.
         """
-        summary = row["summary"] if summary is None else summary
         answer = row["answer"].strip()
-        phrase = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE)
-        if not answer or not phrase.search(summary):
+        if not answer or not compile_phrase(answer).search(row["summary"]):
             return None
         random = Random(f"{self.seed} {hash_texts(row['passage'], row['question'], answer)}")
         value = self._draw(random, row, answer)
@@ -78,15 +78,15 @@ class WrongValues:
             starts_sentence = match.start() == 0 and match[0][:1].isupper()
             return value[:1].upper() + value[1:] if starts_sentence else value
 
-        return phrase.sub(fill, summary)
+        return compile_phrase(answer).sub(fill, row["summary"])
 
     def _draw(self, random: Random, row: Mapping[str, Any], answer: str) -> str | None:
         """Return another value, or `None`."""
         same_kind = self._by_question.get(_normalize_question(row["question"]), [])
         if len(same_kind) < 2:
             same_kind = self._by_shape.get(_get_shape(answer), [])
-        in_passage = self._by_passage.get(row["passage"], [])
-        right = self._answers.get((row["passage"], row["question"]), set()) | {normalize_answer(answer)}
+        in_passage = self._by_passage.get(hash_texts(row["passage"]), [])
+        right = self._answers.get(_hash_question(row), set()) | {normalize_answer(answer)}
         for _ in range(_ATTEMPTS):
             pool = in_passage if random.random() < _OWN_PASSAGE_SHARE else same_kind
             value = random.choice(pool) if pool else ""
@@ -97,12 +97,14 @@ class WrongValues:
         return None
 
 
-def make_wrong_rows(rows: Sequence[Mapping[str, Any]], share: float, seed: int = 0) -> list[dict[str, Any]]:
+def make_wrong_rows(
+    rows: Dataset | Sequence[Mapping[str, Any]], share: float, seed: int = 0
+) -> list[dict[str, Any]]:
     """
     Repeat some of the rows labeled 1 with a wrong value in the summary, labeled 0.
 
     Args:
-        rows (`Sequence[Mapping]`): Rows of the schema.
+        rows (`Dataset` or `Sequence[Mapping]`): Rows of the schema, which are read twice.
         share (`float`): The share of the rows labeled 1 that are repeated, 0 to 1. Rows whose summary does
             not have the answer as a phrase are left out.
         seed (`int`, *optional*, defaults to 0): The seed of the draws.
@@ -120,6 +122,10 @@ def make_wrong_rows(rows: Sequence[Mapping[str, Any]], share: float, seed: int =
         if summary is not None:
             wrong_rows.append({**row, "id": row["id"] + WRONG_SUFFIX, "summary": summary, "answerable": 0})
     return wrong_rows
+
+
+def _hash_question(row: Mapping[str, Any]) -> int:
+    return hash_texts(row["passage"], row["question"])
 
 
 def _normalize_question(question: str) -> str:

@@ -130,6 +130,25 @@ def test_evidence_and_answered(pipe):
     assert pipe(ROWS[0], min_answerability=1.0)["summary"] == pipe(ROWS[0])["summary"]
 
 
+def test_the_models_own_threshold(folder):
+    pipe = pipeline(PIPELINE_TASK, model=str(folder), device="cpu")
+    questions = ROWS[1]["question"]
+    options = {"question": questions, "passage": PASSAGES[1], "return_evidence": True}
+    plain = pipe(**options)
+    with pytest.raises(ValueError, match="answerability_threshold`, which training with validation rows"):
+        pipe(**options, min_answerability="auto")
+    low, high = sorted(result["answerability"] for result in plain)
+    pipe.model.config.answerability_threshold = (low + high) / 2
+    judged = pipe(**options, min_answerability="auto")
+    assert sorted(result["answered"] for result in judged) == [False, True]
+    for result, expected in zip(judged, plain, strict=True):
+        assert result["evidence"] == (expected["evidence"] if result["answered"] else [])
+    merged = pipe(question=questions, passage=PASSAGES[1], merge=True)  # the threshold is its default
+    assert [result["answered"] for result in merged["questions"]] == [result["answered"] for result in judged]
+    everything = pipe(question=questions, passage=PASSAGES[1], merge=True, min_answerability=0.0)
+    assert all(result["answered"] for result in everything["questions"])
+
+
 def test_merge(pipe):
     merged = pipe(ROWS[1], merge=True, return_evidence=True)
     assert merged.keys() == {"summary", "questions"} and "evidence" in merged["questions"][0]

@@ -73,7 +73,7 @@ def make_trainer(model, processor, folder, train=None, **kwargs):
         args=arguments,
         train_dataset=data,
         eval_dataset=data,
-        data_collator=CrossTaskCollator(processor, contrasts=contrasts, keep_row_index=True),
+        data_collator=CrossTaskCollator(processor, contrasts=contrasts),
         processing_class=processor,
         **settings,
     )

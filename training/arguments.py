@@ -278,7 +278,8 @@ class StageArguments(SourceArguments):
         default=0.25,
         metadata={
             "help": "Share of the training rows labeled 1 that the stage fuse repeats with a wrong value in "
-            "the place of the answer, labeled 0."
+            "the place of the answer, labeled 0; none with summary_loss_on: all, which would teach to write "
+            "them."
         },
     )
     own_summary_steps: int = field(

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
 
 from crosstask.data.summary_labels import SummaryLabeler
 from crosstask.processing_crosstask import CrossTaskProcessor
 
 MIN_ROWS = 50  # labeled summaries from which on a temperature is fitted
+MAX_ROWS = 1000  # validation rows that the model writes summaries of
 _TEMPERATURES = np.geomspace(0.1, 10, 401)
 _MAX_LOGIT = 16.0  # float32 rounds the sigmoid of larger ones to 1
 
@@ -24,8 +27,8 @@ class Calibration:
 
     Args:
         temperature (`float`): The number that logits are to be divided by.
-        threshold (`float`, *optional*): The lowest probability, after that, from which on the summaries have
-            the precision; `None` if no threshold has it.
+        threshold (`float`, *optional*): The lowest probability, computed with the temperature, from which on
+            the summaries have the precision; `None` if no threshold has it.
         rows (`int`): The number of labeled summaries.
     """
 
@@ -96,7 +99,7 @@ def write_summaries(
     is_training = model.training
     model.eval()
     summaries, probabilities = [], []
-    for start in range(0, len(rows), batch_size):
+    for start in tqdm(range(0, len(rows), batch_size), desc="calibrating", unit=" batches", leave=False):
         batch = rows[start : start + batch_size]
         questions, passages = ([row[name] for row in batch] for name in ("question", "passage"))
         inputs = processor(question=questions, passage=passages, return_tensors="pt", padding=True)
@@ -114,7 +117,7 @@ def write_summaries(
 def calibrate(
     model: Any,
     processor: CrossTaskProcessor,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Dataset,
     precision: float,
     batch_size: int,
 ) -> str:
@@ -124,21 +127,23 @@ def calibrate(
     Args:
         model ([`CrossTaskForConditionalGeneration`]): The trained model.
         processor ([`CrossTaskProcessor`]): Its processor.
-        rows (`list[dict]`): Validation rows.
+        rows (`Dataset`): Validation rows; of more than 1,000, every n-th is used.
         precision (`float`): See [`fit_calibration`].
         batch_size (`int`): Rows per batch.
 
     Returns:
         `str`: A line for the log, with the reason if nothing could be fitted.
     """
-    labeler = SummaryLabeler(rows)
+    selected = rows.select(range(0, len(rows), -(-len(rows) // MAX_ROWS))).to_list()
+    labeler = SummaryLabeler(selected)
     if not labeler.is_usable:
         return (
             f"answerability is not calibrated: {labeler.literal_share:.0%} of the validation references "
             "labeled 1 have all words of their answer, so that words do not tell whether a summary is right"
         )
-    summaries, probabilities = write_summaries(model, processor, rows, batch_size)
-    calibration = fit_calibration(probabilities, labeler.label(range(len(rows)), summaries), precision)
+    summaries, probabilities = write_summaries(model, processor, selected, batch_size)
+    labels = labeler.label(range(len(selected)), summaries)
+    calibration = fit_calibration(probabilities, labels, precision)
     if calibration is None:
         return (
             f"answerability is not calibrated: expected {MIN_ROWS} or more labeled summaries of validation "

@@ -24,12 +24,21 @@ _TRUNCATED_NAMES = {
 }
 
 
-def describe_unlabeled(rows: Dataset) -> str | None:
-    """Return a sentence that counts the rows without a label, or `None` if all have one."""
+def describe_unlabeled(rows: Dataset, summary_loss_on: str) -> str | None:
+    """
+    Return a sentence that counts the rows without a label, or `None` if all have one.
+
+    Args:
+        rows (`Dataset`): The training rows.
+        summary_loss_on (`str`): "all" or "answerable", with which the summaries of these rows have no loss.
+    """
     count = sum(label is None for label in rows["answerable"])
     if not count:
         return None
-    return f"{count} of {len(rows)} training rows have no label: answerability does not learn from them"
+    learner = "answerability does not learn"
+    if summary_loss_on == "answerable":
+        learner = "with summary_loss_on: answerable, neither summaries nor answerability learn"
+    return f"{count} of {len(rows)} training rows have no label: {learner} from them"
 
 
 def reject_long_questions(

@@ -92,7 +92,7 @@ class Stage(StageModelMixin):
         rows = self.rows
         counts = ", ".join(f"{len(split)} {name}" for name, split in rows.items())
         print_once(f"{self.name}: {counts} rows from {name_source(self.arguments.data)}")
-        if self.name == "fuse" and (line := describe_unlabeled(rows["train"])):
+        if self.name == "fuse" and (line := describe_unlabeled(rows["train"], self._get_summary_loss_on())):
             print_once(f"fuse: {line}")
         rows = self._add_wrong_values(rows)
         model, processor = self.make_model()
@@ -105,13 +105,25 @@ class Stage(StageModelMixin):
         return True
 
     def _add_wrong_values(self, rows):
-        """Return the rows by split, those to train on with rows that state wrong values."""
+        """
+        Return the rows by split, those to train on with rows that state wrong values.
+
+        With `summary_loss_on: all` there are none, not even those of the builder, because the model would
+        learn to write them.
+        """
         share, train = self.arguments.wrong_values, rows["train"]
-        if self.name != "fuse" or not share:
+        if self.name != "fuse":
             return rows
-        if any(row_id.endswith(WRONG_SUFFIX) for row_id in train["id"]):  # the builder has added them
+        right = [index for index, row_id in enumerate(train["id"]) if not row_id.endswith(WRONG_SUFFIX)]
+        built = len(train) - len(right)
+        if self._get_summary_loss_on() == "all":
+            if share or built:
+                reason = "as summary_loss_on: all would teach the model to write them"
+                print_once(f"fuse: no training rows with a wrong value are used (wrong_values), {reason}")
+            return DatasetDict({**rows, "train": train.select(right)}) if built else rows
+        if not share or built:  # the builder has added them
             return rows
-        wrong_rows = make_wrong_rows(train.to_list(), share, self.training.seed)
+        wrong_rows = make_wrong_rows(train, share, self.training.seed)
         print_once(f"fuse: {len(wrong_rows)} training rows with a wrong value are added (wrong_values)")
         if not wrong_rows:
             return rows
@@ -123,7 +135,7 @@ class Stage(StageModelMixin):
         if self.name != "fuse" or not self.arguments.own_summary_steps:
             return None
         labeler = SummaryLabeler(train)
-        if not any(answer.strip() for answer in train["answer"]):
+        if not labeler.has_answers:
             reason = "the rows have no answers"
         elif not labeler.is_usable:
             reason = (
@@ -161,7 +173,7 @@ class Stage(StageModelMixin):
         Check that the stage has the rows that it needs, before any stage is trained.
 
         Raises:
-            ConfigError: If the contrastive loss does not work with the kind of gradient checkpointing.
+            ConfigError: If a loss does not work with the kind of gradient checkpointing.
             DataError: If a split is missing, or no row has a contrast for the contrastive loss.
         """
         if self.folder.exists():
@@ -177,6 +189,11 @@ class Stage(StageModelMixin):
             raise DataError(f"{data}: expected test or validation rows to evaluate on, found train only")
         if self.name == "fuse":
             check_labels(rows, self._get_summary_loss_on(), self.training, data)
+        if self.name == "fuse" and (self.arguments.contrastive_weight or self.arguments.own_summary_steps):
+            try:
+                disable_reentrant_checkpointing(self.training)
+            except ValueError as error:
+                raise ConfigError(f"fuse: {error}") from error
         if self.name == "fuse" and self.arguments.contrastive_weight:
             self._check_contrasts(rows["train"])
 
@@ -214,10 +231,6 @@ class Stage(StageModelMixin):
             self._report_rejects(rejects)
 
     def _check_contrasts(self, rows):
-        try:
-            disable_reentrant_checkpointing(self.training)
-        except ValueError as error:
-            raise ConfigError(f"fuse: {error}") from error
         has_contrast = detect_contrasts(rows)
         if self._get_summary_loss_on() == "answerable":
             has_contrast = [
@@ -287,9 +300,7 @@ class Stage(StageModelMixin):
             args=self.training,
             train_dataset=train,
             eval_dataset=encoded.get("validation"),
-            data_collator=CrossTaskCollator(
-                processor, contrasts=contrasts, keep_row_index=labeler is not None
-            ),
+            data_collator=CrossTaskCollator(processor, contrasts=contrasts),
             processing_class=processor,
             compute_metrics=text_metrics,
             callbacks=callbacks,
@@ -358,8 +369,9 @@ class Stage(StageModelMixin):
         """Calibrate the answerability on the validation rows, if there are any."""
         line = "answerability is not calibrated, as there are no validation rows"
         if "validation" in self.rows:
-            rows, precision = self.rows["validation"].to_list(), self.arguments.answerability_precision
-            line = calibrate(model, processor, rows, precision, self.training.per_device_eval_batch_size)
+            precision = self.arguments.answerability_precision
+            batch_size = self.training.per_device_eval_batch_size
+            line = calibrate(model, processor, self.rows["validation"], precision, batch_size)
         print_once(f"fuse: {line}")
 
     def _save_adapter(self, model: PeftModel) -> PreTrainedModel:

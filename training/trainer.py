@@ -80,8 +80,7 @@ class CrossTaskTrainer(HubPushTrainer):
             Labels of the summaries that the model writes itself. In every step whose number is divisible by
             `own_summary_steps`, the model writes summaries of the rows of the batch by greedy search, and the
             answerability loss of these is added to the loss, with the weight of the answerability. It needs
-            a collator with `keep_row_index`, training rows with the column `row_index`, and
-            `remove_unused_columns=False`.
+            training rows with the column `row_index`, and `remove_unused_columns=False`.
         own_summary_steps (`int`, *optional*, defaults to 4):
             See `summary_labeler`.
         kwargs:
@@ -174,18 +173,19 @@ class CrossTaskTrainer(HubPushTrainer):
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Return the counts of [`_count`] for a step: (4,), over all processes."""
-        if self.contrastive_weight and not all(map(self._has_contrasts, batch_samples)):
-            raise ValueError(
-                f"contrastive_weight: expected training rows with {ROW_INDEX_COLUMN!r}, got a batch without"
-            )
+        has_index = all(ROW_INDEX_COLUMN in batch for batch in batch_samples)
+        for name in ("contrastive_weight", "summary_labeler"):
+            if getattr(self, name) and not has_index:
+                raise ValueError(
+                    f"{name}: expected training rows with {ROW_INDEX_COLUMN!r}, got a batch without"
+                )
         counts = sum((self._count(batch) for batch in batch_samples), torch.zeros(4)).to(device)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
         if self.is_fused and not self.model.config.answerability_trained:
-            # The log has the steps before a resumption, too.
-            seen = counts[1] + counts[3] > 0 or any(
-                entry.get("answerability_loss") for entry in self.state.log_history
-            )
+            names = ("answerability_loss", "own_summary_loss")  # in the log also before a resumption
+            logged = (entry.get(name) for entry in self.state.log_history for name in names)
+            seen = counts[1] + counts[3] > 0 or any(logged)
             self.model.config.answerability_trained = bool(seen and self.model.config.answerability_weight)
         return counts
 

@@ -174,8 +174,9 @@ def disable_reentrant_checkpointing(args: Seq2SeqTrainingArguments) -> None:
     """
     Make gradient checkpointing, if it is on, non-reentrant unless `args` ask for the reentrant kind.
 
-    The contrastive loss runs two forward passes before the backward pass. With several processes the
-    reentrant kind, the default of transformers 4, then reports each gradient to DDP twice, and DDP fails.
+    The contrastive loss, and that of own summaries, run two forward passes before the backward pass. With
+    several processes the reentrant kind, the default of transformers 4, then reports each gradient to DDP
+    twice, and DDP fails.
 
     Raises:
         ValueError: If there are several processes and `args` ask for the reentrant kind.
@@ -186,8 +187,8 @@ def disable_reentrant_checkpointing(args: Seq2SeqTrainingArguments) -> None:
     settings = {"use_reentrant": False, **kwargs}
     if settings["use_reentrant"] and args.world_size > 1:
         raise ValueError(
-            "gradient_checkpointing_kwargs: expected use_reentrant to be False beside contrastive_weight, as "
-            f"there are {args.world_size} processes, got {settings['use_reentrant']}"
+            "gradient_checkpointing_kwargs: expected use_reentrant to be False beside contrastive_weight and "
+            f"own_summary_steps, as there are {args.world_size} processes, got {settings['use_reentrant']}"
         )
     # transformers 5 renames the first to the second.
     for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):

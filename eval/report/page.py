@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from crosstask.data.answers import normalize_answer
+from crosstask.data.answers import compile_phrase, normalize_answer
 from crosstask.eval.report.charts import (
     draw_reliability_diagram,
     draw_risk_coverage,
@@ -33,9 +33,22 @@ from crosstask.utils.files import write_text
 
 EXAMPLES = 20
 
-# Characters of scripts with spaces between words, where an answer must not be part of a longer word: "3" does
-# not match in "1893", but 1958年 matches in は1958年に.
-_WORD_CHARACTER = "[0-9A-Za-zÀ-ɏͰ-ӿ]"
+# Charts of the judgment: the field of `SystemResult` that a chart draws, the function, its title and caption.
+_JUDGMENT_CHARTS = (
+    (
+        "reliability",
+        draw_reliability_diagram,
+        "Reliability diagram",
+        "Reliability: for each predicted probability, the share of summaries that carry the answer; ideally "
+        "the two are equal. The bars count the rows.",
+    ),
+    (
+        "risk_coverage",
+        draw_risk_coverage,
+        "Risk-coverage curve",
+        "Risk and coverage: if only the most answerable summaries are accepted, how many of these are wrong?",
+    ),
+)
 
 
 def write_html(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
@@ -97,8 +110,7 @@ def mark_answer(text: str, answer: str, words: bool = True) -> Markup:
             not occur as a phrase. Words are compared as in answer recall, with `normalize_answer`.
     """
     if answer.strip():
-        pattern = rf"(?<!{_WORD_CHARACTER})({re.escape(answer.strip())})(?!{_WORD_CHARACTER})"
-        parts = re.split(pattern, text, flags=re.IGNORECASE)
+        parts = compile_phrase(answer).split(text)
         if len(parts) > 1:  # the odd parts are matches
             return Markup("").join(
                 Markup("<mark>{}</mark>").format(part) if index % 2 else escape(part)
@@ -159,22 +171,10 @@ def _draw_charts(evaluation: Evaluation) -> list[dict[str, str]]:
             "intervals.",
             f"Mean {format_name(recall)} against the mean number of words of each system. {means}",
         )
-    calibrated = [name for name, system in evaluation.systems.items() if system.reliability]
-    if calibrated:
-        add(
-            draw_reliability_diagram(evaluation),
-            "Reliability: for each predicted probability, the share of summaries that carry the answer; "
-            "ideally the two are equal. The bars count the rows.",
-            f"Reliability diagram of {', '.join(calibrated)}.",
-        )
-    selective = [name for name, system in evaluation.systems.items() if system.risk_coverage]
-    if selective:
-        add(
-            draw_risk_coverage(evaluation),
-            "Risk and coverage: if only the most answerable summaries are accepted, how many of these are "
-            "wrong?",
-            f"Risk-coverage curve of {', '.join(selective)}.",
-        )
+    for field, draw, title, caption in _JUDGMENT_CHARTS:
+        names = [name for name, system in evaluation.systems.items() if getattr(system, field)]
+        if names:
+            add(draw(evaluation), caption, f"{title} of {', '.join(names)}.")
     for metric in evaluation.metrics:
         if evaluation.get_values(metric):
             name = format_name(metric)

@@ -48,13 +48,12 @@ def test_a_question_that_no_other_row_has_gets_a_value_of_the_same_shape():
     [
         make_row("e", "P", "How much?", "", "She paid $4."),
         make_row("e", "P", "How much?", "$4", "She paid a little."),
-        make_row("e", "P", "How much?", "4", "She paid $4.50 in 1994."),
+        make_row("e", "P", "How much?", "4", "She paid $45 in 1994."),
     ],
     ids=["no answer", "not a phrase", "part of a longer number"],
 )
 def test_nothing_is_replaced_without_the_answer_as_a_phrase(row):
-    summary = WrongValues([*ROWS, row]).replace(row)
-    assert summary is None or "1994" in summary
+    assert WrongValues([*ROWS, row]).replace(row) is None
 
 
 def test_a_value_at_the_start_of_a_sentence_gets_a_capital():
@@ -101,3 +100,11 @@ def test_neither_order_nor_process_changes_a_draw_and_a_seed_does(briefs):
     shuffled = random.Random(1).sample(briefs, len(briefs))
     assert collect(briefs) == collect(shuffled)
     assert collect(briefs) != collect(briefs, seed=1)
+
+
+def test_values_are_found_in_scripts_without_spaces_between_words():
+    rows = [
+        make_row("a", "P", "いつ?", "1958年", "彼は1958年に生まれた。"),
+        make_row("b", "Q", "いつ?", "2003年", "2003年に開いた。"),
+    ]
+    assert WrongValues(rows).replace(rows[0]) == "彼は2003年に生まれた。"

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from transformers import pipeline
@@ -104,7 +105,7 @@ def model():
 def calibrate_with(monkeypatch, model, rows, summaries, probabilities):
     written = (summaries, probabilities)
     monkeypatch.setattr("crosstask.training.calibration.write_summaries", lambda *args: written)
-    return calibrate(model, None, rows, 0.9, 8)
+    return calibrate(model, None, Dataset.from_list(rows), 0.9, 8)
 
 
 def test_the_configuration_gets_temperature_and_threshold(monkeypatch, model):
@@ -139,3 +140,15 @@ def test_summaries_are_those_of_the_pipeline(trained_run):
     assert [summary.strip() for summary in summaries] == [result["summary"] for result in results]
     pairs = [(p, r["answerability"]) for p, r in zip(probabilities, results, strict=True) if r["summary"]]
     assert all(one == pytest.approx(other, abs=1e-4) for one, other in pairs)
+
+
+def test_of_many_rows_every_nth_is_written(monkeypatch, model):
+    written = []
+
+    def write(model, processor, rows, batch_size):
+        written.extend(rows)
+        return [row["summary"] for row in rows], [0.9] * len(rows)
+
+    monkeypatch.setattr("crosstask.training.calibration.write_summaries", write)
+    calibrate(model, None, Dataset.from_list(make_rows(2500)), 0.9, 8)
+    assert [row["answer"] for row in written] == [f"${n}" for n in range(0, 2500, 3)]

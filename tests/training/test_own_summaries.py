@@ -1,15 +1,20 @@
 """The trainer's judgment of summaries that the model writes itself."""
 
+import json
+
 import pytest
 import torch
 from datasets import Dataset
 from tiny_run import write_recipe
 from tiny_trainer import TEXTS, encode, get_logged, make_model, make_trainer
+from transformers import Seq2SeqTrainingArguments
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor
+from crosstask.data.briefs import generate
 from crosstask.data.collator import ROW_INDEX_COLUMN, CrossTaskCollator
 from crosstask.data.summary_labels import SummaryLabeler
 from crosstask.data.tokenizer import train_tokenizer
+from crosstask.data.wrong_values import make_wrong_rows
 from crosstask.train import main
 from crosstask.training.tuning import disable_reentrant_checkpointing
 
@@ -107,13 +112,13 @@ def test_rows_without_a_label_have_no_loss(processor, tmp_path):
     assert get_logged(trainer, "own_summary_loss") == [0.0]
 
 
-def test_evaluation_and_rows_without_an_index_write_nothing(processor, tmp_path, monkeypatch):
+def test_evaluation_writes_nothing_and_rows_without_an_index_are_refused(processor, tmp_path, monkeypatch):
     trainer = make_own_trainer(processor, tmp_path)
     monkeypatch.setattr(trainer.model, "generate", None)
     trainer.evaluate(encode(processor, 4))
     trainer.train_dataset = encode(processor, 8)
-    trainer.train()
-    assert get_logged(trainer, "own_summary_loss") == [0.0]
+    with pytest.raises(ValueError, match="^summary_labeler: expected training rows with 'row_index'"):
+        trainer.train()
 
 
 def test_the_mode_of_the_model_is_restored_and_dropout_does_not_reach_generation(processor, tmp_path):
@@ -143,6 +148,7 @@ def test_a_run_adds_wrong_values_judges_itself_and_is_calibrated(tmp_path, capsy
         tmp_path,
         own_summary_steps=1,
         wrong_values=0.5,
+        summary_loss_on="answerable",
         data_options={"passages": {"train": 24, "validation": 16, "test": 4}},
     )
     main([str(recipe)])
@@ -185,3 +191,39 @@ def test_rows_whose_words_tell_nothing_are_not_judged(tmp_path, capsys, rows, me
     assert f"the model does not judge summaries of its own (own_summary_steps), {message}" in (
         capsys.readouterr().out
     ).replace("as 0%", "0%")
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_no_wrong_value_is_a_target_of_the_summary_loss(tmp_path, capsys, built):
+    """With `summary_loss_on: all`, the rows of neither the stage nor the builder have one."""
+    rows = list(generate("fuse", passages=12))
+    wrong = make_wrong_rows(rows, 1.0)
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows + wrong * built))
+    shares = {"validation": 0.2, "test": 0.2}
+    values = {"data": str(source), "data_options": None, "data_shares": shares, "wrong_values": 1.0}
+    answer = {"data": "briefs", "data_options": {"passages": {"train": 8, "validation": 0, "test": 0}}}
+    counts = {}
+    for setting in ("all", "answerable"):
+        folder = str(tmp_path / setting)
+        recipe = write_recipe(
+            tmp_path, output_dir=folder, summary_loss_on=setting, max_steps=1, answer=answer, **values
+        )
+        main([str(recipe)])
+        history = json.loads((tmp_path / setting / "history.json").read_text())
+        counts[setting] = history["fuse"]["lengths"]["train"]["rows"]
+        line = "as summary_loss_on: all would teach the model to write them"
+        assert (line in capsys.readouterr().out) == (setting == "all")
+    assert counts["all"] < counts["answerable"] <= len(rows) + len(wrong)
+
+
+@pytest.mark.parametrize("key", ["contrastive_weight", "own_summary_steps"])
+def test_reentrant_checkpointing_is_refused_before_the_first_stage(tmp_path, monkeypatch, key):
+    monkeypatch.setattr(Seq2SeqTrainingArguments, "world_size", 2)
+    settings = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
+    settings |= {"own_summary_steps": 0, "contrastive_weight": 0.0, key: 1}
+    with pytest.raises(
+        SystemExit, match="expected use_reentrant to be False beside contrastive_weight and o"
+    ):
+        main([str(write_recipe(tmp_path, **settings))])
+    assert not (tmp_path / "run" / "summarizer").exists()
