@@ -6,7 +6,8 @@
 
 The rows need the columns `passage` and `question`. Each row gives one line of JSON, in their order: `id`,
 `question`, `summary` and `answerability`, or `id` and `error`. If OUT.jsonl exists, the rows that it has are
-skipped, so that a command that was stopped goes on.
+skipped, so that a command that was stopped goes on. The model and the options that wrote it are recorded
+beside it, in OUT.jsonl.settings.json: others do not go on with it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from crosstask import QuestionSummarizationPipeline
 
 Answer = dict[str, Any]
+_SETTINGS = ("model", "adapter", "min_answerability", "evidence")
+_MODEL_PATTERNS = ("*.safetensors", "*config.json")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -98,10 +101,18 @@ def answer_question(options: argparse.Namespace) -> None:
 
 
 def _read_passage(options: argparse.Namespace) -> str:
+    from crosstask.data.readers.opening import read_text
+
     try:
-        return Path(options.passage).expanduser().read_text(encoding=options.encoding or "utf-8")
-    except (LookupError, OSError, UnicodeError) as error:
-        raise ConfigError(f"--passage: {options.passage} cannot be read: {first_line(error)}") from error
+        text = read_text(Path(options.passage).expanduser(), options.encoding)
+    except UnicodeError as error:
+        raise ConfigError(
+            f"--passage: {options.passage} is not in {options.encoding or 'UTF-8'}, expected --encoding with "
+            "the encoding of the file, such as cp1252"
+        ) from error
+    except (LookupError, DataError) as error:
+        raise ConfigError(f"--passage: {first_line(error)}") from error
+    return text.replace("\r\n", "\n")
 
 
 def answer_rows(options: argparse.Namespace) -> None:
@@ -112,8 +123,11 @@ def answer_rows(options: argparse.Namespace) -> None:
     with ExitStack() as stack:
         output: TextIO = sys.stdout
         if options.output is not None:
-            output, count = _open_output(Path(options.output).expanduser(), records)
+            path = Path(options.output).expanduser()
+            _check_settings(path, options)
+            output, count = _open_output(path, records)
             stack.enter_context(output)
+            _write_settings(path, options)
             if count:
                 print(f"crosstask-ask: {options.output} has {count} answers; going on", file=sys.stderr)
         is_hidden = options.output is None and not sys.stderr.isatty()
@@ -193,6 +207,47 @@ def load_pipeline(options: argparse.Namespace) -> QuestionSummarizationPipeline:
     except (*LOAD_ERRORS, KeyError) as error:
         raise ConfigError(f"{options.model}: {first_line(error)}") from error
     return pipe
+
+
+def _get_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the answers depend on, besides the rows: the options, and the files of local models."""
+    from crosstask.utils.files import hash_file
+    from crosstask.utils.hub_names import find_checkpoint
+
+    settings = {name: getattr(options, name) for name in _SETTINGS}
+    for name in ("model", "adapter"):
+        folder = Path(find_checkpoint(settings[name])) if settings[name] else None
+        if folder is not None and folder.is_dir():  # it may be moved, and may have other weights tomorrow
+            files = sorted(file for pattern in _MODEL_PATTERNS for file in folder.glob(pattern))
+            settings[name] = {file.name: hash_file(file) for file in files}
+    return settings
+
+
+def _check_settings(path: Path, options: argparse.Namespace) -> None:
+    """Raise an error if another model or other options wrote what an output has already."""
+    record = _get_settings_path(path)
+    if not path.exists() or not path.stat().st_size or not record.exists():
+        return
+    try:
+        written = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"-o: {record} cannot be read: {first_line(error)}") from error
+    settings = _get_settings(options)
+    if changed := [name for name in settings if settings[name] != written.get(name)]:
+        raise ConfigError(
+            f"-o: {path} was written with another {' and another '.join(changed)}, expected the same, or a "
+            "new file"
+        )
+
+
+def _write_settings(path: Path, options: argparse.Namespace) -> None:
+    from crosstask.utils.files import write_text
+
+    write_text(_get_settings_path(path), json.dumps(_get_settings(options), indent=1) + "\n")
+
+
+def _get_settings_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.settings.json")
 
 
 def _open_output(path: Path, records: Iterator[dict[str, Any]]) -> tuple[TextIO, int]:

@@ -5,8 +5,9 @@
     python benchmarks/fusion_report.py
 
 The parts come from the quickstart (`python train.py configs/quickstart.yaml`): a summarizer that was
-    trained only
-on generic summaries, and a question answerer. Each system of `SYSTEMS` is trained further on N joint rows.
+trained only on generic summaries, and a question answerer. Each system of `SYSTEMS` is trained further on N
+joint rows; systems with a fusion learn their judgment as recipes do, also from `wrong_values` and from the
+model's own summaries.
 Its learning rate is the best of `LEARNING_RATES` for this N on the validation rows, with the first seed;
 variants of a system use its rate. All systems are tested on the same rows.
 
@@ -33,8 +34,10 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, Seq2SeqTrainingAr
 from transformers.utils import logging
 
 from crosstask import CrossTaskForConditionalGeneration, CrossTaskProcessor, CrossTaskTrainer, read_rows
-from crosstask.data.answers import answer_recall, mean
+from crosstask.data.answers import answer_recall, answer_recall_rows, mean
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator
+from crosstask.data.summary_labels import SummaryLabeler
+from crosstask.data.wrong_values import make_wrong_rows
 from crosstask.eval.scoring.answerability import answerability_figures
 from crosstask.eval.scoring.text_scores import rouge_rows
 
@@ -67,6 +70,7 @@ SYSTEMS = {
 }
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 FUSION_LEARNING_RATE = 3e-3  # of the new weights
+WRONG_VALUES, OWN_SUMMARY_STEPS = 0.25, 4  # as in recipes by default
 STEPS = {50: 200, 200: 300, 1000: 500, 5000: 1000}
 BATCH_SIZE = 32
 
@@ -181,7 +185,14 @@ class Study:
         train = self.select_rows(rows, seed, options.get("whole", False))
         if "fusion" not in options:  # a summary without the answer is not a target for a plain summarizer
             train = [row for row in train if row["answerable"] == 1]
+        labeler = None
+        if "fusion" in options:
+            train = train + make_wrong_rows(train, WRONG_VALUES, seed)
+            labeler = SummaryLabeler(train)
         encoded = [self.encode(row, options) for row in train]
+        if labeler is not None:
+            for index, row in enumerate(encoded):
+                row[ROW_INDEX_COLUMN] = index
         contrasts = None
         if options.get("contrast"):
             other_rows = [] if options.get("whole") else self.get_other_questions(train)
@@ -189,8 +200,8 @@ class Study:
         warmup = round(STEPS[rows] * options.get("warm_start", 0))
         if warmup:  # train only the fusion first
             fusion = {"answerability_head", "gated_cross_attention"}
-            self.fit(model, encoded, warmup, seed, rate, options, contrasts, only=fusion)
-        self.fit(model, encoded, STEPS[rows] - warmup, seed, rate, options, contrasts)
+            self.fit(model, encoded, warmup, seed, rate, options, contrasts, labeler, fusion)
+        self.fit(model, encoded, STEPS[rows] - warmup, seed, rate, options, contrasts, labeler)
         gated = options.get("fusion") == "gated"
         gates = model.gated_cross_attention.gates.detach().tanh().tolist() if gated else None
         return model.eval(), gates
@@ -245,7 +256,7 @@ class Study:
         }
         return Contrasts(rows, encoded, seed)
 
-    def fit(self, model, encoded, steps, seed, rate, options, contrasts, only=None):
+    def fit(self, model, encoded, steps, seed, rate, options, contrasts, labeler, only=None):
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(only is None or bool(set(name.split(".")) & only))
         with tempfile.TemporaryDirectory() as folder:
@@ -263,6 +274,7 @@ class Study:
                 dataloader_pin_memory=False,
                 remove_unused_columns=False,
                 seed=seed,
+                generation_max_length=48,
             )
             CrossTaskTrainer(
                 model=model,
@@ -272,6 +284,8 @@ class Study:
                 processing_class=self.processor,
                 fusion_learning_rate=FUSION_LEARNING_RATE if "fusion" in options else None,
                 contrastive_weight=options.get("contrast", 0.0),
+                summary_labeler=labeler,
+                own_summary_steps=OWN_SUMMARY_STEPS,
             ).train()
 
 
@@ -289,9 +303,9 @@ def evaluate(model, processor, rows: list[dict]) -> dict[str, dict[str, float]]:
     results["beams"] = generate(model, processor, rows, num_beams=4)[1]
     if hasattr(model, "answerability_head"):
         results["judgment"] = judge_references(model, processor, rows)
-        results["reranked"] = generate(
-            model, processor, rows, num_beams=4, num_return_sequences=4, answerability_rerank=1.0
-        )[1]
+        beams = {"num_beams": 4, "num_return_sequences": 4}
+        results["reranked"] = generate(model, processor, rows, answerability_rerank=1.0, **beams)[1]
+        results["oracle"] = generate(model, processor, rows, choose_best=True, **beams)[1]
     if getattr(model, "gated_cross_attention", None) is not None:
         results["zeroed"] = generate(model, processor, rows, zeroed=True)[1]
     return results
@@ -307,17 +321,25 @@ def iter_batches(
 
 @torch.inference_mode()
 def generate(
-    model, processor, rows: list[dict], zeroed: bool = False, **settings
+    model, processor, rows: list[dict], zeroed: bool = False, choose_best: bool = False, **settings
 ) -> tuple[list[str], dict[str, float]]:
-    """Return summaries and their metrics; `zeroed` replaces the states of the question encoder by zeros."""
+    """
+    Return summaries and their metrics. `zeroed` replaces the states of the question encoder by zeros, and
+    `choose_best` takes of several sequences the first one with the highest answer recall.
+    """
     summaries = []
+    count = settings.get("num_return_sequences", 1)
     for inputs in iter_batches(model, processor, rows):
         if zeroed:
             size = (*inputs["input_ids"].shape, model.question_encoder.config.hidden_size)
             inputs["question_encoder_outputs"] = (torch.zeros(size, device=model.device),)
         ids = model.generate(**inputs, max_new_tokens=48, **settings)
-        ids = ids[:: settings.get("num_return_sequences", 1)]
-        summaries += processor.batch_decode(ids, skip_special_tokens=True)
+        texts = processor.batch_decode(ids, skip_special_tokens=True)
+        for start in range(0, len(texts), count):
+            candidates = texts[start : start + count]
+            answer = rows[len(summaries)]["answer"]
+            recalls = answer_recall_rows(candidates, [answer] * count) if choose_best and answer else [0.0]
+            summaries.append(candidates[recalls.index(max(recalls))])
     return summaries, compute_metrics(summaries, rows)
 
 

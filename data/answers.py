@@ -16,6 +16,9 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _NON_ASCII_MARK = re.compile(r"[^\x00-\x7f\w\s]")
 _UNSPACED_CHARACTER = re.compile(UNSPACED_CHARACTER)
+# A number with its sign and the marks between its digits. A "-" after a letter or digit is no sign.
+_NUMBER = re.compile(r"(?:(?<!\w)-)?\d+(?:[.,'٫٬]\d+)*")
+_NUMBER_MARK = re.compile(r"[.,'٫٬]")
 # Characters of scripts with spaces between words, where an answer must not be part of a longer word: "3" does
 # not match in "1893", but 1958年 matches in は1958年に.
 _SPACED_CHARACTER = "[0-9A-Za-zÀ-ɏͰ-ӿ]"
@@ -82,6 +85,37 @@ def normalize_answer(text: str) -> str:
 
 def _replace_punctuation(mark: re.Match) -> str:
     return " " if unicodedata.category(mark[0]).startswith("P") else mark[0]
+
+
+def carries_answer(summary: str, answer: str) -> bool:
+    """
+    Return whether a summary has all words of an answer, and all its numbers with their values.
+
+    [`answer_recall_rows`] compares "$1.5 million" and "$15 million" as equal, because SQuAD's rules remove
+    the punctuation within numbers and the sign. Here, they differ. "1,500", "1.500" and "1500" are equal, and
+    so are "1.5", "1,5" and "1.50".
+
+    Args:
+        summary (`str`): Any text.
+        answer (`str`): An answer; without any word, no summary carries it.
+    """
+    if answer_recall_rows([summary], [answer]) != [1.0]:
+        return False
+    return not Counter(_list_numbers(answer)) - Counter(_list_numbers(summary))
+
+
+def _list_numbers(text: str) -> list[str]:
+    """Return the numbers in a text, each in one spelling."""
+    numbers = []
+    for number in _NUMBER.findall(normalize_text(text)):
+        first, *groups = _NUMBER_MARK.split(number)
+        if len(groups) == 1 and len(groups[0]) != 3:  # a decimal fraction
+            fraction = groups[0].rstrip("0")
+            number = f"{first}.{fraction}" if fraction else first
+        elif all(len(group) == 3 for group in groups):  # thousands
+            number = "".join([first, *groups])
+        numbers.append(number)
+    return numbers
 
 
 def answer_recall_rows(summaries: Iterable[str], answers: Iterable[str]) -> list[float | None]:

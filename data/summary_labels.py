@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crosstask.configuration_crosstask import IGNORE_INDEX
-from crosstask.data.answers import answer_recall_rows
+from crosstask.data.answers import carries_answer
 from crosstask.data.schema import hash_texts
 from crosstask.processing_crosstask import to_label
 
@@ -20,8 +20,8 @@ class SummaryLabeler:
     """
     Label summaries of the rows of a data set.
 
-    The label is 1 if the summary has all words of an answer ([`~data.answers.answer_recall_rows`] is 1), and
-    0 if not. A summary for a question that the passage does not answer is always 0. The label is -100,
+    The label is 1 if the summary has all words and numbers of an answer ([`~data.answers.carries_answer`]),
+    and 0 if not. A summary for a question that the passage does not answer is always 0. The label is -100,
     unknown, if the row has no answer without being labeled 0, or if fewer than 9 in 10 references labeled 1
     have all words of their answer.
 
@@ -48,7 +48,7 @@ class SummaryLabeler:
                     self._answers[key].append(answer)
                 if label == 1:
                     references += 1
-                    literal += answer_recall_rows([row["summary"]], [answer]) == [1.0]
+                    literal += carries_answer(row["summary"], answer)
             elif label == 0:
                 self._unanswerable.add(key)
         self.has_answers = bool(self._answers)
@@ -78,6 +78,5 @@ class SummaryLabeler:
                 labels.append(IGNORE_INDEX)
                 continue
             answers = self._answers.get(self._keys[index], [])  # `get`, as `[]` would add a key
-            recalls = answer_recall_rows([summary] * len(answers), answers)
-            labels.append(int(1.0 in recalls))
+            labels.append(int(any(carries_answer(summary, answer) for answer in answers)))
         return labels

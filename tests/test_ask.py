@@ -1,6 +1,7 @@
 """The command that answers: files, stdin, a single question, errors in place, and going on."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -110,7 +111,7 @@ def test_a_single_question_about_a_text_file(trained_run, tmp_path, capsys):
         ([], "expected either a file of rows, or --question with --passage"),
         (["rows.csv", "--question", "Who?"], "expected either a file of rows, or --question"),
         (["--question", "Who?"], "--passage: expected a text file beside --question"),
-        (["--question", "Who?", "--passage", "gone.txt"], "--passage: gone.txt cannot be read"),
+        (["--question", "Who?", "--passage", "gone.txt"], "--passage: gone.txt: cannot be read: No such file"),
         (["--question", " ", "--passage", "text.txt"], "`question` is empty"),
         (["gone.csv"], "gone.csv: file not found"),
         (["rows.csv", "--columns", "3"], "--columns: expected {passage: text}, got 3"),
@@ -130,3 +131,42 @@ def test_mistakes_are_one_sentence(trained_run, tmp_path, monkeypatch, arguments
 def test_a_model_that_does_not_exist_is_said_at_once(tmp_path):
     with pytest.raises(SystemExit, match="no such folder, expected a folder or the Hub id of a model"):
         ask.main([str(tmp_path / "gone"), "--question", "Who?", "--passage", __file__])
+
+
+@pytest.mark.parametrize("change", ["model", "min_answerability", "evidence"])
+def test_another_model_and_other_options_do_not_go_on(trained_run, rows, tmp_path, change):
+    output, other = tmp_path / "out.jsonl", tmp_path / "other"
+    shutil.copytree(trained_run[1] / "crosstask", other)
+    command = [str(rows), "-o", str(output)]
+    ask.main([str(trained_run[1]), *command])
+    complete = output.read_bytes()
+    output.write_bytes(b"".join(complete.splitlines(keepends=True)[:4]))
+    if change == "model":
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps(config | {"answerability_temperature": 2.0}))
+    flags = {"min_answerability": ["--min_answerability", "0.5"], "evidence": ["--evidence"]}.get(change, [])
+    with pytest.raises(SystemExit, match=f"out.jsonl was written with another {change}, expected the same"):
+        ask.main([str(other), *command, *flags])
+    assert len(output.read_bytes().splitlines()) == 4
+    # The same model in another folder goes on.
+    shutil.copy(trained_run[1] / "crosstask" / "config.json", other)
+    ask.main([str(other), *command])
+    assert [line["id"] for line in read_lines(output)] == [json.loads(x)["id"] for x in complete.splitlines()]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_passage_reads_the_same_in_every_encoding(trained_run, tmp_path, capsys, encoding):
+    text = ROWS[0]["passage"] + "\nTrès bien."
+    printed = []
+    for name, codec in (("plain.txt", "utf-8"), ("other.txt", encoding)):
+        (tmp_path / name).write_bytes(
+            text.replace("\n", "\r\n" * (name == "other.txt") or "\n").encode(codec)
+        )
+        flags = ["--encoding", "cp1252"] if codec == "cp1252" else []
+        command = [str(trained_run[1]), "--question", "Who?", "--passage", str(tmp_path / name)]
+        if flags:
+            with pytest.raises(SystemExit, match="other.txt is not in UTF-8, expected --encoding with"):
+                ask.main(command)
+        ask.main([*command, *flags])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]

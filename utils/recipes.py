@@ -29,6 +29,7 @@ TYPE_NAMES: dict[Any, str] = {
     dict: "a mapping of keys to values",
 }
 T = TypeVar("T")
+_RECIPE_SUFFIXES = (".yaml", ".yml", ".json", "")
 
 
 def make_parser(
@@ -111,6 +112,8 @@ def make_arguments(arguments_class: type[T], values: Mapping[str, Any], where: s
 
 def read_yaml(path: str | os.PathLike) -> dict:
     """Read the mapping in a YAML file; an empty file is an empty mapping. `~/` begins a path at home."""
+    if Path(path).suffix.lower() not in _RECIPE_SUFFIXES:  # the value of a key, for example --data rows.csv
+        raise ConfigError(f"{path}: expected a recipe, CONFIG.yaml, as the first argument, before any --key")
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ from crosstask.data.answers import (
     answer_exact_rows,
     answer_recall,
     answer_recall_rows,
+    carries_answer,
     mean,
     normalize_answer,
     to_paired_lists,
@@ -121,3 +122,28 @@ def test_answer_recall_leaves_out_rows_without_an_answer():
 
 def test_answer_recall_of_an_empty_summary_is_zero():
     assert answer_recall([""], ["Paris"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("summary", "answer", "carries"),
+    [
+        ("It cost $1.5 million.", "$1.5 million", True),
+        ("It cost $15 million.", "$1.5 million", False),
+        ("Es kostete 15 Mio. €.", "1,5 Mio. €", False),
+        ("Es kostete 1,5 Mio. €.", "1,5 Mio. €", True),
+        ("It was 5 degrees.", "-5 degrees", False),
+        ("It was -5 degrees.", "5 degrees", False),
+        ("It was −5 degrees.", "-5 degrees", True),
+        ("It rose by 4.20%.", "4.2%", False),  # its words differ
+        ("1500 came.", "1,500", True),
+        ("1.500 kamen.", "1,500", True),
+        ("On 4.5.2024.", "4.5.2024", True),
+        ("On 45.2024.", "4.5.2024", False),
+        ("From 1990-95.", "1990–95", True),
+        ("彼は1958年に生まれた。", "1958年", True),
+        ("The mayor opened it.", "the mayor", True),
+        ("The mayor opened it.", "the", False),
+    ],
+)
+def test_a_summary_carries_the_numbers_of_the_answer(summary, answer, carries):
+    assert carries_answer(summary, answer) is carries

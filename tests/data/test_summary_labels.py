@@ -51,3 +51,9 @@ def test_answers_that_references_paraphrase_label_nothing():
 def test_without_labels_or_answers_nothing_is_labeled():
     assert not SummaryLabeler([]).is_usable
     assert not SummaryLabeler([make_row("P", "Who?", "Ann", "Ann.")]).is_usable
+
+
+def test_another_number_of_the_same_digits_is_wrong():
+    rows = [make_row("P", "How much?", "$1.5 million", "It cost $1.5 million.", 1)]
+    summaries = ["It cost $1.5 million.", "It cost $15 million."]
+    assert SummaryLabeler(rows).label([0, 0], summaries) == [1, 0]

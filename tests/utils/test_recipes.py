@@ -185,3 +185,12 @@ def test_a_flag_without_a_value_is_named():
     with pytest.raises(ConfigError, match="^--output_dir: expected a value after it"):
         dict(read_flags(["--output_dir"], {"output_dir": str}))
     assert dict(read_flags(["--fast"], {"fast": bool})) == {"fast": True}
+
+
+def test_a_value_in_the_place_of_the_recipe_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"passage": "It rained."}\n{"passage": "It snowed."}\n')
+    with pytest.raises(
+        ConfigError, match="rows.jsonl: expected a recipe, CONFIG.yaml, as the first argument"
+    ):
+        read_yaml(path)
