@@ -107,6 +107,15 @@ def read_local_names(run_dir: str | os.PathLike) -> set[str]:
     return set(_read_json(Path(run_dir) / "metrics.json")["local"])
 
 
+def check_datasets_option(datasets: Sequence[str]) -> None:
+    """Raise a `ConfigError` if a name is neither a Hub id of a data set nor "private"."""
+    for name in datasets:
+        if name != PRIVATE and not ("/" in name and is_hub_id(name)):
+            raise ConfigError(
+                f"--dataset: expected user/name of a data set on the Hub, or private, got {name!r}"
+            )
+
+
 def check_metadata(
     recipe: dict[str, dict[str, Any]],
     run_dir: str | os.PathLike,
@@ -133,11 +142,7 @@ def check_metadata(
     for code in language or ():
         if not _LANGUAGE.fullmatch(str(code)):
             raise ConfigError(f"--language: expected an ISO 639 code such as en, got {code!r}")
-    for name in datasets or ():
-        if name != PRIVATE and not ("/" in name and is_hub_id(name)):
-            raise ConfigError(
-                f"--dataset: expected user/name of a data set on the Hub, or private, got {name!r}"
-            )
+    check_datasets_option(datasets or ())
     missing = []
     if license is None:
         missing.append("a license (--license apache-2.0, in a recipe license: apache-2.0)")

@@ -15,6 +15,7 @@ from huggingface_hub import DatasetCard
 from crosstask.hub.adapters import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME, join_adapters
 from crosstask.hub.cards import (
     PRIVATE,
+    check_datasets_option,
     list_card_images,
     make_eval_results_file,
     make_model_card,
@@ -22,7 +23,7 @@ from crosstask.hub.cards import (
     read_run_recipe,
     select_examples,
 )
-from crosstask.hub.evaluation_dataset import write_evaluation_dataset
+from crosstask.hub.evaluation_dataset import has_private_rows, write_evaluation_dataset
 from crosstask.hub.metric_space import write_metric_space
 from crosstask.loading_crosstask import format_checksums
 from crosstask.training.arguments import STAGE_FOLDERS
@@ -63,10 +64,14 @@ def collect_model(
     stack: ExitStack,
     *,
     base: Sequence[str] | None = None,
+    include_private_texts: bool = False,
     **options: Any,
 ) -> tuple[Files, tuple[str, ...]]:
     """Collect weights, checksums, configuration, code, tokenizer, card and metrics of a run's model."""
     run_dir = _check_finished_run(source)
+    if not include_private_texts:
+        datasets = options.get("datasets") or read_run_recipe(run_dir)[""].get("datasets")
+        check_tokenizer(run_dir, datasets, (run_dir / "tokenizer").exists())
     for name in base or ():
         if not is_hub_id(name):
             raise ConfigError(f"--base: expected the Hub id of a model, got {name!r}")
@@ -142,14 +147,27 @@ def collect_dataset(
 
 
 def collect_evaluation(
-    source: str | os.PathLike, repo_id: str, stack: ExitStack, *, license: str | None = None
+    source: str | os.PathLike,
+    repo_id: str,
+    stack: ExitStack,
+    *,
+    license: str | None = None,
+    dataset: str | None = None,
+    include_private_texts: bool = False,
 ) -> tuple[Files, tuple[str, ...]]:
     """Collect the rows of an evaluation, and the summaries and scores of each system."""
     if license is None:
         raise ConfigError(f"{source}: expected the license of its rows, for example --license cc-by-4.0")
     check_license(license)
+    if dataset is not None:
+        check_datasets_option([dataset])
+    if not include_private_texts and (dataset == PRIVATE or (dataset is None and has_private_rows(source))):
+        raise ConfigError(
+            f"{source}: its rows, with their passages, come from files that are not on the Hub; expected "
+            "--dataset user/name of a data set that has them, or --include_private_texts to publish them"
+        )
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "evaluation"
-    write_evaluation_dataset(source, folder, repo_id=repo_id, license=license)
+    write_evaluation_dataset(source, folder, repo_id=repo_id, license=license, data=dataset)
     return _list_files(folder), ("data/*/*.parquet",)
 
 
@@ -160,6 +178,25 @@ def collect_metric(source: str, repo_id: str, stack: ExitStack) -> tuple[Files, 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "metric"
     write_metric_space(source, folder, repo_id=repo_id)
     return _list_files(folder), ("*.py",)
+
+
+def check_tokenizer(
+    run_dir: str | os.PathLike, datasets: str | Sequence[str] | None, is_trained: bool
+) -> None:
+    """
+    Raise a `ConfigError` if a run trains its tokenizer on private rows, whose words are its tokens.
+
+    Args:
+        run_dir (`str` or `os.PathLike`): The run's folder, for the error message.
+        datasets (`str` or `list[str]`, *optional*): Hub ids of its data sets, or "private".
+        is_trained (`bool`): Whether the run trains a tokenizer.
+    """
+    if is_trained and PRIVATE in ([datasets] if isinstance(datasets, str) else datasets or ()):
+        raise ConfigError(
+            f"{run_dir}: its tokenizer is trained on the private rows and has their words as tokens, names "
+            "and numbers among them; expected a run from a pretrained summarizer, or crosstask-publish with "
+            "--include_private_texts"
+        )
 
 
 KINDS = {

@@ -14,6 +14,7 @@ from datasets import Dataset, Features, List, Value
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from crosstask.data.builder.card import get_size_category
+from crosstask.data.readers.registry import CORPORA
 from crosstask.data.schema import FEATURES
 from crosstask.eval.report.tables import format_name, format_number
 from crosstask.eval.run import collect_references
@@ -76,8 +77,20 @@ To name this data set in a model's card, run `crosstask-publish model RUN_DIR --
 {repo_id}`."""
 
 
+def has_private_rows(report_dir: str | os.PathLike) -> bool:
+    """Return whether rows of an evaluation come from local files: a report names these without a folder."""
+    data = _read_report(Path(report_dir))[0]["settings"].get("data", "")
+    corpora = {corpus.name for corpus in CORPORA}
+    return any(name not in corpora and "/" not in name for name in data.split(", "))
+
+
 def write_evaluation_dataset(
-    report_dir: str | os.PathLike, folder: str | os.PathLike, *, repo_id: str, license: str
+    report_dir: str | os.PathLike,
+    folder: str | os.PathLike,
+    *,
+    repo_id: str,
+    license: str,
+    data: str | None = None,
 ) -> None:
     """
     Write the rows and the systems of an evaluation as a data set with a card.
@@ -88,12 +101,19 @@ def write_evaluation_dataset(
         folder (`str` or `os.PathLike`): Folder of the data set; created if it does not exist.
         repo_id (`str`): The repository where it will be published, `"user/name"`.
         license (`str`): The Hub's name of the license of the rows.
+        data (`str`, *optional*): A name for the source of the rows, instead of that in the report.
 
     Raises:
         DataError: If `results.json` or `rows.parquet` is missing, invalid or from another evaluation.
     """
     report_dir, folder = Path(report_dir), Path(folder)
     results, lines = _read_report(report_dir)
+    if data is None and has_private_rows(report_dir):
+        data = "private data"
+    if data is not None:
+        if results["title"] == results["settings"].get("data"):  # the default of the title
+            results["title"] = data
+        results["settings"]["data"] = data
     configs = _name_configs(results["order"])
     _write_rows(
         [line for line in lines if line["system"] == results["order"][0]], folder / "data" / ROWS_CONFIG
@@ -101,7 +121,7 @@ def write_evaluation_dataset(
     for system, config in configs.items():
         system_lines = [line for line in lines if line["system"] == system]
         _write_system(system_lines, results["systems"][system]["metrics"], folder / "data" / config)
-    write_text(folder / "results.json", (report_dir / "results.json").read_text(encoding="utf-8"))
+    write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
     write_text(folder / "README.md", _make_card(results, configs, repo_id, license))
 
 

@@ -26,7 +26,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from crosstask.hub.cards import PRIVATE, check_metadata
-from crosstask.hub.collect import KINDS
+from crosstask.hub.collect import KINDS, check_tokenizer
 from crosstask.hub.commit import check_datasets, commit, create_repository
 from crosstask.hub.privacy import check_public, check_rows
 from crosstask.utils.errors import ConfigError, DataError, HubError
@@ -65,6 +65,15 @@ def _make_parser():
         command.add_argument("--pr", action="store_true", help="open a pull request instead")
         if name != "metric":
             command.add_argument("--license", help="the Hub's name of the license, such as apache-2.0")
+        if name in ("model", "evaluation"):
+            command.add_argument(
+                "--include_private_texts",
+                action="store_true",
+                help="publish the texts of rows that are not on the Hub: the test rows of an evaluation, and "
+                "the words that a tokenizer was trained on",
+            )
+        if name == "evaluation":
+            command.add_argument("--dataset", help="Hub id of a data set that has the rows, or private")
         if name in ("model", "adapter"):
             command.add_argument("--language", action="append", help="ISO 639 code, such as en")
             command.add_argument(
@@ -114,7 +123,9 @@ def publish(
             `language` and `datasets` (lists, which default to those in the run's recipe; "private" stands
             for data that are not on the Hub), `evaluation` (Hub id of the published rows of the evaluation),
             `examples` (ids of test rows that the card may show) and `base` (Hub ids of the models that the
-            run was trained from).
+            run was trained from); for an evaluation `dataset` (Hub id of a data set that has its rows, or
+            "private"); for a model and an evaluation `include_private_texts` (publish the texts of private
+            rows: the words of a tokenizer trained on them, and test rows).
 
     Returns:
         `str`: The URL of the commit or of the pull request.
@@ -150,6 +161,7 @@ def prepare_push(recipe: Recipe) -> None:
     run = recipe.run
     repo_id = _check_repo_id(run.hub_model_id, "hub_model_id")
     check_metadata(recipe.values, recipe.output_dir, run.license, run.datasets, run.language)
+    check_tokenizer(recipe.output_dir, run.datasets, run.trains_tokenizer)
     check_datasets([name for name in run.datasets or () if name != PRIVATE])
     create_repository(repo_id, repo_type="model", private=run.hub_private_repo)
 

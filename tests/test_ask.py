@@ -111,7 +111,10 @@ def test_a_single_question_about_a_text_file(trained_run, tmp_path, capsys):
         ([], "expected either a file of rows, or --question with --passage"),
         (["rows.csv", "--question", "Who?"], "expected either a file of rows, or --question"),
         (["--question", "Who?"], "--passage: expected a text file beside --question"),
-        (["--question", "Who?", "--passage", "gone.txt"], "--passage: gone.txt: cannot be read: No such file"),
+        (
+            ["--question", "Who?", "--passage", "gone.txt"],
+            "--passage: gone.txt: cannot be read: No such file",
+        ),
         (["--question", " ", "--passage", "text.txt"], "`question` is empty"),
         (["gone.csv"], "gone.csv: file not found"),
         (["rows.csv", "--columns", "3"], "--columns: expected {passage: text}, got 3"),

@@ -193,6 +193,11 @@ class RunArguments:
                 f"{' and '.join(parts)}"
             )
 
+    @property
+    def trains_tokenizer(self) -> bool:
+        """Whether a part is trained from scratch, and with it its tokenizer."""
+        return self.model is None and (self.summarizer is None or self.question_answerer is None)
+
     def _check_trained_model(self):
         if self.stages != ["fuse"]:
             raise ConfigError(f"stages: expected [fuse], as model has both parts already, got {self.stages}")

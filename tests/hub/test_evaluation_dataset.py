@@ -44,7 +44,7 @@ def report(tmp_path_factory):
 
 @pytest.fixture
 def published(hub, alice, report):
-    publish(["evaluation", str(report), "--repo", REPO, "--license", "cc-by-4.0"])
+    publish(["evaluation", str(report), "--repo", REPO, "--license", "cc-by-4.0", "--include_private_texts"])
     return hub.files(REPO, repo_type="dataset")
 
 

@@ -483,3 +483,55 @@ def test_a_model_tuned_from_a_folder_names_its_base(hub, alice, private_run):
     assert (card.data.base_model, card.data.base_model_relation) == (["alice/base"], "finetune")
     with pytest.raises(ConfigError, match="^--base: expected the Hub id of a model, got './base'"):
         publish("model", private_run, REPO, **settings, base="./base")
+
+
+@pytest.fixture(scope="module")
+def scratch_run(trained_run, tmp_path_factory):
+    """The trained run, as if its rows came from a file and its tokenizer had been trained on them."""
+    folder = tmp_path_factory.mktemp("scratch") / "run"
+    shutil.copytree(trained_run[1], folder)
+    source = folder.parent / "kunden.jsonl"
+    source.touch()
+    recipe = (folder / "recipe.yaml").read_text().replace("data: briefs\n", f"data: {source}\n")
+    (folder / "recipe.yaml").write_text(recipe)
+    metrics = json.loads((folder / "metrics.json").read_text()) | {"local": [str(source)]}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    results = json.loads((folder / "results.json").read_text())
+    results["settings"]["data"] = results["title"] = "kunden.jsonl"
+    (folder / "results.json").write_text(json.dumps(results))
+    assert (folder / "tokenizer").exists()
+    return folder
+
+
+def test_words_of_private_rows_in_a_tokenizer_are_not_published_unasked(hub, alice, scratch_run):
+    settings = {"license": "mit", "datasets": ["private"]}
+    with pytest.raises(
+        ConfigError, match="its tokenizer is trained on the private rows .* names and numbers"
+    ):
+        publish("model", scratch_run, REPO, **settings)
+    assert not hub.store.repos
+    publish("model", scratch_run, REPO, **settings, include_private_texts=True)
+    assert "tokenizer.json" in hub.files(REPO)
+
+
+def test_private_test_rows_are_not_published_unasked(hub, alice, scratch_run):
+    for options in ({}, {"dataset": "private"}):
+        with pytest.raises(
+            ConfigError, match="its rows, with their passages, come from files that are not on"
+        ):
+            publish("evaluation", scratch_run, REPO, license="mit", **options)
+    assert not hub.store.repos
+    publish("evaluation", scratch_run, REPO, license="mit", include_private_texts=True)
+    files = hub.files(REPO, repo_type="dataset")
+    assert not any(b"kunden" in content for content in files.values())
+    with pytest.raises(ConfigError, match="--dataset: expected user/name .* got 'rows'"):
+        publish("evaluation", scratch_run, REPO, license="mit", dataset="rows")
+    publish("evaluation", scratch_run, REPO, license="mit", dataset="bob/rows")
+    assert b"Rows of bob/rows" in hub.files(REPO, repo_type="dataset")["README.md"]
+
+
+def test_a_recipe_whose_tokenizer_would_be_refused_is_not_trained(hub, alice, tmp_path):
+    values = {"hub_model_id": REPO, "license": "mit", "datasets": ["private"]}
+    with pytest.raises(SystemExit, match="its tokenizer is trained on the private rows"):
+        train.main([str(write_recipe(tmp_path, push_to_hub=True, **values))])
+    assert not hub.store.repos
