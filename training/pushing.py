@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from transformers import Seq2SeqTrainingArguments
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
+from crosstask.training.resuming import ResumingTrainer
 from crosstask.utils.files import list_model_files
 
 
-class HubPushTrainer(Seq2SeqTrainer):
+class HubPushTrainer(ResumingTrainer):
     """A trainer that pushes the model, its code, its processor and its card."""
 
     args: Seq2SeqTrainingArguments

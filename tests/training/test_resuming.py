@@ -1,7 +1,9 @@
 """Test what a stage restores from the checkpoint of a run that was killed."""
 
 import json
+import logging
 
+import pytest
 from tiny_run import write_recipe
 from transformers import EarlyStoppingCallback
 
@@ -31,3 +33,23 @@ def test_patience_of_early_stopping_is_restored(tmp_path):
     before = counter["early_stopping_patience_counter"]
     step = state["global_step"]
     assert train(str(checkpoint)).early_stopping_patience_counter == before + 3 - step
+
+
+@pytest.mark.parametrize("name", ["summarize", "fuse"])
+def test_tied_weights_are_not_missing_in_a_checkpoint(tmp_path, caplog, monkeypatch, name):
+    recipe = read_recipe(write_recipe(tmp_path, save_steps=1, max_steps=1))
+    stages = []
+    stages += [Stage(stage, recipe, stages) for stage in recipe.stages]
+    if name == "fuse":
+        for stage in stages[:-1]:
+            stage.train()
+    stage = stages[-1] if name == "fuse" else stages[0]
+    trainer = stage.make_trainer(*stage.make_model(), stage.rows)
+    trainer.train()
+    trainer.args.max_steps = 2
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 2
+    assert "missing keys" not in caplog.text
+    trainer._issue_warnings_after_load(trainer.model.load_state_dict({}, strict=False))
+    assert "missing keys" in caplog.text
