@@ -17,3 +17,4 @@ notebook:
 
 recipes:
 	python .ci/write_recipes_page.py docs/recipes.md
+	python .ci/write_help.py

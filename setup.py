@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 # The repository root is the package itself: the files that travel with a checkpoint to the Hub are at the
 # top, where a reader of the Hub looks for them. Each folder of code is a subpackage.
-FOLDERS = find_packages(ROOT, exclude=["tests*", "benchmarks*", "examples*", "eval.metrics*"])
+FOLDERS = find_packages(ROOT, exclude=["tests*", "benchmarks*", "examples*", "eval.metrics*", "commands*"])
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "__init__.py").read_text("utf-8"), re.MULTILINE)[1]
 
 setup(
@@ -18,13 +18,14 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    package_dir={"crosstask": "."},
-    packages=["crosstask", *(f"crosstask.{folder}" for folder in FOLDERS)],
+    package_dir={"crosstask": ".", "crosstask_commands": "commands"},
+    packages=["crosstask", "crosstask_commands", *(f"crosstask.{folder}" for folder in FOLDERS)],
     package_data={
         "crosstask": ["py.typed", "configs/*.yaml", "docs/*.svg"],
         # Metrics are not subpackages: `evaluate` loads each folder by its path.
         "crosstask.eval": ["metrics/*/*.py", "metrics/*/README.md"],
         "crosstask.eval.report": ["report.html.jinja"],
+        "crosstask_commands": ["*.txt"],
     },
     install_requires=[
         "accelerate>=1.1",
@@ -79,11 +80,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "crosstask-ask=crosstask.ask:main",
-            "crosstask-build=crosstask.data.build:main",
-            "crosstask-eval=crosstask.eval.run:main",
-            "crosstask-publish=crosstask.hub.publish:main",
-            "crosstask-train=crosstask.train:main",
+            f"crosstask-{name}=crosstask_commands:main"
+            for name in ("ask", "build", "eval", "publish", "train")
         ]
     },
     classifiers=[

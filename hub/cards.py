@@ -24,10 +24,9 @@ from crosstask.training.arguments import SHAPE_KEYS
 from crosstask.training.record import SOURCE_KEYS
 from crosstask.utils.errors import ConfigError, suggest
 from crosstask.utils.files import write_text
-from crosstask.utils.hub_names import check_license, get_public_name, is_hub_id
+from crosstask.utils.hub_names import PRIVATE, check_datasets, check_license, get_public_name, is_hub_id
 from crosstask.utils.output_folder import RECORD_NAME, read_record
 
-PRIVATE = "private"  # in `datasets`: data that is not on the Hub and stays there
 DIAGRAM = "architecture.svg"  # beside README.md
 _PRIVATE_DATA = "private data"  # instead of the names of files
 _DIAGRAMS = {"classifier": "architecture.svg", "gated": "architecture_gated.svg"}  # in docs/
@@ -82,7 +81,7 @@ _EVALUATION = """Measured on {rows:,} rows (split `{split}`) of {data}, with {pa
 {table}
 ```
 
-ROUGE is computed on the rows whose reference summary contains the answer. Answer recall is the share of the
+ROUGE is computed on the rows that are not labeled as lacking the answer. Answer recall is the share of the
 answer's words that the summary contains, on the rows with an answer."""
 _CITATION = """```bibtex
 @software{crosstask,
@@ -105,15 +104,6 @@ def read_local_names(run_dir: str | os.PathLike) -> set[str]:
     They cannot be recognized later: from another folder, `data/rows` looks like a Hub id.
     """
     return set(_read_json(Path(run_dir) / "metrics.json")["local"])
-
-
-def check_datasets_option(datasets: Sequence[str]) -> None:
-    """Raise a `ConfigError` if a name is neither a Hub id of a data set nor "private"."""
-    for name in datasets:
-        if name != PRIVATE and not ("/" in name and is_hub_id(name)):
-            raise ConfigError(
-                f"--dataset: expected user/name of a data set on the Hub, or private, got {name!r}"
-            )
 
 
 def check_metadata(
@@ -142,7 +132,7 @@ def check_metadata(
     for code in language or ():
         if not _LANGUAGE.fullmatch(str(code)):
             raise ConfigError(f"--language: expected an ISO 639 code such as en, got {code!r}")
-    check_datasets_option(datasets or ())
+    check_datasets(datasets or ())
     missing = []
     if license is None:
         missing.append("a license (--license apache-2.0, in a recipe license: apache-2.0)")
@@ -456,7 +446,9 @@ def _make_public_recipe(run):
     """Return the recipe without local folders; stages have only the values that differ from the top level."""
 
     def clean(values):
-        values = {key: value for key, value in values.items() if value is not None and key != "output_dir"}
+        # The columns of private data say what is in it.
+        hidden = {"output_dir", "data_columns"} if run.data == _PRIVATE_DATA else {"output_dir"}
+        values = {key: value for key, value in values.items() if value is not None and key not in hidden}
         for key in values.keys() & set(SOURCE_KEYS):
             get_name = run.get_data_name if key == "data" else run.get_display_name
             values[key] = get_name(values[key])
@@ -478,8 +470,8 @@ def _write_limitations(run):
     length, segments = run.config["max_source_length"], run.config.get("max_segments", 1)
     limit = f"{length} tokens" if segments == 1 else f"{segments} segments of {length} tokens"
     probability = (
-        "The probability was learned from the labels of the training data, and was not measured on other "
-        "kinds of texts."
+        "The probability was learned from the labels of the training data and from the answers' words in "
+        "summaries, and was not measured on other kinds of texts."
     )
     if not run.config.get("answerability_trained", True):
         probability = "No training row had a label: the model gives no probability that it answers."

@@ -14,8 +14,6 @@ from huggingface_hub import DatasetCard
 
 from crosstask.hub.adapters import ADAPTER_CONFIG_NAME, ADAPTER_WEIGHTS_NAME, join_adapters
 from crosstask.hub.cards import (
-    PRIVATE,
-    check_datasets_option,
     list_card_images,
     make_eval_results_file,
     make_model_card,
@@ -36,7 +34,7 @@ from crosstask.utils.files import (
     TOKENIZER_FILES,
     list_model_files,
 )
-from crosstask.utils.hub_names import check_license, is_hub_id
+from crosstask.utils.hub_names import PRIVATE, check_datasets, check_license, is_hub_id
 
 Files = dict[str, Path | str]  # a local file, or its text, by path in the repository
 
@@ -160,7 +158,7 @@ def collect_evaluation(
         raise ConfigError(f"{source}: expected the license of its rows, for example --license cc-by-4.0")
     check_license(license)
     if dataset is not None:
-        check_datasets_option([dataset])
+        check_datasets([dataset])
     if not include_private_texts and (dataset == PRIVATE or (dataset is None and has_private_rows(source))):
         raise ConfigError(
             f"{source}: its rows, with their passages, come from files that are not on the Hub; expected "

@@ -102,7 +102,7 @@ def create_repository(repo_id: str, *, repo_type: str, private: bool = False) ->
             )
 
 
-def check_datasets(names: Collection[str]) -> None:
+def check_datasets_exist(names: Collection[str]) -> None:
     """
     Check that data sets exist on the Hub.
 

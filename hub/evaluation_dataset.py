@@ -125,7 +125,7 @@ def write_evaluation_dataset(
     write_text(folder / "README.md", _make_card(results, configs, repo_id, license))
 
 
-def _read_report(folder: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
+def _read_report(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     try:
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         lines = pq.read_table(folder / "rows.parquet").to_pylist()

@@ -25,11 +25,12 @@ from huggingface_hub import ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from crosstask.hub.cards import PRIVATE, check_metadata
+from crosstask.hub.cards import check_metadata
 from crosstask.hub.collect import KINDS, check_tokenizer
-from crosstask.hub.commit import check_datasets, commit, create_repository
+from crosstask.hub.commit import check_datasets_exist, commit, create_repository
 from crosstask.hub.privacy import check_public, check_rows
 from crosstask.utils.errors import ConfigError, DataError, HubError
+from crosstask.utils.hub_names import PRIVATE
 from crosstask.utils.interrupts import end_on_signal
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def publish(
         check_public(files, *([] if kind == "metric" else [Path(source)]))
         if kind in ("model", "adapter"):
             check_rows(files, source)
-            check_datasets(ModelCard(str(files["README.md"])).data.to_dict().get("datasets", ()))
+            check_datasets_exist(ModelCard(str(files["README.md"])).data.to_dict().get("datasets", ()))
         return commit(
             files,
             repo_id,
@@ -162,7 +163,7 @@ def prepare_push(recipe: Recipe) -> None:
     repo_id = _check_repo_id(run.hub_model_id, "hub_model_id")
     check_metadata(recipe.values, recipe.output_dir, run.license, run.datasets, run.language)
     check_tokenizer(recipe.output_dir, run.datasets, run.trains_tokenizer)
-    check_datasets([name for name in run.datasets or () if name != PRIVATE])
+    check_datasets_exist([name for name in run.datasets or () if name != PRIVATE])
     create_repository(repo_id, repo_type="model", private=run.hub_private_repo)
 
 

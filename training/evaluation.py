@@ -21,6 +21,7 @@ from crosstask.eval.report.page import write_html
 from crosstask.eval.report.results import Evaluation, SystemResult, get_means, list_results, write_results
 from crosstask.eval.report.tables import format_evaluation
 from crosstask.eval.run import list_rows, score
+from crosstask.eval.scoring.languages import describe_language_limits
 from crosstask.eval.systems.checkpoints import get_model_config
 from crosstask.eval.systems.crosstask import CrossTask
 from crosstask.eval.systems.lead import Lead
@@ -75,6 +76,7 @@ def evaluate(recipe: Recipe) -> None:
         baseline=baseline.name,
         notes=[
             *(f"{name}: {note}" for name, output in outputs.items() for note in output.notes),
+            *describe_language_limits([row["passage"] for row in rows]),
             "`crosstask-eval` adds BERTScore, entailment, ablations and further systems.",
         ],
         history=logs or None,

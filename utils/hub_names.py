@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from crosstask.utils.errors import ConfigError, suggest
 
+PRIVATE = "private"  # as the name of a data set: it is not on the Hub and stays there
 RUN_MODEL = "crosstask"  # the folder of the model in the folder of a training run
 # https://huggingface.co/docs/hub/repositories-licenses
 LICENSES = frozenset(
@@ -70,6 +71,15 @@ def get_public_name(name: str | Sequence[str]) -> str:
     if not isinstance(name, str):
         return ", ".join(map(get_public_name, name))
     return name if is_hub_id(name) else Path(name).name
+
+
+def check_datasets(datasets: Sequence[str]) -> None:
+    """Raise a `ConfigError` if a name is neither a Hub id of a data set nor "private"."""
+    for name in datasets:
+        if name != PRIVATE and not ("/" in name and is_hub_id(name)):
+            raise ConfigError(
+                f"--dataset: expected user/name of a data set on the Hub, or private, got {name!r}"
+            )
 
 
 def check_license(license: str) -> None:

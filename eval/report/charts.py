@@ -125,7 +125,8 @@ def draw_score_against_length(evaluation: Evaluation, metric: str) -> Figure:
             "linewidth": 1,
             "clip_on": False,
         }
-        errors: dict[str, Any] = {"xerr": _get_error_bar(x), "yerr": _get_error_bar(y)}
+        errors: dict[str, Any] = {"yerr": _get_error_bar(y)}  # none of either if the test is small
+        errors["xerr"] = None if evaluation.is_small else _get_error_bar(x)
         axes.errorbar(x.mean, y.mean, label=_make_label(name), **errors, **style)
     axes.set(xlabel="words in the summary, mean", ylabel=f"{format_name(metric)}, mean")
     axes.set_xlim(left=0)

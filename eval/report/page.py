@@ -167,8 +167,8 @@ def _draw_charts(evaluation: Evaluation) -> list[dict[str, str]]:
         means = _describe_means(evaluation, recall)
         add(
             draw_score_against_length(evaluation, recall),
-            "Does a system carry more answers, or is it only longer? Answer recall against length, with "
-            "intervals.",
+            "Does a system carry more answers, or is it only longer? Answer recall against length"
+            + ("." if evaluation.is_small else ", with intervals."),
             f"Mean {format_name(recall)} against the mean number of words of each system. {means}",
         )
     for field, draw, title, caption in _JUDGMENT_CHARTS:
@@ -180,8 +180,8 @@ def _draw_charts(evaluation: Evaluation) -> list[dict[str, str]]:
             name = format_name(metric)
             add(
                 draw_score_distribution(evaluation, metric),
-                f"{name}: where the rows lie, darker where there are more; the diamond is the mean "
-                "with its interval.",
+                f"{name}: where the rows lie, darker where there are more; the diamond is the mean"
+                + ("." if evaluation.is_small else " with its interval."),
                 f"Distribution of {name} by system. {_describe_means(evaluation, metric)}",
             )
     return charts

@@ -226,3 +226,10 @@ def test_folders_in_other_keys_are_not_published(make_run):
 def test_a_language_is_a_code(make_run, language):
     with pytest.raises(ConfigError, match="--language: expected an ISO 639 code such as en, got"):
         make_model_card(make_run(), repo_id="me/it", license="mit", language=language)
+
+
+def test_the_columns_of_private_data_are_not_named(make_run):
+    columns = {"passage": "kundentext"}
+    folder = make_run(metrics=METRICS | {"local": ["rows.csv"]}, data="rows.csv", data_columns=columns)
+    assert "kundentext" in make_model_card(folder, datasets=["me/rows"])
+    assert "kundentext" not in make_model_card(folder, datasets=["private"])

@@ -12,6 +12,7 @@ import torch
 
 from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.data.answers import answer_recall
+from crosstask.eval.report.page import write_html
 from crosstask.eval.report.results import Evaluation, SystemResult, get_means, list_results, write_results
 from crosstask.eval.report.tables import format_evaluation
 
@@ -137,6 +138,10 @@ def test_a_small_test_has_no_marks_and_no_decimals(tmp_path, passages):
     assert ("1.000" not in text and "±" not in text and "*" not in text and ">" not in text) == is_small
     assert (f"too small to compare systems: it has {passages} passages" in text) == is_small
     assert (results["systems"]["a"]["metrics"]["answer_recall"]["p"] is None) == is_small
+    write_html(evaluation, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = page.replace("Intervals, p-values and the best values are left out.", "")
+    assert ("interval" not in page and "is the best of a line" not in page) == is_small
     assert results["systems"]["a"]["metrics"]["answer_recall"]["mean"] == 1.0
 
 
