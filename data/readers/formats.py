@@ -15,7 +15,7 @@ import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ NumberedRecords = Iterator[tuple[int, Record | Reject]]
 
 BATCH_SIZE = 100  # rows of a table that are converted to Python objects at a time: passages may be long
 MAX_CSV_LINES = 10_000  # per record: if there are more, a quote was not closed
+SAMPLE_LINES = 100  # the first lines of a CSV file, which show whether spaces precede its quotes
 # Spreadsheets write semicolons where the comma is the decimal sign.
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 
@@ -113,7 +114,8 @@ def read_csv(path: Path, delimiter: str | None = None, encoding: str | None = No
     """Yield the records of a CSV file with a header, each with the number of its first line.
 
     Without `delimiter`, it is the tab for .tsv and the comma for other files. If the header is a single
-    column by it, but several by another delimiter, the other one is taken and a warning names it.
+    column by it, but several by another delimiter, the other one is taken and a warning names it. If fields
+    of the first lines begin with a space and a quote, spaces at the beginnings of fields are dropped.
 
     Args:
         path (`Path`):
@@ -139,7 +141,10 @@ def read_csv(path: Path, delimiter: str | None = None, encoding: str | None = No
         )
     if delimiter is None:
         delimiter = _detect_delimiter(path, header_line, "\t" if split_name(path)[1] == ".tsv" else ",")
-    records = _parse_csv(chain([header_line], lines), delimiter, header_number)
+    sample = [header_line, *islice(lines, SAMPLE_LINES)]
+    # Python's module `csv` would take a quote behind a space as a part of the text.
+    options = {"delimiter": delimiter, "skipinitialspace": _has_spaces_before_quotes(sample, delimiter)}
+    records = _parse_csv(chain(sample, lines), options, header_number)
     _, header, _ = next(records, (1, [], []))
     if isinstance(header, Reject):
         raise DataError(f"{path}, line {header_number}: {header.reason}")
@@ -200,12 +205,20 @@ def _detect_delimiter(path: Path, line: str, delimiter: str) -> str:
     return best
 
 
+def _has_spaces_before_quotes(lines: Iterable[str], delimiter: str) -> bool:
+    """Return whether fields begin with a space and a quote, as people write them: `"a", "b"`."""
+    lines = (line.replace("\r", "") for line in lines)  # a CR within a line would be an error
+    return any(
+        re.match(' +"', field) for fields in csv.reader(lines, delimiter=delimiter) for field in fields
+    )
+
+
 def _parse_csv(
-    lines: Iterator[str], delimiter: str, line_number: int
+    lines: Iterator[str], options: Mapping[str, Any], line_number: int
 ) -> Iterator[tuple[int, list[str] | Reject, list[str]]]:
     """Yield each record: the number of its first line, its fields and its lines.
 
-    A quoted field may span lines.
+    A quoted field may span lines. The options are those of `csv.reader`.
 
     After a malformed record, parsing continues at that record's second line, so that an unclosed quote does
     not swallow the good records behind it.
@@ -215,7 +228,7 @@ def _parse_csv(
         consumed: list[str] = []
         starts_with_pushed_back = bool(pushed_back)
         try:
-            reader = csv.reader(_consume(pushed_back, lines, consumed), delimiter=delimiter, strict=True)
+            reader = csv.reader(_consume(pushed_back, lines, consumed), strict=True, **options)
             fields = next(reader)
             # The end of a quoted field with a malformed beginning can look like a record.
             if starts_with_pushed_back and "".join(consumed).count('"') % 2:

@@ -381,6 +381,29 @@ def test_quoted_texts_of_several_lines_are_read_without_a_warning(tmp_path, capl
     assert "look like rows" not in caplog.text
 
 
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_spaces_before_quotes_are_no_text(tmp_path, delimiter):
+    lines = [
+        "passage, question, answer, summary, answerable",
+        '"Town 0. It cost 45, they say.", "How much?", "45", "It cost 45, ""or so"".", 1',
+        '"Town 1.", "Why?", "", "Two\nlines.", 0',
+    ]
+    text = "\n".join([*lines, "a\rb, c"]).replace(",", delimiter)
+    (tmp_path / "rows.csv").write_bytes(text.encode())
+    rows, rejects = read_leniently(tmp_path / "rows.csv", "fuse")
+    assert [row["answerable"] for row in rows] == [1, 0] and [reject["line"] for reject in rejects] == [5]
+    assert [row["question"] for row in rows] == ["How much?", "Why?"]
+    assert rows[0]["answer"] == "45" and rows[1]["summary"] == "Two\nlines."
+    assert rows[0]["summary"] == f'It cost 45{delimiter} "or so".'
+
+
+def test_spaces_of_other_csv_files_are_text(tmp_path):
+    text = 'passage,question,summary\n"a, ""b"", c", q ,  s "t"\n'
+    (tmp_path / "rows.csv").write_text(text, encoding="utf-8")
+    [row], _ = read_leniently(tmp_path / "rows.csv", "fuse")
+    assert (row["passage"], row["question"], row["summary"]) == ('a, "b", c', " q ", '  s "t"')
+
+
 def test_the_delimiter_and_the_encoding_can_be_given(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes("passage;question;summary\nGrün, grün;wo?;Köln\n".encode("cp1252"))
