@@ -207,13 +207,15 @@ def _read_json(path: Path, encoding: str | None) -> tuple[NumberedRecords, str]:
         document = json.loads(read_text(path, encoding))
     except DataError:
         raise
+    except UnicodeError as error:
+        raise DataError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             if "\n" not in error.doc[: error.pos].strip():  # the first line is one object
                 return read_jsonl(path, encoding), "line"
         raise DataError(
-            f"{path}: expected JSON in UTF-8, {expected}, got {first_line(error)} (a file with one object "
-            "per line must end in .jsonl)"
+            f"{path}: expected JSON in {encoding or 'UTF-8'}, {expected}, got {first_line(error)} (a file "
+            "with one object per line must end in .jsonl)"
         ) from None
     for json_format in formats.values():
         if json_format.matches(document):

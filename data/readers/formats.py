@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow.parquet
 
 from crosstask.data.readers.corpus import Record, Reject
-from crosstask.data.readers.opening import check_utf8, read_lines, split_name
+from crosstask.data.readers.opening import check_text, read_lines, split_name
 from crosstask.utils.errors import DataError, first_line
 from crosstask.utils.logs import warn_once
 
@@ -35,8 +35,6 @@ MAX_CSV_LINES = 10_000  # per record: if there are more, a quote was not closed
 SAMPLE_LINES = 100  # the first lines of a CSV file, which show whether spaces precede its quotes
 # Spreadsheets write semicolons where the comma is the decimal sign.
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
-
-_ENCODING_HINT = "; `data_encoding` names another encoding, such as cp1252"
 
 
 def read_jsonl(path: Path, encoding: str | None = None) -> NumberedRecords:
@@ -53,14 +51,14 @@ def read_jsonl(path: Path, encoding: str | None = None) -> NumberedRecords:
     """
     for number, line in enumerate(read_lines(path, encoding), start=1):
         if line.strip():
-            yield number, _parse_json_object(line)
+            yield number, _parse_json_object(line, encoding)
 
 
-def _parse_json_object(line: str) -> Record | Reject:
+def _parse_json_object(line: str, encoding: str | None) -> Record | Reject:
     try:
-        record = json.loads(check_utf8(line))
+        record = json.loads(check_text(line, encoding))
     except UnicodeError as error:
-        return Reject(f"expected UTF-8, got {first_line(error)}{_ENCODING_HINT}", is_malformed=True)
+        return Reject(str(error), is_malformed=True)
     except json.JSONDecodeError as error:  # its message would say "line 1"
         reason = f"expected a JSON object, got {error.msg} at column {error.colno}"
         return Reject(reason, is_malformed=True)
@@ -144,7 +142,7 @@ def read_csv(path: Path, delimiter: str | None = None, encoding: str | None = No
     sample = [header_line, *islice(lines, SAMPLE_LINES)]
     # Python's module `csv` would take a quote behind a space as a part of the text.
     options = {"delimiter": delimiter, "skipinitialspace": _has_spaces_before_quotes(sample, delimiter)}
-    records = _parse_csv(chain(sample, lines), options, header_number)
+    records = _parse_csv(chain(sample, lines), options, header_number, encoding)
     _, header, _ = next(records, (1, [], []))
     if isinstance(header, Reject):
         raise DataError(f"{path}, line {header_number}: {header.reason}")
@@ -214,7 +212,7 @@ def _has_spaces_before_quotes(lines: Iterable[str], delimiter: str) -> bool:
 
 
 def _parse_csv(
-    lines: Iterator[str], options: Mapping[str, Any], line_number: int
+    lines: Iterator[str], options: Mapping[str, Any], line_number: int, encoding: str | None
 ) -> Iterator[tuple[int, list[str] | Reject, list[str]]]:
     """Yield each record: the number of its first line, its fields and its lines.
 
@@ -233,12 +231,12 @@ def _parse_csv(
             # The end of a quoted field with a malformed beginning can look like a record.
             if starts_with_pushed_back and "".join(consumed).count('"') % 2:
                 raise csv.Error("the end of a quoted field")
-            check_utf8("".join(fields))
+            check_text("".join(fields), encoding)
             result: list[str] | Reject = fields
         except StopIteration:
             return
         except UnicodeError as error:
-            result = Reject(f"expected UTF-8, got {error}{_ENCODING_HINT}", is_malformed=True)
+            result = Reject(str(error), is_malformed=True)
         except csv.Error as error:
             result = Reject(f"expected CSV, got {first_line(error)}", is_malformed=True)
             pushed_back.extendleft(reversed(consumed[1:]))

@@ -20,11 +20,13 @@ from crosstask.utils.errors import DataError, first_line
 
 # A byte order mark names the encoding; the one of UTF-32 begins with the one of UTF-16.
 _ENCODINGS = {
+    codecs.BOM_UTF8: "utf-8-sig",
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+_UTF8_HINT = "it is valid UTF-8, which needs no `data_encoding`"
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,13 @@ def split_name(path: Path) -> tuple[str, str]:
 def read_lines(path: Path, encoding: str | None = None) -> Iterator[str]:
     """Yield the lines of a text file, with their line breaks.
 
-    Bytes that are not of the encoding become surrogates; [`check_utf8`] detects them, line by line.
+    Bytes that are not of the encoding become surrogates; [`check_text`] detects them, line by line.
 
     Args:
         path (`Path`):
             The file.
-        encoding (`str`, *optional*):
-            A name that Python knows, such as "cp1252". By default it is UTF-8, or what the byte order mark
-            of the file tells.
+        encoding (`str`, *optional*, defaults to UTF-8):
+            A name that Python knows, such as "cp1252", for a file without a byte order mark.
 
     Raises:
         DataError: If the file cannot be read.
@@ -90,12 +91,42 @@ def read_text(path: Path, encoding: str | None = None) -> str:
     """
     with _open_text(path, encoding) as file:
         text = file.read()
-    return check_utf8(text)
+    return check_text(text, encoding)
 
 
-def check_utf8(text: str) -> str:
-    """Return the text; raise a `UnicodeError` if it holds surrogates of bytes that could not be decoded."""
-    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8")
+def check_text(text: str, encoding: str | None = None) -> str:
+    """Return a text of [`read_lines`] or [`read_text`], which take the same encoding.
+
+    Raises:
+        UnicodeError: If it holds surrogates of bytes that could not be decoded. The message says what was
+            expected.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        hint = "`data_encoding` names another encoding, such as cp1252"
+        if encoding and _is_utf8(text, encoding):
+            hint = _UTF8_HINT
+        got = f"the byte 0x{ord(text[error.start]) - 0xDC00:02x} at position {error.start}"
+        raise UnicodeError(f"expected {encoding or 'UTF-8'}, got {got}; {hint}") from None
+    return text
+
+
+def _is_utf8(text: str, encoding: str) -> bool:
+    """Return whether the bytes that were decoded by another encoding are valid UTF-8."""
+    try:
+        text.encode(encoding, "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return False
+    return True
+
+
+def _is_utf8_file(path: Path) -> bool:
+    try:
+        read_text(path)
+    except (DataError, UnicodeError):
+        return False
+    return True
 
 
 @contextmanager
@@ -104,10 +135,12 @@ def _open_text(path: Path, encoding: str | None) -> Iterator[IO[str]]:
         with _OPENERS.get(path.suffix.lower(), _open_plain)(path) as file:
             start = file.peek(4)
             marked = (name for mark, name in _ENCODINGS.items() if start.startswith(mark))
-            encoding = next(marked, encoding or "utf-8-sig")
-            yield io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="\n")
-    # UnicodeDecodeError: in UTF-16, surrogates cannot stand for all bytes.
-    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
+            codec = next(marked, encoding or "utf-8")
+            yield io.TextIOWrapper(file, codec, errors="surrogateescape", newline="\n")
+    except UnicodeError as error:  # in UTF-16, surrogates cannot stand for all bytes
+        hint = f"; {_UTF8_HINT}" if encoding and _is_utf8_file(path) else ""
+        raise DataError(f"{path}: cannot be read as {codec}: {first_line(error)}{hint}") from None
+    except (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(f"{path}: cannot be read: {reason}") from None
 

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import json
 import lzma
 import zipfile
 from pathlib import Path
@@ -73,9 +74,34 @@ def test_a_byte_order_mark_names_the_encoding(tmp_path, name, encoding):
     assert sorted(rows, key=lambda row: row["id"]) == ROWS
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "cp1252"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json"])
+def test_a_byte_order_mark_of_utf8_takes_precedence(tmp_path, name, encoding):
+    if name == "rows.csv":
+        lines = ["\t".join(ROWS[0])] + ["\t".join(map(str, row.values())) for row in ROWS]
+    else:
+        lines = [json.dumps(row, ensure_ascii=False) for row in ROWS]
+    (tmp_path / name).write_text("\n".join(lines), encoding="utf-8-sig")
+    rows = concatenate(read_rows(tmp_path / name, "fuse", encoding=encoding))
+    assert sorted(rows, key=lambda row: row["id"]) == ROWS
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-16"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json"])
+def test_the_error_of_a_wrong_encoding_names_it_and_says_that_a_file_is_utf8(tmp_path, name, encoding):
+    text = 'passage,summary\n"”",s\n' if name == "rows.csv" else '{"passage": "”", "summary": "s"}\n'
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    message = get_error(tmp_path / name, "summarize", encoding=encoding)
+    assert f"as {encoding}: " in message or f"expected {encoding}, got the byte" in message
+    assert message.endswith("; it is valid UTF-8, which needs no `data_encoding`")
+    (tmp_path / name).write_text(text.replace("”", "ü"), encoding="latin-1")
+    message = get_error(tmp_path / name, "summarize", encoding="utf-8")
+    assert "expected utf-8, got the byte 0xfc" in message and "names another encoding" in message
+
+
 def test_utf16_that_is_cut_off_is_an_error(tmp_path):
     (tmp_path / "rows.csv").write_bytes("passage,summary\np,s\n".encode("utf-16")[:-1])
-    assert "rows.csv: cannot be read: 'utf-16-le' codec can't decode" in get_error(
+    assert "rows.csv: cannot be read as utf-16: 'utf-16-le' codec can't decode" in get_error(
         tmp_path / "rows.csv", "summarize"
     )
 
