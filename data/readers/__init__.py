@@ -90,7 +90,8 @@ def read_rows(
             - the id of a data set on the Hub.
 
             Without `columns`, the records of the corpora in `crosstask.data.readers.registry` are recognized
-            by their columns. A corpus serves some stages only, SQuAD just "answer".
+            by their columns. A corpus serves some stages only, SQuAD just "answer", unless somebody added a
+            column `summary` to it.
         stage (`str`):
             "summarize", "answer" or "fuse", "build" to build a data set, or "ask" for passages and questions.
         config_name (`str`, *optional*):

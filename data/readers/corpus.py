@@ -100,6 +100,8 @@ class Corpus:
         json_format ([`JsonFormat`], *optional*): Its official JSON, if it has one.
         is_extractive (`bool`): Whether each answer was marked in its passage. `iter_rows` then rejects rows
             with an answer that is not in the passage.
+        is_joint (`bool`): Whether `make_rows` yields the rows of stage "fuse" for all stages, which then take
+            the distinct ones of what they need.
         read_splits (`Callable[[str, Mapping[str, Any]], dict[str, Part]]`, *optional*): Takes a stage and the
             options of `read_rows`, and returns the parts by split. Only for a corpus that is read by its
             name.
@@ -119,6 +121,7 @@ class Corpus:
     official_files: str | None = None
     json_format: JsonFormat | None = None
     is_extractive: bool = False
+    is_joint: bool = False
     read_splits: Callable[[str, Mapping[str, Any]], dict[str, Part]] | None = None
 
     def recognizes(self, columns: set[str]) -> bool:

@@ -11,12 +11,22 @@ from crosstask.data.readers.cnn_dailymail import CNN_DAILYMAIL
 from crosstask.data.readers.corpus import Corpus
 from crosstask.data.readers.pubmedqa import PUBMEDQA
 from crosstask.data.readers.qmsum import QMSUM
-from crosstask.data.readers.squad_v2 import SQUAD_V2
+from crosstask.data.readers.squad_v2 import SQUAD_V2, SQUAD_V2_SUMMARIES
 from crosstask.data.readers.squality import SQUALITY
 from crosstask.data.readers.xsum import XSUM
 
 # Columns are compared in this order; the first corpus that recognizes them is taken.
-CORPORA: list[Corpus] = [SQUAD_V2, CNN_DAILYMAIL, XSUM, QMSUM, SQUALITY, PUBMEDQA, ACLSUM, BRIEFS]
+CORPORA: list[Corpus] = [
+    SQUAD_V2_SUMMARIES,
+    SQUAD_V2,
+    CNN_DAILYMAIL,
+    XSUM,
+    QMSUM,
+    SQUALITY,
+    PUBMEDQA,
+    ACLSUM,
+    BRIEFS,
+]
 
 
 def recognize(columns: Iterable[str]) -> Corpus | None:

@@ -91,7 +91,7 @@ def make_rows(
         location = {"source": file.name, file.unit: number}
         default_id = f"{file.stem}:{number}"
         if not isinstance(row, Reject):
-            is_joint = corpus is None and _is_joint(row, stage)
+            is_joint = (corpus is None or corpus.is_joint) and _is_joint(row, stage)
             has_answers = "answer" in row
             row = _fill_columns(values.clean(row, file.is_typed), file, default_id)
             row = _check(row, stage, is_joint, has_answers, lenience, corpus) or _reduce_to_stage(row, stage)

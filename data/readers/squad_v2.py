@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from crosstask.data.readers.corpus import Corpus, JsonFormat, Record, Reject, Row
+from crosstask.data.schema import STAGES
 from crosstask.utils.errors import DataError
 
 
 def _make_rows(record: Record, stage: str, default_id: str) -> Iterator[Row | Reject]:
     """
-    Yield a row with the first answer, or an empty one if the question is impossible. Reject a question that
-    has no answer but is not marked as impossible.
+    Yield a row with the first answer, or an empty one if the question is impossible, and with the summary and
+    label that somebody added. Reject a question that has no answer but is not marked as impossible.
     """
+    added = {name: record[name] for name in ("summary", "answerable") if name in record}
     first_answer = _get_first_answer(record["answers"])
     is_impossible = record.get("is_impossible")  # the columns of the Hub do not have it
     if is_impossible is False and not first_answer:
-        yield Reject("no answer, but the question is not marked as impossible", record["id"])
+        yield Reject("no answer, but the question is not marked as impossible", record.get("id"))
         return
     yield {
-        "id": record["id"],
+        "id": record.get("id"),
         "passage": record["context"],
         "question": record["question"],
         "answer": "" if is_impossible else first_answer,
+        **added,
     }
 
 
@@ -110,4 +114,17 @@ SQUAD_V2 = Corpus(
     expected="a question of SQuAD",
     make_rows=_make_rows,
     is_extractive=True,
+)
+
+# Such rows serve all stages. They are no published corpus, so they have no files of their own.
+SQUAD_V2_SUMMARIES = replace(
+    SQUAD_V2,
+    name="squad_v2_summaries",
+    title="SQuAD 2.0 with summaries",
+    hub_id=None,
+    columns=("context", "question", "answers", "summary"),
+    official_files=None,
+    json_format=None,
+    stages=STAGES,
+    is_joint=True,
 )

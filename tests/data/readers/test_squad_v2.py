@@ -78,6 +78,30 @@ def test_squad_serves_stage_answer_only(tmp_path, stage):
     assert "stage answer only" in message and ", ".join(STAGE_COLUMNS[stage]) in message
 
 
+@pytest.mark.parametrize("has_id", [True, False])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_squad_with_summaries_serves_all_stages(tmp_path, suffix, has_id):
+    records = [
+        {**make_record(n, ["The mill"] if n % 2 else []), "summary": f"Mill {n // 2}.", "answerable": n % 2}
+        for n in range(6)
+    ]
+    if not has_id:
+        records = [{name: record[name] for name in record if name != "id"} for record in records]
+    path = tmp_path / f"rows.{suffix}"
+    write_jsonl(path, records) if suffix == "jsonl" else pq.write_table(pa.Table.from_pylist(records), path)
+    for stage in ("fuse", "build"):
+        rows, rejects = read_leniently(path, stage)
+        assert not rejects and len({row["id"] for row in rows}) == 6
+        assert [row["summary"] for row in rows] == [record["summary"] for record in records]
+        assert [row["answer"] for row in rows] == ["", "The mill"] * 3
+        assert [row["answerable"] for row in rows] == [0, 1] * 3
+    rows, _ = read_leniently(path, "summarize")
+    assert [row["summary"] for row in rows] == ["Mill 0.", "Mill 1.", "Mill 2."]
+    rows, _ = read_leniently(path, "answer")
+    assert [row["answerable"] for row in rows] == [0, None] * 3 and rows[0]["summary"] == ""
+    assert len(read_leniently(path, "ask")[0]) == 6
+
+
 def test_malformed_answers_name_line_and_row(tmp_path):
     good = [make_record(n, ["a"]) for n in range(3)]
     path = write_jsonl(tmp_path / "a.jsonl", [*good, {**good[0], "id": "bad", "answers": "a"}])
