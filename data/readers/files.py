@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -269,17 +269,18 @@ def read_folder(
 
 def _warn_of_ignored(folder: Path, paths: list[Path]) -> None:
     """Log what lies beside the files that are read, except for hidden files, texts without suffix and .md."""
-    if paths[0].parent != folder:
-        return
-    ignored = [
-        path.name
-        for path in sorted(folder.iterdir())
-        if path not in paths
-        and not path.name.startswith(".")
-        and (path.is_dir() or path.suffix not in ("", ".md"))
-    ]
-    if ignored:
+    if ignored := [str(path.relative_to(folder)) for path in _list_ignored(folder, paths)]:
         logger.warning("%s: ignored %s", folder, ", ".join(ignored))
+
+
+def _list_ignored(folder: Path, paths: list[Path]) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path in paths or path.name.startswith("."):
+            continue
+        if path.is_dir() and any(path in read.parents for read in paths):
+            yield from _list_ignored(path, paths)
+        elif path.is_dir() or path.suffix not in ("", ".md"):
+            yield path
 
 
 def _list_files(folder: Path) -> list[Path]:

@@ -240,6 +240,18 @@ def test_what_lies_beside_the_files_of_a_folder_is_named(tmp_path, caplog):
     assert "README" not in caplog.text and "hidden" not in caplog.text
 
 
+@pytest.mark.parametrize("place", ["data", "de/train"])
+def test_what_lies_beside_the_files_of_a_subfolder_is_named(tmp_path, caplog, place):
+    (tmp_path / place / "sub").mkdir(parents=True)
+    write_rows(tmp_path / place / "rows.jsonl", 30)
+    for name in (f"{place}/old.xls", f"{place}/README.md", f"{place}/sub/x.txt", "top.txt"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    (tmp_path / "extra").mkdir()
+    assert sum(map(len, read_rows(tmp_path, "fuse").values())) == 30
+    ignored = ", ".join(sorted([f"{place}/old.xls", f"{place}/sub", "extra", "top.txt"]))
+    assert f"{tmp_path}: ignored {ignored}" in caplog.text
+
+
 def test_files_of_longer_names_keep_their_texts(tmp_path, caplog):
     for start, name in enumerate(("my_train.csv", "my_test.csv")):
         rows = [make_row(n, id=f"00{n}", answer="1.50", passage=f"{start} {n} 1.50 TRUE") for n in range(10)]
