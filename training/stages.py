@@ -23,7 +23,7 @@ from transformers import (
 from crosstask import CrossTaskProcessor
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator, detect_contrasts
 from crosstask.data.readers import read_rows, write_rejects
-from crosstask.data.readers.files import name_source
+from crosstask.data.readers.files import explain_held_out, name_source
 from crosstask.data.summary_labels import SummaryLabeler
 from crosstask.data.wrong_values import WRONG_SUFFIX, make_wrong_rows
 from crosstask.loading_crosstask import merge_adapter
@@ -180,7 +180,8 @@ class Stage(StageModelMixin):
             return
         rows, data = self.rows, name_source(self.arguments.data)
         if "train" not in rows:
-            raise DataError(f"{data}: expected rows to train on, found {', '.join(rows)} only")
+            reason = explain_held_out(self.arguments.data)
+            raise DataError(f"{data}: expected rows to train on, found {', '.join(rows)} only{reason}")
         if self.training.eval_strategy != "no" and "validation" not in rows:
             strategy = getattr(self.training.eval_strategy, "value", self.training.eval_strategy)
             expected = f"expected validation rows for eval_strategy {strategy}"

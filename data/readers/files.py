@@ -97,6 +97,22 @@ def name_source(data: Source) -> str:
     return ", ".join(map(str, data)) if isinstance(data, list) else str(data)
 
 
+def explain_held_out(data: Source) -> str:
+    """Return the part of an error that says which name makes all rows of a source held-out ones, or ""."""
+    paths = list_paths(data)
+    folder = None
+    if not paths and not isinstance(data, list):
+        path = Path(data).expanduser()
+        folder = path if path.is_dir() else None
+        paths = _find_files(path) if folder else [path] if path.is_file() else []
+    for path in paths:
+        split = _find_split_of_file(path, folder)
+        if split not in (None, "train"):
+            name = path.relative_to(folder) if folder else path.name
+            return f"; the name {name} means the split {split}, so rename it to train on its rows"
+    return ""
+
+
 def list_paths(data: Source) -> list[Path]:
     """Return the files of a list of paths and patterns, or of one pattern; none for any other source."""
     if not isinstance(data, list):
@@ -251,9 +267,7 @@ def read_folder(
     """
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _load(load_from_disk, str(folder))
-    paths = _list_files(folder) or _list_files(folder / "data")
-    if not paths:
-        paths = [path for path in sorted(folder.rglob("[!.]*")) if path.is_file() and _is_readable(path)]
+    paths = _find_files(folder)
     files_by_split = _group_by_split(folder, paths, folder)
     card = folder / "README.md"
     has_configs = card.exists() and "\nconfigs:" in card.read_text(encoding="utf-8", errors="replace")
@@ -281,6 +295,13 @@ def _list_ignored(folder: Path, paths: list[Path]) -> Iterator[Path]:
             yield from _list_ignored(path, paths)
         elif path.is_dir() or path.suffix not in ("", ".md"):
             yield path
+
+
+def _find_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that are read: at its top, in its subfolder "data", or anywhere in it."""
+    if paths := _list_files(folder) or _list_files(folder / "data"):
+        return paths
+    return [path for path in sorted(folder.rglob("[!.]*")) if path.is_file() and _is_readable(path)]
 
 
 def _list_files(folder: Path) -> list[Path]:

@@ -53,6 +53,16 @@ def pickle_sizes(monkeypatch):
     return sizes
 
 
+def test_an_error_says_that_the_name_of_a_file_leaves_no_rows_to_train_on(tmp_path):
+    path = tmp_path / "unit-test-questions.jsonl"
+    row = {"question": "When?", "answer": "today", "summary": "It rained today.", "answerable": 1}
+    lines = [json.dumps({"id": f"r{n}", "passage": f"Rain fell on day {n}.", **row}) for n in range(30)]
+    path.write_text("\n".join(lines))
+    recipe = read_recipe(write_recipe(tmp_path, data=str(path), data_options=None))
+    with pytest.raises(DataError, match=f"test only; the name {path.name} means the split test, so rename"):
+        Stage(list(recipe.stages)[0], recipe, []).check_data()
+
+
 def test_encoding_does_not_pickle_the_rows(stages, processor, pickle_sizes):
     for stage in stages:
         rows = stage.rows["train"].select(range(10))

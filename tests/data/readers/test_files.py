@@ -144,6 +144,21 @@ def test_held_out_rows_alone_are_not_split(tmp_path, name, is_in_a_folder):
     assert list(stream) == ["test"] and list(stream["test"]) == rows
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("unit-test-questions.jsonl", "test"), ("my_dev_notes.jsonl", "validation"), ("rows.jsonl", None)],
+)
+def test_a_name_that_means_a_split_explains_why_no_rows_are_left_to_train_on(tmp_path, name, split):
+    write_jsonl(tmp_path / name, [make_row(n) for n in range(20)])
+    expected = ""
+    if split:
+        expected = f"; the name {name} means the split {split}, so rename it to train on its rows"
+    for data in (str(tmp_path / name), tmp_path, [tmp_path / name], str(tmp_path / "*")):
+        assert ("train" in read_rows(data, "fuse")) == (split is None)
+        assert files.explain_held_out(data) == expected
+    assert files.explain_held_out("owner/test") == ""
+
+
 def test_a_single_test_split_of_the_hub_is_not_split(tmp_path, monkeypatch):
     rows = [make_row(n) for n in range(5)]
     monkeypatch.chdir(tmp_path)
