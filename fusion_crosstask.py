@@ -133,13 +133,16 @@ def compute_likelihood(logits: torch.Tensor, targets: torch.Tensor) -> torch.Ten
         are in nats, at most `MAX_NATS`, and divided by it.
     """
     logits = logits.float()
-    total = logits.logsumexp(-1)
     targets = targets.to(logits.device)
-    log_prob = logits.gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1) - total
-    entropy = torch.special.entr(logits.softmax(-1)).sum(-1)
+    # One pass of exponentials over the vocabulary: log Z is the largest logit minus log of its probability.
+    probabilities, largest_logit = logits.softmax(-1), logits.amax(-1)
+    largest = probabilities.amax(-1)
+    target_logit = logits.gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
+    log_prob = target_logit - largest_logit + largest.log()
+    entropy = torch.special.entr(probabilities).sum(-1)
     features = [
         log_prob.exp(),
-        (logits.amax(-1) - total).exp(),
+        largest,
         log_prob.clamp(min=-MAX_NATS) / MAX_NATS,
         entropy.clamp(max=MAX_NATS) / MAX_NATS,
     ]

@@ -76,8 +76,15 @@ def make_part_config(vocab_size: int = 32128) -> T5Config:
     )
 
 
-def make_model(vocab_size: int = 32128, fusion: str = "classifier") -> CrossTaskForConditionalGeneration:
-    config = CrossTaskConfig(make_part_config(vocab_size), make_part_config(vocab_size), fusion=fusion)
+def make_model(
+    vocab_size: int = 32128, fusion: str = "classifier", likelihood: bool = False
+) -> CrossTaskForConditionalGeneration:
+    config = CrossTaskConfig(
+        make_part_config(vocab_size),
+        make_part_config(vocab_size),
+        fusion=fusion,
+        fusion_likelihood=likelihood,
+    )
     return CrossTaskForConditionalGeneration(config)
 
 
@@ -106,17 +113,20 @@ def measure_steps(turns: int, source_length: int = 192, summary_length: int = 64
 def measure_generation(turns: int, source_length: int = 256, new_tokens: int = 48) -> dict[str, float]:
     """Compare greedy generation of 48 tokens for 8 inputs of 256 tokens: with answerability, gated, plain."""
     classifier, gated = make_model().eval(), make_model(fusion="gated").eval()
+    likelihood = make_model(likelihood=True).eval()
     summarizer = classifier.summarizer
     ids = torch.randint(2, 32000, (BATCH_SIZE, source_length))
     settings = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
     medians = take_turns(
         turns,
         answerability=lambda: classifier.generate(ids, return_dict_in_generate=True, **settings),
+        likelihood=lambda: likelihood.generate(ids, return_dict_in_generate=True, **settings),
         gated=lambda: gated.generate(ids, **settings),
         plain=lambda: summarizer.generate(ids, **settings),
     )
     return medians | {
         "ratio": round(medians["answerability"] / medians["plain"], 3),
+        "ratio with fusion_likelihood": round(medians["likelihood"] / medians["plain"], 3),
         "gated / plain": round(medians["gated"] / medians["plain"], 3),
     }
 
