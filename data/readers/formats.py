@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow.parquet
 
 from crosstask.data.readers.corpus import Record, Reject
+from crosstask.data.readers.number_formats import NumberFormats
 from crosstask.data.readers.opening import check_text, read_lines, split_name
 from crosstask.utils.errors import DataError, first_line
 from crosstask.utils.logs import warn_once
@@ -257,8 +258,8 @@ def _consume(pushed_back: deque[str], lines: Iterator[str], consumed: list[str])
 def read_excel(path: Path) -> NumberedRecords:
     """Yield the rows of the first sheet of an .xlsx file with their numbers in the sheet, from 1.
 
-    The first row with a value is the header. A formula has the value that was saved with it, and a date is
-    written in ISO 8601.
+    The first row with a value is the header. A formula has the value that was saved with it, a date is
+    written in ISO 8601, and a number as its cell shows it (see [`NumberFormats`]).
 
     Raises:
         DataError: If `openpyxl` is not installed, the file cannot be read, or its header is malformed.
@@ -276,7 +277,7 @@ def read_excel(path: Path) -> NumberedRecords:
                 names = ", ".join(other.title for other in others)
                 warn_once(logger, f"{path}: read the sheet {sheet.title}, ignored {names}")
             sheet.reset_dimensions()  # the size that some programs write is wrong
-            yield from _read_sheet(sheet.iter_rows(values_only=True), path)
+            yield from _read_sheet(sheet.iter_rows(), path)
     # openpyxl raises errors of many types for damaged files.
     except (OSError, KeyError, IndexError, TypeError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
@@ -286,8 +287,9 @@ def read_excel(path: Path) -> NumberedRecords:
 
 def _read_sheet(rows: Iterable[tuple[Any, ...]], path: Path) -> NumberedRecords:
     header: list[str] | None = None
+    formats = NumberFormats(path)
     for number, cells in enumerate(rows, start=1):
-        values = [_write_date(cell) for cell in cells]
+        values = [_write_date(formats.write(cell)) for cell in cells]
         if all(value is None or value == "" for value in values):
             continue
         if header is None:
@@ -302,12 +304,13 @@ def _read_sheet(rows: Iterable[tuple[Any, ...]], path: Path) -> NumberedRecords:
             yield number, Reject(f"expected {len(header)} cells, got {len(values)}", is_malformed=True)
         else:
             yield number, record
+    formats.report()
 
 
-def _write_date(cell: Any) -> Any:
-    if isinstance(cell, datetime) and cell.time() == time():  # a date without a time
-        return cell.date().isoformat()
-    return cell.isoformat() if isinstance(cell, (date, time)) else cell
+def _write_date(value: Any) -> Any:
+    if isinstance(value, datetime) and value.time() == time():  # a date without a time
+        return value.date().isoformat()
+    return value.isoformat() if isinstance(value, (date, time)) else value
 
 
 def read_parquet(path: Path) -> NumberedRecords:
