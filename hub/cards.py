@@ -19,6 +19,7 @@ from crosstask.data.readers.registry import CORPORA
 from crosstask.data.schema import STAGES
 from crosstask.eval.report.hub_metadata import dump_eval_results, make_eval_results
 from crosstask.eval.report.results import strip_folders
+from crosstask.hub.limitations import write_limitations
 from crosstask.processing_crosstask import QUESTION_TOKENIZER
 from crosstask.training.arguments import SHAPE_KEYS
 from crosstask.training.record import SOURCE_KEYS
@@ -202,7 +203,7 @@ def make_model_card(
         "## Training",
         _write_training(run),
         "## Limitations",
-        _write_limitations(run),
+        write_limitations(run),
         "## Citation",
         _CITATION % run.versions.get("crosstask"),
     ]
@@ -460,33 +461,6 @@ def _make_public_recipe(run):
         for name, values in _list_stages(run.recipe).items()
     }
     return common | {name: values for name, values in stages.items() if values}
-
-
-def _write_limitations(run):
-    recall = {result["metric"]: result["value"] for result in run.metrics["results"]}.get("answer_recall")
-    missing = (
-        "" if recall is None else f" In the evaluation, {1 - recall:.1%} of the answers' words are missing."
-    )
-    length, segments = run.config["max_source_length"], run.config.get("max_segments", 1)
-    limit = f"{length} tokens" if segments == 1 else f"{segments} segments of {length} tokens"
-    probability = (
-        "The probability was learned from the labels of the training data and from the answers' words in "
-        "summaries, and was not measured on other kinds of texts."
-    )
-    if not run.config.get("answerability_trained", True):
-        probability = "No training row had a label: the model gives no probability that it answers."
-    lines = [
-        f"- A summary may lack the answer, or state something that the passage does not.{missing}",
-        f"- {probability}",
-        f"- An input is truncated to {limit}: the rest of a passage is not read.",
-        "- Errors and biases of the models from which it was trained may remain.",
-    ]
-    if any(values["data"] == "briefs" for values in _list_stages(run.recipe).values()):
-        lines.insert(
-            0,
-            "- It was trained on briefs, short generated English news, and is not suitable for real texts.",
-        )
-    return "\n".join(lines)
 
 
 def _escape_markdown(text):
