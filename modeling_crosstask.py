@@ -208,7 +208,8 @@ class CrossTaskForConditionalGeneration(
                 adapters of the same base checkpoint, or that checkpoint itself.
 
         Returns:
-            [`CrossTaskForConditionalGeneration`] in evaluation mode, in the summarizer's dtype.
+            [`CrossTaskForConditionalGeneration`] in evaluation mode. Parts of two dtypes are converted to the
+            wider one, of float16 and bfloat16 to float32.
 
         Raises:
             ValueError: If the summarizer is not a sequence-to-sequence model that can be fused, or if the two
@@ -234,6 +235,10 @@ class CrossTaskForConditionalGeneration(
             question_answerer = mark_initialized(load_task_model(question_answerer, model_kwargs))
             config = CrossTaskConfig(summarizer.config, question_answerer.config, **config_kwargs)
             parts = {"summarizer": summarizer, "question_encoder": get_text_encoder(question_answerer)}
+            dtype = torch.promote_types(*(part.dtype for part in parts.values()))
+            for part in parts.values():
+                if part.dtype != dtype:
+                    part.to(dtype)
         check_table_sizes(config, tokenizers)
         if not summarizer.can_generate():
             raise ValueError(

@@ -208,6 +208,20 @@ def test_dtype_applies_to_both_checkpoints(summarizer, answerer, tmp_path):
     assert model.generate(IDS, max_new_tokens=3, return_dict_in_generate=True).answerability.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        ((torch.float16, torch.float32), torch.float32),
+        ((torch.float32, torch.bfloat16), torch.float32),
+        ((torch.float16, torch.bfloat16), torch.float32),
+        ((torch.float16, torch.float16), torch.float16),
+    ],
+)
+def test_parts_of_two_dtypes_get_the_wider_one(summarizer, answerer, dtypes, expected):
+    model = compose(summarizer.to(dtypes[0]), answerer.to(dtypes[1]))
+    assert {p.dtype for p in model.parameters()} == {expected}
+
+
 def test_models_of_the_wrong_kind_are_refused(summarizer, make_part, tmp_path):
     BertModel(make_part("bert")).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="`summarizer` has to be a sequence-to-sequence model .* 'bert'"):

@@ -50,9 +50,7 @@ from crosstask.training.record import describe_environment
 from crosstask.training.stage_models import StageModelMixin
 from crosstask.training.text_metrics import make_text_metrics
 from crosstask.training.trainer import CrossTaskTrainer, NonFiniteLossError, UndefinedMetricError
-from crosstask.training.tuning import (
-    disable_reentrant_checkpointing,
-)
+from crosstask.training.tuning import cast_float16, disable_reentrant_checkpointing
 from crosstask.utils.errors import ConfigError, DataError
 from crosstask.utils.files import write_folder, write_text
 from crosstask.utils.interrupts import StopRequested, handle_signals
@@ -384,6 +382,7 @@ class Stage(StageModelMixin):
             base = self._compose_model() if self.run.model is None else self._load_cross_task_model()
             base.generation_config = model.generation_config
             base.config.answerability_trained = model.config.answerability_trained
+            cast_float16(base)  # as the trainer did
             model = PeftModel.from_pretrained(base, folder)
         return merge_adapter(model)
 

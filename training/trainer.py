@@ -14,12 +14,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.functional import softplus
 from torch.utils.data import IterableDataset
-from transformers import (
-    EvalPrediction,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
-    TrainingArguments,
-)
+from transformers import EvalPrediction, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.training_args import OptimizerNames
@@ -32,7 +27,7 @@ from crosstask.fusion_crosstask import sum_log_probs
 from crosstask.generation_crosstask import get_summary_mask
 from crosstask.training.callbacks import ContrastEpochCallback
 from crosstask.training.pushing import HubPushTrainer
-from crosstask.training.tuning import disable_reentrant_checkpointing
+from crosstask.training.tuning import cast_float16, disable_reentrant_checkpointing
 from crosstask.utils.errors import NonFiniteLossError, UndefinedMetricError
 
 LOSS_NAMES = ("summary_loss", "answerability_loss", "contrastive_loss", "own_summary_loss")
@@ -57,6 +52,7 @@ class CrossTaskTrainer(HubPushTrainer):
       the reference summaries. `compute_metrics` is called only with `predict_with_generate`, and gets the
       generated tokens and the labels, both padded with -100.
     - `compute_metrics` gets the rows in their order, even if `Trainer` evaluates them sorted by length.
+    - Weights in float16 are converted to float32 before the training, and saved in it.
     - A loss that is not finite ends the training with a [`NonFiniteLossError`].
     - A push to the Hub uploads the model with its code, its processor and its card, but no other file of the
       output folder, whatever `hub_strategy` is.
@@ -67,8 +63,7 @@ class CrossTaskTrainer(HubPushTrainer):
         compute_metrics (`Callable[[EvalPrediction], dict]`, *optional*):
             Metrics of the generated text.
         fusion_learning_rate (`float`, *optional*):
-            Learning rate of the fusion. Defaults to the learning rate of the other parameters,
-            which have been trained before.
+            Learning rate of the fusion. Defaults to that of the other parameters, which were trained before.
         contrastive_weight (`float`, *optional*, defaults to 0.0):
             Weight of a loss that makes each summary more likely under its own question than under another
             question on the passage: -log sigmoid(log p(summary | question) - log p(summary | other)), a mean
@@ -109,6 +104,7 @@ class CrossTaskTrainer(HubPushTrainer):
     ):
         check_weight("contrastive_weight", contrastive_weight)
         super().__init__(*args, **kwargs)
+        cast_float16(self.model)
         if fusion_learning_rate is not None:
             check_weight("fusion_learning_rate", fusion_learning_rate)
             if self.optimizer is not None:
@@ -341,8 +337,8 @@ class CrossTaskTrainer(HubPushTrainer):
         if not torch.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1}: training stopped before "
-                "that step, and earlier checkpoints are untouched; try a lower learning rate, bf16 instead "
-                "of fp16, or check the data"
+                "that step, and earlier checkpoints are untouched; "
+                f"{self._describe_remedies()}"
             )
         return loss
 
@@ -351,9 +347,13 @@ class CrossTaskTrainer(HubPushTrainer):
         finite = [p.detach().isfinite().all() for p in self.model.parameters() if p.requires_grad]
         if not all(finite):
             raise NonFiniteLossError(
-                f"the weights are not finite after step {self.state.global_step}, and not saved; try a "
-                "lower learning rate, bf16 instead of fp16, or check the data"
+                f"the weights are not finite after step {self.state.global_step}, and not saved; "
+                f"{self._describe_remedies()}"
             )
+
+    def _describe_remedies(self):
+        precision = "bf16 instead of fp16, " if self.args.fp16 else ""
+        return f"try a lower learning rate, {precision}or check the data"
 
     def _save_checkpoint(self, *args, **kwargs):
         self.check_weights()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import torch
+from accelerate import PartialState
 from peft import PeftConfig, PeftModel, get_peft_config, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import nn
@@ -14,10 +17,12 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, Seq2SeqTrainingArg
 
 from crosstask.adapters_crosstask import NO_TARGET_LAYER
 from crosstask.utils.errors import ConfigError, first_line
+from crosstask.utils.logs import warn_once
 
 if TYPE_CHECKING:
     from crosstask.training.arguments import StageArguments
 
+logger = logging.getLogger(__name__)
 QUANTIZATIONS = ("int8", "nf4")
 
 
@@ -74,6 +79,25 @@ def make_quantization_config(stage: StageArguments) -> BitsAndBytesConfig | None
     if stage.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+
+
+def cast_float16(model: nn.Module) -> None:
+    """
+    Convert the weights of a model to float32 in place if some are float16, with a line in the log.
+
+    Adam's epsilon and small updates are 0 in float16, and activations overflow. The exponent of bfloat16 is
+    that of float32, so a model in bfloat16 stays as it is.
+    """
+    if all(weight.dtype != torch.float16 for weight in model.parameters()):
+        return
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            tensor.data = tensor.data.float()
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.config.dtype = torch.float32
+    if PartialState().is_main_process:
+        warn_once(logger, "The float16 weights of the model are trained in float32, as float16 overflows.")
 
 
 def add_adapter(model: PreTrainedModel, config: Any, new_fusion: bool) -> PeftModel:

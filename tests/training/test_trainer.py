@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from tiny_trainer import TEXTS, encode, get_logged, make_model, make_part_config, make_trainer
 from torch.utils.data import IterableDataset
@@ -175,6 +176,29 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_the_step(processor, 
     for name, value in model.state_dict().items():
         if name != "answerability_head.classifier.bias":
             torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("fp16", "remedy"), [(False, "rate, or check"), (True, "rate, bf16 instead of fp16, or")]
+)
+def test_only_a_run_in_fp16_is_told_of_bf16(processor, tmp_path, fp16, remedy):
+    trainer = make_trainer(make_model(processor), processor, tmp_path)
+    trainer.args.fp16 = fp16
+    with torch.no_grad():
+        trainer.model.answerability_head.classifier.bias.fill_(math.nan)
+    with pytest.raises(NonFiniteLossError, match=f"try a lower learning {remedy}"):
+        trainer.check_weights()
+
+
+def test_float16_weights_are_trained_and_saved_in_float32(processor, tmp_path):
+    model = make_model(processor).half()
+    trainer = make_trainer(model, processor, tmp_path)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    assert {weight.dtype for weight in load_file(tmp_path / "saved" / "model.safetensors").values()} == {
+        torch.float32
+    }
+    assert "float16" not in (tmp_path / "saved" / "config.json").read_text()
 
 
 @pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "end"])

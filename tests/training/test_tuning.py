@@ -13,11 +13,13 @@ from crosstask.loading_crosstask import merge_adapter
 from crosstask.training.arguments import StageArguments
 from crosstask.training.tuning import (
     add_adapter,
+    cast_float16,
     freeze_all_but_last,
     make_adapter_config,
     make_quantization_config,
 )
 from crosstask.utils.errors import ConfigError
+from crosstask.utils.logs import warn_once
 
 LAYERS = {"t5": ["q", "v"], "bart": ["q_proj", "v_proj"]}
 FEED_FORWARD = {"t5": ["wo"], "bart": ["fc2"]}
@@ -467,3 +469,22 @@ def test_a_run_quantizes_the_weights_under_its_adapter(further, trained_run, tmp
     for layer, changed in (("q", True), ("k", False)):
         same = torch.equal(final[name.format(layer)], original[name.format(layer).removeprefix(prefix)])
         assert same != changed
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        ((torch.float16, torch.float32), torch.float32),
+        ((torch.float16, torch.bfloat16), torch.float32),
+        ((torch.bfloat16, torch.bfloat16), torch.bfloat16),
+    ],
+)
+def test_only_models_with_float16_weights_are_converted(make_model, caplog, dtypes, expected):
+    warn_once.cache_clear()
+    model = make_model()
+    for part, dtype in zip((model.summarizer, model.question_encoder), dtypes, strict=True):
+        part.to(dtype)
+    model.answerability_head.to(dtypes[0])
+    cast_float16(model)
+    assert {weight.dtype for weight in model.parameters()} == {expected}
+    assert ("trained in float32" in caplog.text) == (torch.float16 in dtypes)
