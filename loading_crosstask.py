@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import cached_file, find_adapter_config_file
 
 MODEL_TAGS = ("crosstask", "question-prompted-summarization")
@@ -449,6 +450,21 @@ def make_tokenizer_portable(folder: str | os.PathLike) -> None:
     os.replace(f"{path}.tmp", path)
 
 
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """
+    Make a tokenizer cut a long passage at its end, whatever `truncation_side` it was saved with.
+
+    Raises:
+        ValueError: if it has no padding token. None is made up, because the model may not know it.
+    """
+    if tokenizer.pad_token is None:
+        raise ValueError(
+            f"`{name}` has no padding token; set its `pad_token`, for instance to its `eos_token`, and save "
+            "it beside the model."
+        )
+    tokenizer.truncation_side = "right"
+
+
 # Quantization.
 
 
@@ -457,10 +473,8 @@ def skip_modules(quantization_config: Any, modules: Collection[str]) -> Any:
     config = copy.deepcopy(quantization_config)
     if isinstance(config, dict):
         config = AutoQuantizationConfig.from_dict(config)
-    for key in (
-        "llm_int8_skip_modules",
-        "modules_to_not_convert",
-    ):  # of bitsandbytes, and of all other methods
+    # The names of bitsandbytes, and of all other methods.
+    for key in ("llm_int8_skip_modules", "modules_to_not_convert"):
         if hasattr(config, key):
             setattr(config, key, _extend(getattr(config, key), modules))
             break

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrai
 from transformers.processing_utils import ProcessorMixin
 
 from .configuration_crosstask import IGNORE_INDEX, PROMPT, get_max_lengths
-from .loading_crosstask import make_tokenizer_portable
+from .loading_crosstask import make_tokenizer_portable, prepare_tokenizer
 
 QUESTION_TOKENIZER = "question_tokenizer"  # attribute of the processor, and folder of a checkpoint
 # The labels of answerability by their spellings, in lower case with "_" for "-" and spaces. They are those of
@@ -27,8 +27,6 @@ _LABELS = {
     **dict.fromkeys(("", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nat"), IGNORE_INDEX),
     str(IGNORE_INDEX): IGNORE_INDEX,
 }
-
-
 TRUNCATED = "_truncated"  # end of the keys that say which inputs were cut
 
 
@@ -49,7 +47,7 @@ class CrossTaskProcessor(ProcessorMixin):
     Turn questions, passages and summaries into the inputs of [`CrossTaskForConditionalGeneration`].
 
     The prompted question is the first segment of a pair, and the passage the second. Only the passage is
-    truncated, at its end.
+    truncated, at its end, whatever `truncation_side` the tokenizers have: it is set to "right".
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
@@ -65,6 +63,9 @@ class CrossTaskProcessor(ProcessorMixin):
             limited by the `model_max_length` of the question tokenizer.
         max_summary_length (`int`, *optional*):
             Maximum length of a target summary in tokens. If `None`, summaries are not truncated.
+
+    Raises:
+        ValueError: if a tokenizer has no padding token, or the prompt no `{question}`.
 
     [`~CrossTaskProcessor.limit_lengths`] lowers the limits to what a model can read and write.
     """
@@ -83,6 +84,9 @@ class CrossTaskProcessor(ProcessorMixin):
         chat_template: str | None = None,  # transformers passes it to every processor
     ):
         super().__init__(tokenizer, chat_template=chat_template)
+        prepare_tokenizer(tokenizer, "tokenizer")
+        if isinstance(question_tokenizer, PreTrainedTokenizerBase):  # not the name of its folder
+            prepare_tokenizer(question_tokenizer, QUESTION_TOKENIZER)
         if "{question}" not in prompt:
             raise ValueError(f"`prompt` has to contain {{question}}, got {prompt!r}.")
         self.question_tokenizer = question_tokenizer
@@ -193,12 +197,9 @@ class CrossTaskProcessor(ProcessorMixin):
             batch |= {f"{prefix}{key}": ids for key, ids in encoded.items()}
             batch[f"{prefix}input_ids{TRUNCATED}"] = is_truncated
         if columns["summary"] is not None:
-            limit = self.max_summary_length
+            limit, texts = self.max_summary_length, {"text_target": columns["summary"]}
             encoded, is_truncated = _tokenize(
-                self.tokenizer,
-                {"text_target": columns["summary"]},
-                truncation=limit is not None,
-                max_length=limit,
+                self.tokenizer, texts, truncation=limit is not None, max_length=limit
             )
             batch |= {"labels": encoded["input_ids"], f"labels{TRUNCATED}": is_truncated}
         if not return_truncated:
@@ -325,9 +326,8 @@ class CrossTaskProcessor(ProcessorMixin):
 
     def _encode(self, tokenizer, limit, columns, **kwargs):
         if columns["question"] is None:
-            return _tokenize(
-                tokenizer, {"text": columns["passage"]}, truncation=True, max_length=limit, **kwargs
-            )
+            texts = {"text": columns["passage"]}
+            return _tokenize(tokenizer, texts, truncation=True, max_length=limit, **kwargs)
         if errors := self.find_long_questions(columns["question"]):
             raise errors[0]
         pairs = {"text": self._write_prompts(columns["question"]), "text_pair": columns["passage"]}
@@ -388,6 +388,7 @@ class CrossTaskProcessor(ProcessorMixin):
             processor.question_tokenizer = AutoTokenizer.from_pretrained(
                 pretrained_model_name_or_path, subfolder=folder, **kwargs
             )
+            prepare_tokenizer(processor.question_tokenizer, QUESTION_TOKENIZER)
         return processor
 
 
@@ -412,9 +413,8 @@ def to_label(value: Any) -> int:
         scalar = value.item() if hasattr(value, "item") else value
         # `str` turns the missing values of all libraries into words of the table: None, nan, <NA> and NaT.
         if isinstance(scalar, (str, int, float)) or scalar is None or str(scalar) in ("<NA>", "NaT"):
-            words = re.sub(
-                r"(?<=\d)[.,]0+$", "", str(scalar).strip().casefold()
-            )  # "1.0", or "1,00" in German
+            text = str(scalar).strip().casefold()
+            words = re.sub(r"(?<=\d)[.,]0+$", "", text)  # "1.0", or "1,00" in German
             return _LABELS[re.sub(r"(?<=\w)[-\s]+(?=\w)", "_", words)]
         return {0: 0, 1: 1}[scalar]  # a number of another type, such as `Decimal`
     except (KeyError, TypeError, ValueError):  # TypeError: not hashable; ValueError: an array of several
@@ -456,9 +456,8 @@ def _get_special_pattern(tokenizer):
     # The vocabulary of a Unigram model, such as T5's, contains them with the highest score.
     if not tokenizer.is_fast or type(tokenizer.backend_tokenizer.model).__name__ != "Unigram":
         return None
-    tokens = sorted(
-        (token for token in tokenizer.all_special_tokens if len(token) > 1), key=len, reverse=True
-    )
+    tokens = [token for token in tokenizer.all_special_tokens if len(token) > 1]
+    tokens.sort(key=len, reverse=True)
     return re.compile("|".join(map(re.escape, tokens))) if tokens else None
 
 

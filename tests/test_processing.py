@@ -81,6 +81,34 @@ def test_a_passage_without_a_question_is_truncated(processor):
     assert len(processor(passage=PASSAGE)["input_ids"]) == 5
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_passage_is_cut_at_its_end_whatever_side_a_tokenizer_truncates(two_tokenizers, tmp_path, saved):
+    question_tokenizer = two_tokenizers.question_tokenizer
+    for tokenizer in (two_tokenizers.tokenizer, question_tokenizer):
+        tokenizer.truncation_side = "left"
+    if saved:  # by a version that kept the side
+        two_tokenizers.save_pretrained(tmp_path / "old")
+        processor = CrossTaskProcessor.from_pretrained(tmp_path / "old")
+    else:
+        processor = CrossTaskProcessor(two_tokenizers.tokenizer, question_tokenizer, max_source_length=64)
+    passage = f"START {PASSAGE * 20} END"
+    encoded = processor(question=QUESTION, passage=passage)
+    texts = [decode(processor, encoded["input_ids"])]
+    texts.append(processor.question_tokenizer.decode(encoded["question_input_ids"]))
+    assert all("START" in text and "END" not in text for text in texts)
+    processor.save_pretrained(tmp_path / "new")
+    for folder in (tmp_path / "new", tmp_path / "new" / "question_tokenizer"):
+        assert AutoTokenizer.from_pretrained(folder).truncation_side == "right"
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "question_tokenizer"])
+def test_a_tokenizer_without_a_padding_token_is_refused(two_tokenizers, name):
+    tokenizers = {key: getattr(two_tokenizers, key) for key in ("tokenizer", "question_tokenizer")}
+    tokenizers[name].pad_token = None
+    with pytest.raises(ValueError, match=f"`{name}` has no padding token; set its `pad_token`"):
+        CrossTaskProcessor(**tokenizers)
+
+
 def test_a_question_that_is_too_long_is_refused(processor):
     prompt = processor.tokenizer(processor.prompt.format(question=QUESTION))["input_ids"]
     processor.max_source_length = limit = len(prompt) + 1

@@ -13,7 +13,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tiny_run import TINY_T5
-from transformers import BertConfig, BertModel, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    Seq2SeqTrainingArguments,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from crosstask import train
 from crosstask.data.briefs import generate
@@ -372,6 +379,16 @@ def test_a_model_without_tokenizer_files_is_refused(get_error, parts, side):
     values = {**summarizer(kinds["summarizer"]), **answerer(kinds["question_answerer"])}
     sentence = get_error("--max_steps", 1, "--stages", "fuse", **values)
     assert f"{side}: " in sentence and "tokenizer" in sentence
+
+
+@pytest.mark.parametrize("key", ["summarizer", "question_answerer"])
+def test_a_tokenizer_without_a_padding_token_is_refused(get_error, parts, tmp_path, key):
+    folder = shutil.copytree(parts / "t5", tmp_path / "t5")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    sentence = get_error(**{key: str(folder), f"{key}_config": None})
+    assert f"{key}: {folder}: `tokenizer` has no padding token; set its `pad_token`" in sentence
 
 
 def test_a_missing_question_answerer_is_named(get_error, parts):

@@ -26,6 +26,7 @@ from transformers import (
 from transformers.integrations import get_available_reporting_integrations
 
 from crosstask.eval.systems.checkpoints import get_adapter_base
+from crosstask.loading_crosstask import prepare_tokenizer
 from crosstask.training.arguments import Recipe
 from crosstask.utils.errors import ConfigError, first_line, suggest
 from crosstask.utils.hub_names import find_checkpoint
@@ -69,12 +70,16 @@ def load_tokenizer(name: str | os.PathLike, key: str) -> PreTrainedTokenizerBase
     Load the tokenizer of a checkpoint; see [`load_pretrained`].
 
     Raises:
-        ConfigError: If it cannot be loaded, or the checkpoint has no tokenizer.
+        ConfigError: If it cannot be loaded, the checkpoint has no tokenizer, or that has no padding token.
     """
     tokenizer = load_pretrained(AutoTokenizer, name, key)
     # Without files, transformers 5 creates a tokenizer with no tokens but special ones (T5's also has "▁").
     if len(tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)) < 2:
         raise ConfigError(f"{key}: {name}: expected a tokenizer beside the model, found none")
+    try:
+        prepare_tokenizer(tokenizer, "tokenizer")
+    except ValueError as error:
+        raise ConfigError(f"{key}: {name}: {error}") from error
     return tokenizer
 
 
