@@ -56,6 +56,7 @@ from .loading_crosstask import (
 )
 from .sharing_crosstask import (
     SharedEncoder,
+    check_part,
     check_table_sizes,
     compare_vocabularies,
     load_shared_base,
@@ -212,8 +213,8 @@ class CrossTaskForConditionalGeneration(
             wider one, of float16 and bfloat16 to float32.
 
         Raises:
-            ValueError: If the summarizer is not a sequence-to-sequence model that can be fused, or if the two
-                models have no common base with `share_base=True`.
+            ValueError: If the summarizer is not a sequence-to-sequence model that can be fused, if a
+                part is a cross-task model, or if the two have no common base with `share_base=True`.
         """
         if "quantization_config" in (model_kwargs or {}):
             raise ValueError(
@@ -227,12 +228,15 @@ class CrossTaskForConditionalGeneration(
             config_kwargs["shares_vocabulary"] = compare_vocabularies(*tokenizers)
         if config_kwargs.get("share_base"):
             summarizer, updates = load_shared_base(summarizer, question_answerer, model_kwargs)
+            check_part(summarizer.config, "summarizer")
             config_kwargs["question_encoder_updates"] = {n: len(down) for n, (down, _) in updates.items()}
             config = CrossTaskConfig(summarizer.config, **config_kwargs)
             parts = {"summarizer": mark_initialized(summarizer)}
         else:
             summarizer = mark_initialized(load_task_model(summarizer, model_kwargs))
             question_answerer = mark_initialized(load_task_model(question_answerer, model_kwargs))
+            check_part(summarizer.config, "summarizer")
+            check_part(question_answerer.config, "question_answerer")
             config = CrossTaskConfig(summarizer.config, question_answerer.config, **config_kwargs)
             parts = {"summarizer": summarizer, "question_encoder": get_text_encoder(question_answerer)}
             dtype = torch.promote_types(*(part.dtype for part in parts.values()))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import find_adapter_config_file
 
@@ -156,6 +156,15 @@ def compare_vocabularies(
     if summarizer is None or question_answerer is None:
         return None
     return summarizer.get_vocab() == question_answerer.get_vocab()
+
+
+def check_part(config: PretrainedConfig, name: str) -> None:
+    """Raise a `ValueError` if `config`, of the part called `name`, is that of a cross-task model."""
+    if config.model_type == CrossTaskConfig.model_type:
+        raise ValueError(
+            f"`{name}` is a cross-task model already, expected a model of one task; load it with "
+            "`from_pretrained` to train it further."
+        )
 
 
 def check_table_sizes(config: CrossTaskConfig, tokenizers: Sequence[PreTrainedTokenizerBase | None]) -> None:

@@ -222,6 +222,19 @@ def test_parts_of_two_dtypes_get_the_wider_one(summarizer, answerer, dtypes, exp
     assert {p.dtype for p in model.parameters()} == {expected}
 
 
+@pytest.mark.parametrize("share_base", [False, True])
+def test_a_cross_task_model_is_refused_as_a_part(make_model, summarizer, tmp_path, share_base):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    lora = get_peft_model(copy.deepcopy(model), LoraConfig(r=2, target_modules=["q"]))
+    # Low-rank updates of a shared base have to lie in its encoder, which is refused before.
+    for part in (tmp_path, model) if share_base else (tmp_path, model, lora):
+        with pytest.raises(ValueError, match="`summarizer` is a cross-task model already.*`from_pretrained`"):
+            compose(part, part if share_base else summarizer, share_base=share_base)
+    with pytest.raises(ValueError, match="`question_answerer` is a cross-task model already"):
+        compose(summarizer, model)
+
+
 def test_models_of_the_wrong_kind_are_refused(summarizer, make_part, tmp_path):
     BertModel(make_part("bert")).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="`summarizer` has to be a sequence-to-sequence model .* 'bert'"):

@@ -391,6 +391,15 @@ def test_a_tokenizer_without_a_padding_token_is_refused(get_error, parts, tmp_pa
     assert f"{key}: {folder}: `tokenizer` has no padding token; set its `pad_token`" in sentence
 
 
+@pytest.mark.parametrize("stages", [["summarize", "answer", "fuse"], ["fuse"]])
+@pytest.mark.parametrize("key", ["summarizer", "question_answerer"])
+def test_a_cross_task_model_as_a_part_is_refused(get_error, parts, trained_run, key, stages):
+    values = summarizer(parts / "t5") | answerer(parts / "t5") | {key: str(trained_run[1])}
+    sentence = get_error(**values, stages=stages)
+    assert f"{key}: {trained_run[1] / 'crosstask'} is a cross-task model already" in sentence
+    assert "name it as model to train it further" in sentence
+
+
 def test_a_missing_question_answerer_is_named(get_error, parts):
     values = {**summarizer(parts / "t5"), **answerer("nobody/nothing"), "stages": ["answer", "fuse"]}
     assert "error: question_answerer: nobody/nothing" in get_error(**values)

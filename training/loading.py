@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.integrations import get_available_reporting_integrations
 
+from crosstask import CrossTaskConfig
 from crosstask.eval.systems.checkpoints import get_adapter_base
 from crosstask.loading_crosstask import prepare_tokenizer
 from crosstask.training.arguments import Recipe
@@ -126,12 +127,18 @@ def load_part(
         stage (`str`): The stage that needs it. The first two train sequence-to-sequence models.
 
     Raises:
-        ConfigError: If it cannot be loaded, or is not a sequence-to-sequence model where one is needed.
+        ConfigError: If it cannot be loaded, is a cross-task model, or is not a sequence-to-sequence
+            model where one is needed.
         DataError: If the configuration of an adapter cannot be loaded.
     """
     tokenizer = load_tokenizer(checkpoint, key)
     base = get_adapter_base(checkpoint) if stage == "fuse" else None
     config = load_pretrained(AutoConfig, base or checkpoint, key)
+    if config.model_type == CrossTaskConfig.model_type:
+        raise ConfigError(
+            f"{key}: {checkpoint} is a cross-task model already, expected a model of one task; name it as "
+            "model to train it further"
+        )
     if stage != "fuse" and not config.is_encoder_decoder:
         hint = "expected a model such as T5 or BART"
         if stage == "answer":
