@@ -342,7 +342,7 @@ question_encoder_outputs:
             if any("position" in name.rpartition(".")[2] for name in tables):
                 raise ValueError(
                     f"The inputs have {ids.shape[-1]} tokens, the {encoder} has {limits[name]} positions; "
-                    "cut them, as CrossTaskProcessor does."
+                    "call `processor.limit_lengths(model)`, and encode them again."
                 )
 
     def _prepare_question(self, kwargs, input_ids, question):

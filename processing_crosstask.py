@@ -100,7 +100,8 @@ class CrossTaskProcessor(ProcessorMixin):
         cls, summarizer: str | os.PathLike, question_answerer: str | os.PathLike, **kwargs: Any
     ) -> CrossTaskProcessor:
         """
-        Create the processor of a model that [`~CrossTaskForConditionalGeneration.from_tasks`] composes.
+        Create the processor of a model that [`~CrossTaskForConditionalGeneration.from_tasks`] composes. Call
+        [`~CrossTaskProcessor.limit_lengths`] with the model before you encode long passages for it.
 
         Args:
             summarizer, question_answerer (`str` or `os.PathLike`): Hub id or folder of each checkpoint.

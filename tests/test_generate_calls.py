@@ -1,5 +1,7 @@
 """Calls of `generate` in all their forms, compared with the same calls of the summarizer."""
 
+import copy
+
 import pytest
 import torch
 from transformers import (
@@ -9,6 +11,8 @@ from transformers import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
+
+from crosstask import CrossTaskProcessor
 
 SHORT = {"max_new_tokens": 6}
 JUDGED = SHORT | {"return_dict_in_generate": True}
@@ -238,9 +242,20 @@ def test_an_input_beyond_the_positions_is_refused_before_the_first_step(
     ids = torch.full((1, limit), 5)
     assert model.generate(ids, **JUDGED).answerability.isfinite()
     with pytest.raises(
-        ValueError, match=f"have {limit + 1} tokens, the {reader} has {limit} positions; cut them"
+        ValueError,
+        match=f"have {limit + 1} tokens, the {reader} has {limit} positions; call `processor.limit_lengths",
     ):
         model.generate(torch.full((1, limit + 1), 5), **JUDGED)
+
+
+def test_limit_lengths_of_the_processor_cuts_to_the_positions(make_part, make_model, tokenizer):
+    model = make_model(make_part("bart", 300), make_part("bert", 300, max_position_embeddings=48))
+    processor = CrossTaskProcessor(copy.deepcopy(tokenizer))
+    texts = {"question": "Who?", "passage": "The mayor opened the bridge. " * 50, "return_tensors": "pt"}
+    with pytest.raises(ValueError, match="call `processor.limit_lengths"):
+        model.generate(**processor(**texts), **JUDGED)
+    processor.limit_lengths(model)
+    assert model.generate(**processor(**texts), **JUDGED).answerability.isfinite()
 
 
 def test_rotary_positions_are_not_limited(make_model, fusion):
