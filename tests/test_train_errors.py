@@ -462,5 +462,13 @@ def test_a_folder_that_does_not_exist_is_said_at_once(get_error, tmp_path, key):
     assert f"{key}: {tmp_path / 'gone'}: no such folder" in sentence
 
 
+@pytest.mark.parametrize("key", ["summarizer", "question_answerer"])
+def test_a_folder_without_a_model_is_said_before_its_tokenizer_is_tried(get_error, tmp_path, key):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    sentence = get_error(**{key: str(folder), f"{key}_config": None})
+    assert f"{key}: {folder}: the folder has no config.json, expected a model" in sentence
+
+
 def test_a_tracker_that_is_not_installed_is_named_before_training(get_error):
     assert "report_to: swanlab is not installed" in get_error(report_to="swanlab")

@@ -32,6 +32,9 @@ from crosstask.training.arguments import Recipe
 from crosstask.utils.errors import ConfigError, first_line, suggest
 from crosstask.utils.hub_names import find_checkpoint
 
+# One of these is in the folder of each model or adapter.
+MODEL_FILES = ("config.json", "adapter_config.json")
+
 
 def load_pretrained(auto_class: Any, name: str | os.PathLike, key: str, **kwargs: Any) -> Any:
     """
@@ -208,7 +211,7 @@ def find_last_checkpoint(folder: Path) -> str | None:
 
 def check_machine(recipe: Recipe) -> None:
     """
-    Refuse folders and trackers that this machine lacks, and let the folders of runs stand for their models.
+    Refuse models and trackers that this machine lacks, and let the folders of runs stand for their models.
 
     Raises:
         ConfigError: The sentence names the key.
@@ -219,6 +222,9 @@ def check_machine(recipe: Recipe) -> None:
                 setattr(recipe.run, name, find_checkpoint(getattr(recipe.run, name)))
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error}") from None
+            folder = Path(getattr(recipe.run, name))
+            if folder.is_dir() and not any((folder / file).exists() for file in MODEL_FILES):
+                raise ConfigError(f"{name}: {folder}: the folder has no config.json, expected a model")
     trackers = {"all", "none", *get_available_reporting_integrations()}
     for stage in recipe.stages.values():
         for name in stage.training.report_to or ():
