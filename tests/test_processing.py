@@ -1,6 +1,7 @@
 """The processor: input format, limits, errors, labels, padding, saving and loading."""
 
 import copy
+import json
 import os
 import pickle
 from decimal import Decimal
@@ -83,14 +84,16 @@ def test_a_passage_without_a_question_is_truncated(processor):
 
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_passage_is_cut_at_its_end_whatever_side_a_tokenizer_truncates(two_tokenizers, tmp_path, saved):
-    question_tokenizer = two_tokenizers.question_tokenizer
-    for tokenizer in (two_tokenizers.tokenizer, question_tokenizer):
-        tokenizer.truncation_side = "left"
-    if saved:  # by a version that kept the side
-        two_tokenizers.save_pretrained(tmp_path / "old")
-        processor = CrossTaskProcessor.from_pretrained(tmp_path / "old")
-    else:
-        processor = CrossTaskProcessor(two_tokenizers.tokenizer, question_tokenizer, max_source_length=64)
+    two_tokenizers.save_pretrained(tmp_path / "old")
+    folders = (tmp_path / "old", tmp_path / "old" / "question_tokenizer")
+    for folder in folders:
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"truncation_side": "left"}))
+    processor = CrossTaskProcessor.from_pretrained(tmp_path / "old")
+    if not saved:
+        tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in folders]
+        assert [tokenizer.truncation_side for tokenizer in tokenizers] == ["left", "left"]
+        processor = CrossTaskProcessor(*tokenizers, max_source_length=64)
     passage = f"START {PASSAGE * 20} END"
     encoded = processor(question=QUESTION, passage=passage)
     texts = [decode(processor, encoded["input_ids"])]
