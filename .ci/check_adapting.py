@@ -67,6 +67,4 @@ for domain, adapter in adapters.items():
     )
     assert share >= 0.95, (domain, share)
     assert recall >= best_recall - 0.01, (domain, recall, best_recall)
-    # The base keeps most of what it knows under an adapter, so on its own domain it leads by less.
-    lead = 0.05 if adapter == "base" else 0.1
-    assert best_recall >= max(0.9, wrong_recall + lead), (domain, best_recall, wrong_recall)
+    assert best_recall >= max(0.9, wrong_recall + 0.05), (domain, best_recall, wrong_recall)
