@@ -119,15 +119,18 @@ def answer_rows(options: argparse.Namespace) -> None:
     """Write one line per row; rows that the output has already are skipped."""
     from tqdm.auto import tqdm
 
+    from crosstask.utils.files import write_text
+
     records = iter_records(options)
     with ExitStack() as stack:
         output: TextIO = sys.stdout
         if options.output is not None:
             path = Path(options.output).expanduser()
-            _check_settings(path, options)
+            settings = _get_settings(options)
+            _check_settings(path, settings)
             output, count = _open_output(path, records)
             stack.enter_context(output)
-            _write_settings(path, options)
+            write_text(_get_record_path(path), json.dumps(settings, indent=1) + "\n")
             if count:
                 print(f"crosstask-ask: {options.output} has {count} answers; going on", file=sys.stderr)
         is_hidden = options.output is None and not sys.stderr.isatty()
@@ -223,16 +226,15 @@ def _get_settings(options: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-def _check_settings(path: Path, options: argparse.Namespace) -> None:
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Raise an error if another model or other options wrote what an output has already."""
-    record = _get_settings_path(path)
+    record = _get_record_path(path)
     if not path.exists() or not path.stat().st_size or not record.exists():
         return
     try:
         written = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"-o: {record} cannot be read: {first_line(error)}") from error
-    settings = _get_settings(options)
     if changed := [name for name in settings if settings[name] != written.get(name)]:
         raise ConfigError(
             f"-o: {path} was written with another {' and another '.join(changed)}, expected the same, or a "
@@ -240,13 +242,7 @@ def _check_settings(path: Path, options: argparse.Namespace) -> None:
         )
 
 
-def _write_settings(path: Path, options: argparse.Namespace) -> None:
-    from crosstask.utils.files import write_text
-
-    write_text(_get_settings_path(path), json.dumps(_get_settings(options), indent=1) + "\n")
-
-
-def _get_settings_path(path: Path) -> Path:
+def _get_record_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.settings.json")
 
 

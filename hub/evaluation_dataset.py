@@ -79,7 +79,11 @@ To name this data set in a model's card, run `crosstask-publish model RUN_DIR --
 
 def has_private_rows(report_dir: str | os.PathLike) -> bool:
     """Return whether rows of an evaluation come from local files: a report names these without a folder."""
-    data = _read_report(Path(report_dir))[0]["settings"].get("data", "")
+    return _is_private(_read_results(Path(report_dir)))
+
+
+def _is_private(results: Mapping[str, Any]) -> bool:
+    data = results["settings"].get("data", "")
     corpora = {corpus.name for corpus in CORPORA}
     return any(name not in corpora and "/" not in name for name in data.split(", "))
 
@@ -108,7 +112,7 @@ def write_evaluation_dataset(
     """
     report_dir, folder = Path(report_dir), Path(folder)
     results, lines = _read_report(report_dir)
-    if data is None and has_private_rows(report_dir):
+    if data is None and _is_private(results):
         data = "private data"
     if data is not None:
         if results["title"] == results["settings"].get("data"):  # the default of the title
@@ -126,17 +130,28 @@ def write_evaluation_dataset(
 
 
 def _read_report(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    results = _read_results(folder)
     try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         lines = pq.read_table(folder / "rows.parquet").to_pylist()
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder}: expected the folder of an evaluation, with results.json and rows.parquet "
-            f"({first_line(error)})"
-        ) from error
+        raise _make_report_error(folder, error) from error
     if not lines or {line["system"] for line in lines} != set(results["order"]):
         raise DataError(f"{folder}: expected results.json and rows.parquet of one evaluation, got two")
     return results, lines
+
+
+def _read_results(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _make_report_error(folder, error) from error
+
+
+def _make_report_error(folder: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{folder}: expected the folder of an evaluation, with results.json and rows.parquet "
+        f"({first_line(error)})"
+    )
 
 
 def _name_configs(systems: Sequence[str]) -> dict[str, str]:

@@ -40,4 +40,4 @@ def _describe_cut(run):
     cut = [
         f"{count:,} of {lengths[split]['rows']:,} {split} rows" for split, count in counts.items() if count
     ]
-    return f" Cut were {', '.join(cut)}." if cut else ""
+    return f" {', '.join(cut)} were cut." if cut else ""

@@ -237,9 +237,9 @@ def test_the_columns_of_private_data_are_not_named(make_run):
 
 def test_the_card_counts_what_was_cut(make_run):
     folder = make_run()
-    assert "Cut were" not in make_model_card(folder)
+    assert "were cut" not in make_model_card(folder)
     history = json.loads((folder / "history.json").read_text())
     lengths = {"train": {"rows": 1200, "truncated_inputs": 30}, "test": {"rows": 60, "truncated_inputs": 0}}
     history["fuse"]["lengths"] = lengths
     (folder / "history.json").write_text(json.dumps(history))
-    assert "the rest of a passage is not read. Cut were 30 of 1,200 train rows." in make_model_card(folder)
+    assert "the rest of a passage is not read. 30 of 1,200 train rows were cut." in make_model_card(folder)
