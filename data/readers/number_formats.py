@@ -31,8 +31,9 @@ class NumberFormats:
 
     def __init__(self, path: Path):
         self.path = path
-        self.shown: list[str] = []
-        self.unknown: list[str] = []
+        # The first example of each, and how many there are: a sheet may have millions.
+        self.shown, self.shown_count = "", 0
+        self.unknown, self.unknown_count = "", 0
 
     def write(self, cell: Any) -> Any:
         """Return the value of a cell of openpyxl: a text if its format changes a number."""
@@ -42,9 +43,11 @@ class NumberFormats:
             return value
         text = show_number(value, cell.number_format)
         if text is None:
-            self.unknown.append(f"{cell.number_format} in {cell.coordinate}")
+            self.unknown = self.unknown or f"{cell.number_format} in {cell.coordinate}"
+            self.unknown_count += 1
         elif text != str(value).removesuffix(".0"):
-            self.shown.append(f"{text} in {cell.coordinate}")
+            self.shown = self.shown or f"{text} in {cell.coordinate}"
+            self.shown_count += 1
             return text
         return value
 
@@ -52,10 +55,10 @@ class NumberFormats:
         """Warn of the numbers that were written as shown, and of those with an unknown format."""
         if self.shown:
             reading = "numbers are read as their cells show them in English, such as"
-            warn_once(logger, f"{self.path}: {len(self.shown)} {reading} {self.shown[0]}")
+            warn_once(logger, f"{self.path}: {self.shown_count} {reading} {self.shown}")
         if self.unknown:
             reading = "numbers are read without their formats, which are not understood, such as"
-            warn_once(logger, f"{self.path}: {len(self.unknown)} {reading} {self.unknown[0]}")
+            warn_once(logger, f"{self.path}: {self.unknown_count} {reading} {self.unknown}")
 
 
 def show_number(value: int | float, number_format: str) -> str | None:
