@@ -20,7 +20,6 @@ from transformers.utils import cached_file, find_adapter_config_file
 
 MODEL_TAGS = ("crosstask", "question-prompted-summarization")
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-_MAX_NAMED_WEIGHTS = 3  # in a message
 # A file with all weights, or the index of shards. The groups match the name of a variant, such as "fp16".
 _WEIGHTS_FILE = re.compile(r"model(?:\.(\w+))?\.safetensors|model\.safetensors\.index(?:\.(\w+))?\.json")
 # A line of `sha256sum`; "*" marks its option `--binary`. Only files in the same folder are accepted.
@@ -129,6 +128,13 @@ def select_hub_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: kwargs[name] for name in _HUB_KWARGS if kwargs.get(name) is not None}
 
 
+def find_run_model(name: Any) -> Any:
+    """Return the folder of the model if `name` is the folder of a training run, and otherwise `name`."""
+    folder = os.path.join(name or "", "crosstask")
+    is_run = name and os.path.isfile(os.path.join(name, "recipe.yaml")) and os.path.isdir(folder)
+    return folder if is_run else name
+
+
 def get_text_encoder(model: PreTrainedModel) -> PreTrainedModel:
     """Return the text encoder of `model`, without its task head and pooler, which are not used."""
     model = model.base_model
@@ -185,14 +191,14 @@ class CheckpointMixin:
             OSError: if the weights cannot be read. With `verify_weights=True` also if a file differs from its
                 checksum or is missing, or there are no checksums.
         """
-        name, variant = pretrained_model_name_or_path, kwargs.get("variant")
+        name, variant = find_run_model(pretrained_model_name_or_path), kwargs.get("variant")
         hub_kwargs = select_hub_kwargs(kwargs)
         # The list replaces the default of transformers, which holds the LM head.
         full_precision = ["summarizer.lm_head", *cls.fusion_modules, "question_encoder.updates"]
         if kwargs.get("quantization_config") is not None:
             kwargs["quantization_config"] = skip_modules(kwargs["quantization_config"], full_precision)
         elif kwargs.get("load_in_8bit") or kwargs.get("load_in_4bit"):  # arguments of transformers 4
-            kwargs["llm_int8_skip_modules"] = _extend(kwargs.get("llm_int8_skip_modules"), full_precision)
+            kwargs["llm_int8_skip_modules"] = [*(kwargs.get("llm_int8_skip_modules") or ()), *full_precision]
         try:
             model, info = super().from_pretrained(name, *args, output_loading_info=True, **kwargs)
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -291,9 +297,8 @@ def describe_weights(names: Collection[str], problem: str) -> str:
     """
     if not names:
         return ""
-    shown = ", ".join(sorted(names)[:_MAX_NAMED_WEIGHTS])
-    more = ", ..." if len(names) > _MAX_NAMED_WEIGHTS else ""
-    return f"{len(names)} weights are {problem} ({shown}{more})"
+    shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} weights are {problem} ({shown})"
 
 
 # Files of weights and their checksums.
@@ -476,13 +481,9 @@ def skip_modules(quantization_config: Any, modules: Collection[str]) -> Any:
     # The names of bitsandbytes, and of all other methods.
     for key in ("llm_int8_skip_modules", "modules_to_not_convert"):
         if hasattr(config, key):
-            setattr(config, key, _extend(getattr(config, key), modules))
+            setattr(config, key, list(dict.fromkeys([*(getattr(config, key) or ()), *modules])))
             break
     return config
-
-
-def _extend(names, more):
-    return list(dict.fromkeys([*(names or ()), *more]))
 
 
 def prevent_weight_packing(model: nn.Module) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrai
 from transformers.processing_utils import ProcessorMixin
 
 from .configuration_crosstask import IGNORE_INDEX, PROMPT, get_max_lengths
-from .loading_crosstask import make_tokenizer_portable, prepare_tokenizer
+from .loading_crosstask import find_run_model, make_tokenizer_portable, prepare_tokenizer
 
 QUESTION_TOKENIZER = "question_tokenizer"  # attribute of the processor, and folder of a checkpoint
 # The labels of answerability by their spellings, in lower case with "_" for "-" and spaces. They are those of
@@ -379,9 +379,8 @@ class CrossTaskProcessor(ProcessorMixin):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs
     ) -> CrossTaskProcessor:
-        """
-        Load a processor from a folder or Hub id. Same arguments as [`ProcessorMixin.from_pretrained`].
-        """
+        """Load a processor from a folder or Hub id, as [`ProcessorMixin.from_pretrained`] does."""
+        pretrained_model_name_or_path = find_run_model(pretrained_model_name_or_path)
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if isinstance(processor.question_tokenizer, str):  # the name of its folder
             kwargs.pop("trust_remote_code", None)

@@ -32,7 +32,7 @@ from crosstask.training.arguments import (
 from crosstask.training.evaluation import evaluate, print_results
 from crosstask.training.loading import check_machine, find_last_checkpoint
 from crosstask.training.record import describe_environment
-from crosstask.training.stages import Stage, print_once
+from crosstask.training.stages import GROWING_KEYS, Stage, print_once
 from crosstask.training.trainer import NonFiniteLossError
 from crosstask.utils.errors import ConfigError, DataError, HubError
 from crosstask.utils.interrupts import end_on_signal
@@ -90,10 +90,6 @@ SPEED_KEYS = {
 }
 
 
-# Keys that may grow for a stage that is not finished: it then trains longer from its last checkpoint.
-GROWING_KEYS = {"max_steps", "num_train_epochs"}
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
     parser = make_parser(
@@ -140,6 +136,16 @@ def find_new_stages(recipe: Recipe) -> set[str]:
     }
 
 
+def find_growing_stages(recipe: Recipe) -> set[str]:
+    """Return the stages that can train longer: they have no model yet, or a checkpoint beside it."""
+    return {
+        name
+        for name, stage in recipe.stages.items()
+        if not (recipe.output_dir / STAGE_FOLDERS[name]).exists()
+        or find_last_checkpoint(Path(str(stage.training.output_dir))) is not None
+    }
+
+
 def run(recipe: Recipe) -> None:
     """Train the stages that are not finished, evaluate the model, and show the result."""
     folder = recipe.output_dir
@@ -149,11 +155,11 @@ def run(recipe: Recipe) -> None:
     state = PartialState()
     if state.is_main_process:
         lock = lock_folder(folder)
-        unfinished = {name for name in recipe.stages if not (folder / STAGE_FOLDERS[name]).exists()}
+        growing = find_growing_stages(recipe)
         new = find_new_stages(recipe)
         if new == set(recipe.stages) and not any((folder / name).exists() for name in STAGE_FOLDERS.values()):
             (folder / RECORD_NAME).unlink(missing_ok=True)  # nothing has begun: accept another recipe
-        claim_folder(folder, recipe.values, FREE_KEYS, new, SPEED_KEYS, unfinished, GROWING_KEYS)
+        claim_folder(folder, recipe.values, FREE_KEYS, new, SPEED_KEYS, growing, set(GROWING_KEYS))
     try:
         if recipe.run.push_to_hub and state.is_main_process:
             prepare_push(recipe)

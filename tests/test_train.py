@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_run import ENVIRONMENT, TINY_T5, WITHOUT_PARTS, make_command, write_recipe
-from transformers import AutoModelForSeq2SeqLM, AutoProcessor
+from transformers import AutoModelForSeq2SeqLM, AutoProcessor, pipeline
 
 from crosstask import train
 from crosstask.data.schema import STAGES
@@ -25,6 +26,7 @@ from crosstask.utils.interrupts import StopRequested
 
 ROOT = Path(train.__file__).parent
 CONFIGS = ROOT / "configs"
+WEIGHTS = "crosstask/model.safetensors"
 SQUAD = Path(__file__).resolve().parents[2] / "shared" / "data" / "squad_v2" / "sample-v2.0.json"
 
 
@@ -36,7 +38,8 @@ def test_the_folder_of_a_run_has_all_its_files(trained_run):
         assert (folder / "crosstask" / name).exists()
     for name in ("modeling_crosstask.py", "README.md", "learning_curve.png"):
         assert (folder / "crosstask" / name).exists()
-    assert not list(folder.rglob("*.bin")) + list(folder.rglob("*.pt")) + list(folder.rglob("*.tmp"))
+    assert not list(folder.rglob("*.bin")) + list(folder.rglob("*.tmp"))
+    assert not [path for path in folder.rglob("*.pt") if path.relative_to(folder).parts[0] != "checkpoints"]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert list(metrics["systems"]) == ["lead-3", "summarizer alone", "cross-task"]
     assert json.loads((folder / "results.json").read_text())["order"] == list(metrics["systems"])
@@ -282,8 +285,31 @@ def test_a_stopped_run_may_train_longer_and_log_otherwise(tmp_path, monkeypatch,
     log = json.loads((tmp_path / "run" / "history.json").read_text())["summarize"]["log"]
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3]
     assert [entry["step"] for entry in log if "eval_loss" in entry] == [2, 3]
-    with pytest.raises(SystemExit, match="its model is finished: set model: .*run/crosstask and another"):
+    with pytest.raises(SystemExit, match="summarize.max_steps .*; set it under fuse only"):
         train.main([str(recipe), "--max_steps", "4"])
+
+
+def test_a_finished_run_may_train_its_last_stage_longer(tmp_path, monkeypatch, capsys):
+    recipe = write_recipe(tmp_path)
+    train.main([str(recipe)])
+    folder = tmp_path / "run"
+    metrics, weights = (folder / "metrics.json").stat().st_mtime_ns, load_file(folder / WEIGHTS)
+    capsys.readouterr()
+    with pytest.raises(SystemExit), monkeypatch.context() as patch:  # killed while it goes on
+        patch.setattr(stages.Stage, "save", lambda *args: sys.exit("killed"))
+        train.main([str(recipe), "--fuse.max_steps", "4"])
+    assert all(torch.equal(value, weights[name]) for name, value in load_file(folder / WEIGHTS).items())
+    train.main([str(recipe), "--fuse.max_steps", "4"])
+    assert "resuming from" in capsys.readouterr().out
+    log = json.loads((folder / "history.json").read_text())["fuse"]["log"]
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4]
+    assert (folder / "metrics.json").stat().st_mtime_ns != metrics
+    assert any(not torch.equal(value, weights[name]) for name, value in load_file(folder / WEIGHTS).items())
+    train.main([str(recipe), "--fuse.max_steps", "4"])
+    assert "Nothing to train" in capsys.readouterr().out
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(SystemExit, match="its model is finished: set model: .*run/crosstask and another"):
+        train.main([str(recipe), "--fuse.max_steps", "5"])
 
 
 def test_the_record_of_a_run_is_its_recipe(trained_run, tmp_path):
@@ -292,6 +318,23 @@ def test_the_record_of_a_run_is_its_recipe(trained_run, tmp_path):
     for part in STAGE_FOLDERS.values():
         weights, found = (load_file(run / part / "model.safetensors") for run in (folder, tmp_path / "again"))
         assert all(torch.equal(value, found[name]) for name, value in weights.items()), part
+
+
+def test_the_folder_of_a_run_loads_as_its_model(trained_run):
+    _, folder = trained_run
+    inputs = {"question": "Who opened the bridge?", "passage": "The mayor opened the bridge on May 3."}
+    of_run, of_model = (
+        pipeline("question-summarization", model=str(path), device="cpu")(inputs)
+        for path in (folder, folder / "crosstask")
+    )
+    assert of_run == of_model
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    for name, value in load_file(folder / WEIGHTS).items():
+        assert torch.equal(value, model.state_dict()[name]), name
+    processor = AutoProcessor.from_pretrained(folder)
+    assert (
+        processor.max_source_length == AutoProcessor.from_pretrained(folder / "crosstask").max_source_length
+    )
 
 
 def test_a_second_signal_stops_at_once():

@@ -1,16 +1,34 @@
-"""A trainer that resumes without warnings about weights that a checkpoint does have."""
+"""A trainer that resumes at the right step, and warns only of weights that a checkpoint lacks."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from transformers import Seq2SeqTrainer
+from transformers import Seq2SeqTrainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
 
 
 class ResumingTrainer(Seq2SeqTrainer):
-    """A trainer that knows tied weights when it loads a checkpoint."""
+    """A trainer that takes no step after the last one, and knows tied weights when it loads a checkpoint."""
 
     model: Any
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train the model. Same arguments as [`Trainer.train`]."""
+        if not isinstance(resume_from_checkpoint, str) or self.args.max_steps < 0:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, TRAINER_STATE_NAME))
+        schedule = self.args.max_steps, self.args.num_train_epochs
+        if state.global_step >= self.args.max_steps:
+            # `Trainer` (transformers 4 and 5) compares with `max_steps` only after a step, so it takes one
+            # more in an epoch that has begun. With the complete epochs as its limit, it takes none.
+            self.args.max_steps, self.args.num_train_epochs = -1, int(state.epoch or 0)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            self.args.max_steps, self.args.num_train_epochs = schedule
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         # safetensors saves tied weights once, under one of their names. `Trainer` (transformers 4 and 5)

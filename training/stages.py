@@ -55,6 +55,10 @@ from crosstask.utils.errors import ConfigError, DataError
 from crosstask.utils.files import write_folder, write_text
 from crosstask.utils.interrupts import StopRequested, handle_signals
 
+HISTORY_NAME = "history.json"  # in the folder of a run
+# Keys that may grow when a run is started again: its last stage then trains longer from its last checkpoint.
+GROWING_KEYS = ("max_steps", "num_train_epochs")
+
 
 class Stage(StageModelMixin):
     """
@@ -79,9 +83,28 @@ class Stage(StageModelMixin):
         self.rejects: list[dict[str, Any]] = []
         self.counts: dict[str, dict[str, int]] = {}  # of rows and of what was cut, by split
 
+    @property
+    def is_finished(self) -> bool:
+        """
+        Whether the model is trained as long as the recipe says.
+
+        The joint stage keeps its last checkpoint, and goes on from there if the recipe now trains it longer.
+        """
+        if not self.folder.exists() or find_last_checkpoint(self.checkpoint_dir) is None:
+            return self.folder.exists()
+        return self._read_history().get(self.name, {}).get("schedule") == self._get_schedule()
+
+    def _get_schedule(self):
+        return {key: getattr(self.training, key) for key in GROWING_KEYS}
+
+    def _read_history(self):
+        """Return the log of the run by stage."""
+        path = self.run_dir / HISTORY_NAME
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
     def train(self) -> bool:
         """Train the model and save it. Return `False` if the stage was finished before."""
-        if self.folder.exists():
+        if self.is_finished:
             print_once(f"{self.name}: already finished, in {self.folder}")
             return False
         print_once(f"{self.name}: training")
@@ -174,7 +197,7 @@ class Stage(StageModelMixin):
             ConfigError: If a loss does not work with the kind of gradient checkpointing.
             DataError: If a split is missing, or no row has a contrast for the contrastive loss.
         """
-        if self.folder.exists():
+        if self.is_finished:
             return
         rows, data = self.rows, name_source(self.arguments.data)
         if "train" not in rows:
@@ -212,7 +235,7 @@ class Stage(StageModelMixin):
         Raises:
             ConfigError: If a model cannot be loaded. DataError: If most rows of a split are rejected.
         """
-        if self.folder.exists():
+        if self.is_finished:
             return
         processor, config = self._preview_model()
         check_tokenizer(self.rows["train"], processor, self.name)
@@ -334,7 +357,8 @@ class Stage(StageModelMixin):
 
     def save(self, trainer: CrossTaskTrainer, processor: CrossTaskProcessor, seconds: float) -> None:
         """
-        Save the trained model and the log of the stage, then delete its checkpoints.
+        Save the trained model and the log of the stage, then delete its checkpoints, but the last one of the
+        joint stage.
 
         Args:
             trainer ([`CrossTaskTrainer`]): The trainer of the trained model.
@@ -352,17 +376,25 @@ class Stage(StageModelMixin):
             model.save_pretrained(folder)
             (processor if self.name == "fuse" else processor.tokenizer).save_pretrained(folder)
 
-        path = self.run_dir / "history.json"
-        history = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        history = self._read_history()
         history[self.name] = {
+            "schedule": self._get_schedule(),
             "seconds": seconds,
             "log": trainer.state.log_history,
             "lengths": self.counts,
             "environment": describe_environment(self.training.world_size),
         }
-        write_text(path, json.dumps(history, indent=1))
+        # If the run is killed from here on, the stage saves the model of its last checkpoint.
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.run_dir / "metrics.json").unlink(missing_ok=True)
+        write_text(self.run_dir / HISTORY_NAME, json.dumps(history, indent=1))
         write_folder(self.folder, write)
-        shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+        last = find_last_checkpoint(self.checkpoint_dir) if self.name == "fuse" else None
+        for checkpoint in self.checkpoint_dir.glob("*"):
+            if str(checkpoint) != last:
+                shutil.rmtree(checkpoint, ignore_errors=True)
+        if self.name == "fuse":  # `pipeline(model=RUN)` reads the configuration before it loads the model
+            shutil.copyfile(self.folder / "config.json", self.run_dir / "config.json")
 
     def _calibrate(self, model, processor):
         """Calibrate the answerability on the validation rows, if there are any."""

@@ -40,7 +40,7 @@ def claim_folder(
     free_keys: Set[str],
     new_stages: Set[str] = frozenset(),
     speed_keys: Set[str] = frozenset(),
-    unfinished_stages: Set[str] = frozenset(),
+    growing_stages: Set[str] = frozenset(),
     growing_keys: Set[str] = frozenset(),
     name: str = RECORD_NAME,
 ) -> None:
@@ -56,7 +56,7 @@ def claim_folder(
         new_stages (`set[str]`, *optional*): Stages that have not begun.
         speed_keys (`set[str]`, *optional*): Keys that may change for the stages that have not begun. They are
             compared by stage, so that those at the top level may change if all stages that apply them may.
-        unfinished_stages (`set[str]`, *optional*): Stages whose model is not finished.
+        growing_stages (`set[str]`, *optional*): Stages that can train longer.
         growing_keys (`set[str]`, *optional*): Keys whose numbers may become larger for these stages.
         name (`str`, *optional*, defaults to `"recipe.yaml"`): The name of the record.
 
@@ -72,7 +72,7 @@ def claim_folder(
         recorded = read_record(path, stages)
         for stage in ("", *stages):
             keys = free_keys | speed_keys if stage == "" or stage in new_stages else free_keys
-            growing = growing_keys if stage == "" or stage in unfinished_stages else frozenset()
+            growing = growing_keys if stage == "" or stage in growing_stages else frozenset()
             _compare(
                 folder,
                 stage,
@@ -80,7 +80,7 @@ def claim_folder(
                 recorded[stage],
                 keys,
                 growing,
-                _make_hints(new_stages, speed_keys) | _make_hints(unfinished_stages, growing_keys, finished),
+                _make_hints(new_stages, speed_keys) | _make_hints(growing_stages, growing_keys, finished),
             )
     write_text(path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
 

@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+import torch
 from tiny_run import write_recipe
 from transformers import EarlyStoppingCallback
 
@@ -33,6 +34,26 @@ def test_patience_of_early_stopping_is_restored(tmp_path):
     before = counter["early_stopping_patience_counter"]
     step = state["global_step"]
     assert train(str(checkpoint)).early_stopping_patience_counter == before + 3 - step
+
+
+@pytest.mark.parametrize("max_steps", [2, 3, 4])  # in the first epoch, at its end and in the second one
+def test_a_run_that_was_killed_after_its_last_step_takes_no_further_step(tmp_path, max_steps):
+    recipe = read_recipe(write_recipe(tmp_path, max_steps=max_steps, save_steps=1))
+
+    def train(checkpoint=None):
+        stage = Stage("summarize", recipe, [])
+        stage.stages.append(stage)
+        trainer = stage.make_trainer(*stage.make_model(), stage.rows)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return trainer
+
+    expected = train()
+    steps_per_epoch = len(expected.get_train_dataloader())
+    assert steps_per_epoch == 3
+    found = train(str(recipe.output_dir / "checkpoints" / "summarize" / f"checkpoint-{max_steps}"))
+    assert found.state.global_step == max_steps == found.args.max_steps
+    for name, value in expected.model.state_dict().items():
+        assert torch.equal(value, found.model.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("name", ["summarize", "fuse"])
