@@ -189,7 +189,7 @@ def test_a_row_with_an_empty_passage_is_rejected_and_training_continues(start, w
             "id": "r3",
             "reason": "empty passage",
         }
-        assert f"{stage}: 1 rows rejected, with their reasons in {path}" in printed
+        assert f"{stage}: 1 rows rejected (1 of them: empty passage), with their reasons in {path}" in printed
     assert (tmp_path / "run" / "crosstask" / "model.safetensors").exists()
 
 
@@ -213,7 +213,7 @@ def test_a_question_that_leaves_no_room_is_rejected_before_a_stage_trains(
         reject = json.loads(path.read_text())
         assert reject["id"] == "r5" and "no room is left for the passage" in reject["reason"]
         assert "the question takes " in reject["reason"] and "`max_source_length` is 256" in reject["reason"]
-        line = f"{stage}: 1 rows rejected, with their reasons in {path}"
+        line = f"{stage}: 1 rows rejected (1 of them: {reject['reason']}), with their reasons in {path}"
         assert printed.index(line) < printed.index("summarize: training")
         counts = history[stage]["lengths"]
         assert sum(split["rejected"] for split in counts.values()) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -287,7 +288,11 @@ class Stage(StageModelMixin):
         if rejects and PartialState().is_main_process:
             path = self.run_dir / f"rejects_{self.name}.jsonl"
             write_rejects(self.rejects, path)
-            print_once(f"{self.name}: {len(rejects)} rows rejected, with their reasons in {path}")
+            [(reason, count)] = Counter(reject["reason"] for reject in rejects).most_common(1)
+            print_once(
+                f"{self.name}: {len(rejects)} rows rejected ({count} of them: {reason}), with their reasons "
+                f"in {path}"
+            )
 
     def make_trainer(
         self,

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from crosstask.configuration_crosstask import IGNORE_INDEX
@@ -199,9 +200,10 @@ def _rename_columns(record: Record, stage: str, columns: Mapping[str, str]) -> R
         if name not in record
     ]
     if missing:
+        used = {name: column for name, column in names.items() if column in (*needed, *missing)}
         raise _MisfitError(
             f"the column {missing[0]!r} is missing: there are {', '.join(record)}; stage {stage} needs "
-            f"{', '.join(needed)}{_suggest_columns(needed, record)}"
+            f"{', '.join(needed)}; {_suggest_columns(used, record, stage)}"
         )
     is_joint = stage not in ("build", "ask") and all(
         names[name] in record for name in ("passage", "question", "summary")
@@ -210,14 +212,17 @@ def _rename_columns(record: Record, stage: str, columns: Mapping[str, str]) -> R
     return {name: record[names[name]] for name in used if names[name] in record}
 
 
-def _suggest_columns(needed: list[str], record: Record) -> str:
-    """Return a hint for columns of the record that differ from the needed ones by case or spaces only."""
-    similar = {str(column).strip().casefold(): column for column in record}
-    renamed = {name: similar[name] for name in needed if name not in record and name in similar}
-    if not renamed:
-        return ""
-    mapping = ", ".join(f"{name}: {column}" for name, column in renamed.items())
-    return f" (did you mean data_columns: {{{mapping}}}?)"
+def _suggest_columns(names: Mapping[str, str], record: Record, stage: str) -> str:
+    """Return how to name the columns that are missing, with those of the record that have a similar name."""
+    similar = {str(column).strip().casefold(): column for column in record if column not in names.values()}
+    pairs, is_similar = [], False
+    for name, column in names.items():
+        if column not in record:
+            found = get_close_matches(column.casefold(), similar, n=1, cutoff=0.7)
+            pairs.append(f"{name}: {similar[found[0]] if found else '...'}")
+            is_similar |= bool(found)
+    key = "--columns" if stage == "ask" else "data_columns:"
+    return f"{'did you mean' if is_similar else 'name yours with'} {key} {{{', '.join(pairs)}}}"
 
 
 def _is_joint(row: Row, stage: str) -> bool:

@@ -370,9 +370,22 @@ def test_columns_in_other_case_are_hinted_at(tmp_path):
     rows = [{"Passage": f"p{n}", " question": "q", "Summary": "s"} for n in range(4)]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     assert (
-        "(did you mean data_columns: {passage: Passage, question:  question, summary: Summary}?)"
+        "; did you mean data_columns: {passage: Passage, question:  question, summary: Summary}"
         in get_error(path, "fuse")
     )
+
+
+@pytest.mark.parametrize(
+    ("stage", "columns", "hint"),
+    [
+        ("fuse", {}, "name yours with data_columns: {passage: ..., question: ..., summary: ...}"),
+        ("ask", {}, "name yours with --columns {passage: ..., question: ...}"),
+        ("ask", {"passage": "txt"}, "did you mean --columns {passage: text, question: ...}"),
+    ],
+)
+def test_an_error_says_how_to_name_columns(tmp_path, stage, columns, hint):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "p", "frage": "q"}])
+    assert get_error(path, stage, columns=columns).endswith(hint)
 
 
 def test_passages_that_two_splits_share_are_counted(tmp_path, caplog):
