@@ -15,10 +15,12 @@ class ResumingTrainer(Seq2SeqTrainer):
 
     model: Any
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
         """Train the model. Same arguments as [`Trainer.train`]."""
         if not isinstance(resume_from_checkpoint, str) or self.args.max_steps < 0:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
         state = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, TRAINER_STATE_NAME))
         schedule = self.args.max_steps, self.args.num_train_epochs
         if state.global_step >= self.args.max_steps:
@@ -26,7 +28,7 @@ class ResumingTrainer(Seq2SeqTrainer):
             # more in an epoch that has begun. With the complete epochs as its limit, it takes none.
             self.args.max_steps, self.args.num_train_epochs = -1, int(state.epoch or 0)
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.args.max_steps, self.args.num_train_epochs = schedule
 

@@ -200,10 +200,10 @@ def _rename_columns(record: Record, stage: str, columns: Mapping[str, str]) -> R
         if name not in record
     ]
     if missing:
-        used = {name: column for name, column in names.items() if column in (*needed, *missing)}
+        wanted = {name: column for name, column in names.items() if column in (*needed, *missing)}
         raise _MisfitError(
             f"the column {missing[0]!r} is missing: there are {', '.join(record)}; stage {stage} needs "
-            f"{', '.join(needed)}; {_suggest_columns(used, record, stage)}"
+            f"{', '.join(needed)}; {_suggest_columns(wanted, record, stage)}"
         )
     is_joint = stage not in ("build", "ask") and all(
         names[name] in record for name in ("passage", "question", "summary")
