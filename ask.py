@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
+from crosstask.processing_crosstask import LONG_PASSAGES
 from crosstask.utils.errors import ConfigError, DataError, first_line
 from crosstask.utils.interrupts import end_on_signal
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from crosstask import QuestionSummarizationPipeline
 
 Answer = dict[str, Any]
-_SETTINGS = ("model", "adapter", "min_answerability", "evidence")
+_SETTINGS = ("model", "adapter", "min_answerability", "evidence", "long_passages")
 _MODEL_PATTERNS = ("*.safetensors", "*config.json")
 
 
@@ -75,6 +76,12 @@ def _make_parser() -> argparse.ArgumentParser:
         help="below it, `answered` is false; auto for the model's own threshold",
     )
     parser.add_argument("--evidence", action="store_true", help="add the sentences that a summary rests on")
+    parser.add_argument(
+        "--long_passages",
+        choices=LONG_PASSAGES,
+        help="what to read of a passage that is too long: its segments, the parts that fit best to the "
+        "question, or its beginning (default: segments if the model was trained with them, otherwise select)",
+    )
     return parser
 
 
@@ -197,7 +204,8 @@ def load_pipeline(options: argparse.Namespace) -> QuestionSummarizationPipeline:
     from crosstask.utils.hub_names import find_checkpoint
     from crosstask.utils.pretrained import LOAD_ERRORS
 
-    settings = {"min_answerability": options.min_answerability, "return_evidence": options.evidence or None}
+    settings = {"return_evidence": options.evidence or None}
+    settings |= {name: getattr(options, name) for name in ("min_answerability", "long_passages")}
     settings = {name: value for name, value in settings.items() if value is not None}
     name = find_checkpoint(options.model)
     try:
@@ -229,8 +237,12 @@ def _get_settings(options: argparse.Namespace) -> dict[str, Any]:
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Raise an error if another model or other options wrote what an output has already."""
     record = _get_record_path(path)
-    if not path.exists() or not path.stat().st_size or not record.exists():
+    if not path.exists() or not path.stat().st_size:
         return
+    if not record.exists():
+        raise ConfigError(
+            f"-o: {path} exists, but no {record.name} that says which model wrote it; expected a new file"
+        )
     try:
         written = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

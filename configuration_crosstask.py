@@ -96,6 +96,11 @@ class CrossTaskConfig(PretrainedConfig):
             Template of the first segment of the input. The passage is the second segment.
         max_source_length (`int`, *optional*, defaults to 1024):
             Maximum length of the input in tokens, including the question and special tokens.
+        max_segments (`int`, *optional*, defaults to 1):
+            Maximum number of segments of `max_source_length` tokens that a longer passage is cut into, each
+            with the question in front. Above 1, the model reads inputs of shape `(batch, segments, length)`.
+        stride (`int`, *optional*, defaults to 0):
+            Number of passage tokens that a segment has in common with the one before.
         share_base (`bool`, *optional*, defaults to `False`):
             Whether the question encoder is the summarizer's encoder with low-rank updates, so that weights
             that both models have in common are in memory once.
@@ -161,6 +166,8 @@ class CrossTaskConfig(PretrainedConfig):
         summary_loss_on: str = "all",
         prompt: str = PROMPT,
         max_source_length: int = 1024,
+        max_segments: int = 1,
+        stride: int = 0,
         share_base: bool = False,
         shares_vocabulary: bool | None = None,
         answerability_trained: bool = True,
@@ -208,6 +215,8 @@ class CrossTaskConfig(PretrainedConfig):
         self.summary_loss_on = summary_loss_on
         self.prompt = prompt
         self.max_source_length = max_source_length
+        self.max_segments = max_segments
+        self.stride = stride
         self.share_base = share_base
         self.question_encoder_updates = dict(question_encoder_updates or {})
         self._check_values()
@@ -220,6 +229,7 @@ class CrossTaskConfig(PretrainedConfig):
             value = getattr(self, name)
             if value is not None and not (type(value) is int and value >= 1):
                 raise ValueError(f"`{name}` has to be an integer of 1 or more, got {value!r}.")
+        check_segments(self.max_segments, self.stride, self.max_source_length)
         if self.fusion_dim is not None and self.fusion_dim % self.fusion_num_heads:
             raise ValueError(
                 f"`fusion_num_heads` has to divide `fusion_dim`, got {self.fusion_num_heads} heads "
@@ -445,6 +455,17 @@ def check_weight(name: str, value: Any) -> None:
     """Raise a `ValueError` unless `value` is a finite number of 0 or more, as the weight `name` has to be."""
     if not (is_finite_number(value) and value >= 0):
         raise ValueError(f"`{name}` has to be a finite number of 0 or more, got {value!r}.")
+
+
+def check_segments(max_segments: Any, stride: Any, max_source_length: int) -> None:
+    """Raise a `ValueError` unless the values describe segments of at most `max_source_length` tokens."""
+    if type(max_segments) is not int or max_segments < 1:
+        raise ValueError(f"`max_segments` has to be an integer of 1 or more, got {max_segments!r}.")
+    if type(stride) is not int or not 0 <= stride < max_source_length:
+        raise ValueError(
+            f"`stride` has to be an integer from 0 to below `max_source_length` ({max_source_length}), got "
+            f"{stride!r}."
+        )
 
 
 def _check_summarizer(config):

@@ -3,6 +3,7 @@ The fusion of summarizer and question encoder: two modules, and the hooks that c
 
 [`AnswerabilityHead`] predicts whether a summary carries the answer. [`GatedCrossAttention`] lets the question
 encoder influence the summary. [`capture_input`] gives both the decoder states of any summarizer.
+[`encode_segments`] fuses the segments of a long input: the decoder and the fusion read the states of all.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
+from transformers.modeling_outputs import BaseModelOutput
 
 LIKELIHOOD_DIM = 4  # what `compute_likelihood` returns per token
+SEGMENT_BATCH_TOKENS = 4096  # read at once by an encoder: more take more memory, and are hardly faster
 MAX_NATS = 10.0  # log-probabilities below -10 count as -10, and entropies above 10 as 10
 
 
@@ -271,6 +275,57 @@ class GatedCrossAttention(nn.Module):
         ffn_output = self.fc2(self.activation(self.fc1(self.layer_norm(states))))
         states = states + ffn_gate * scale * F.dropout(ffn_output, dropout)
         return _move_to(decoder_states, states), attentions
+
+
+def encode_segments(
+    encoder: Callable[..., BaseModelOutput],
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> BaseModelOutput:
+    """
+    Encode the segments of long inputs one by one, and join their states, which a decoder reads at once
+    (Izacard & Grave, 2021, "Fusion-in-Decoder", https://arxiv.org/abs/2007.01282; Ivgi et al., 2023, "SLED",
+    https://arxiv.org/abs/2208.00748). Time and memory grow linearly with the number of segments.
+
+    Args:
+        encoder (`Callable`):
+            An encoder, which takes `input_ids` and `attention_mask` of shape `(n, length)`.
+        input_ids (`torch.LongTensor` of shape `(batch_size, segments, length)`):
+            The segments. Those without any token are not read, and have states of 0.
+        attention_mask (`torch.LongTensor` of shape `(batch_size, segments, length)`, *optional*):
+            1 for tokens, 0 for padding. Defaults to ones.
+        kwargs:
+            Further arguments of the encoder.
+
+    Returns:
+        `BaseModelOutput`: States of shape `(batch_size, segments * length, hidden_size)`, and with
+        `output_hidden_states` those of all layers. It has no attentions.
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    ids, mask, rows = input_ids.flatten(0, 1), attention_mask.flatten(0, 1), None
+    if not torch.compiler.is_compiling():  # a compiled graph cannot select rows by their values
+        rows = mask.any(1).nonzero().squeeze(1)
+        ids, mask = ids[rows], mask[rows]
+    size = max(1, SEGMENT_BATCH_TOKENS // ids.shape[1])
+    outputs = [
+        encoder(input_ids=batch_ids, attention_mask=batch_mask, **kwargs)
+        for batch_ids, batch_mask in zip(ids.split(size), mask.split(size), strict=True)
+    ]
+
+    def join(parts):
+        states = torch.cat(parts)
+        if rows is not None and len(rows) < input_ids.shape[:2].numel():
+            zeros = states.new_zeros(input_ids.shape[:2].numel(), *states.shape[1:])
+            states = zeros.index_copy(0, rows.to(states.device), states)
+        return states.unflatten(0, input_ids.shape[:2]).flatten(1, 2)
+
+    hidden_states = None
+    if outputs[0].hidden_states is not None:
+        layers = zip(*(output.hidden_states for output in outputs), strict=True)
+        hidden_states = tuple(map(join, layers))
+    return BaseModelOutput(join([output[0] for output in outputs]), hidden_states)
 
 
 def init_fusion_weights(module: nn.Module) -> None:

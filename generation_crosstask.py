@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 
 from .configuration_crosstask import IGNORE_INDEX, check_weight, get_max_lengths
-from .fusion_crosstask import capture_output, compute_likelihood, sum_log_probs
+from .fusion_crosstask import capture_output, compute_likelihood, encode_segments, sum_log_probs
 
 # transformers 5.24 renamed `past_key_values` to `cache`, in arguments and in outputs.
 CACHE_ARGUMENT = (
@@ -118,6 +118,11 @@ class CrossTaskGenerationMixin:
                 "`answerability_rerank` and `output_fusion_attentions` need the question: give `input_ids`, "
                 "`question_input_ids` or `question_encoder_outputs`."
             )
+        if input_ids is not None and input_ids.dim() == 3:  # the steps of `generate` know no segments
+            if kwargs.get("encoder_outputs") is None:
+                kwargs["encoder_outputs"] = self._encode_source(input_ids, kwargs["attention_mask"])
+            kwargs["attention_mask"] = flatten_segments(kwargs["attention_mask"])
+            inputs = kwargs["input_ids"] = None
         encoder_outputs = kwargs.get("encoder_outputs")
         # Take the tensor out now: generation replaces it within `encoder_outputs` by one with a row per beam.
         encoder_states = None if encoder_outputs is None else encoder_outputs[0]
@@ -227,9 +232,8 @@ question_encoder_outputs:
                 "`input_ids`, `question_input_ids` or `question_encoder_outputs` are needed for the question."
             )
         if encoder_outputs is None:
-            encoder_outputs = self.get_encoder()(
-                input_ids=input_ids, attention_mask=attention_mask, return_dict=True
-            )
+            encoder_outputs = self._encode_source(input_ids, attention_mask)
+        attention_mask = flatten_segments(attention_mask)
         repeats, remainder = divmod(len(summary_ids), len(question[0]))
         if remainder:
             raise ValueError(
@@ -242,6 +246,13 @@ question_encoder_outputs:
         tensors = (encoder_outputs[0], attention_mask, question[0], question_mask, question_key_values)
         tensors = (None if x is None else x.repeat_interleave(repeats, dim=0) for x in tensors)
         return self._run_decoder(summary_ids, *tensors, return_log_probs, output_attentions)
+
+    def _encode_source(self, input_ids, attention_mask, **kwargs):
+        """Run the summarizer's encoder, on each segment if the inputs have segments."""
+        kwargs |= {"input_ids": input_ids, "attention_mask": attention_mask, "return_dict": True}
+        if input_ids.dim() == 3:
+            return EncoderOutput(**encode_segments(self.get_encoder(), **kwargs))
+        return self.get_encoder()(**kwargs)
 
     def _run_decoder(
         self,
@@ -441,9 +452,14 @@ def drop_question_arguments(model_kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in model_kwargs.items() if not name.startswith(prefixes)}
 
 
+def flatten_segments(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """Return a mask of segments, of shape `(batch_size, segments, length)`, as that of one input."""
+    return mask.flatten(1) if mask is not None and mask.dim() == 3 else mask
+
+
 def infer_attention_mask(input_ids: torch.Tensor, config: PretrainedConfig) -> torch.Tensor:
     """
-    Return an attention mask of shape `(batch_size, length)`: 0 for padding, 1 elsewhere. All ones if the
+    Return an attention mask of the shape of `input_ids`: 0 for padding, 1 elsewhere. All ones if the
     padding token also ends sequences. `generate` of transformers 4 has the same rule, that of 5 has none.
     """
     pad = to_token_id_tensor(config.pad_token_id, input_ids.device)

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from .fusion_crosstask import (
     AnswerabilityHead,
     GatedCrossAttention,
     capture_input,
+    encode_segments,
     init_fusion_weights,
     register_capture_hooks,
 )
@@ -44,6 +46,7 @@ from .generation_crosstask import (
     CrossTaskGenerationMixin,
     EncoderOutput,
     drop_question_arguments,
+    flatten_segments,
     get_predicted_ids,
 )
 from .loading_crosstask import (
@@ -366,11 +369,14 @@ class CrossTaskForConditionalGeneration(
         Args:
             input_ids, attention_mask (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
                 The prompted question and the passage, in the summarizer's vocabulary, and its mask: 1 for
-                tokens, 0 for padding. The mask defaults to ones.
+                tokens, 0 for padding. The mask defaults to ones. Both may have the shape
+                `(batch_size, segments, sequence_length)`, see [`encode_segments`]; decoder, gated
+                cross-attention and answerability head then read the states of all segments as one sequence.
             question_input_ids, question_attention_mask (`torch.LongTensor` of shape \
 `(batch_size, question_length)`):
-                The same text in the question encoder's vocabulary, and its mask. Only needed if that is
-                another vocabulary, since the question encoder reads `input_ids` otherwise.
+                The same text in the question encoder's vocabulary, and its mask, with or without segments.
+                Only needed if that is another vocabulary, since the question encoder reads `input_ids`
+                otherwise.
             decoder_input_ids, decoder_attention_mask (`torch.LongTensor` of shape \
 `(batch_size, summary_length)`):
                 The summary, shifted right, and its mask. Computed from `labels` by default.
@@ -432,6 +438,9 @@ decoder_question_mask (`torch.Tensor` of shape `(batch_size, question_length)`):
         if decoder_question_key_values is None and self.gated_cross_attention is not None:
             decoder_question_key_values = self._project_question(question)
             decoder_question_mask = question_mask
+        if encoder_outputs is None and input_ids is not None and input_ids.dim() == 3:
+            encoder_outputs = self._encode_source(input_ids, attention_mask, **flags)
+        attention_mask = flatten_segments(attention_mask)
         gate_attentions: list | None = [] if flags["output_attentions"] else None
         with self._capture_decoder_states(
             decoder_question_key_values, decoder_question_mask, gate_attentions
@@ -514,10 +523,12 @@ decoder_question_mask (`torch.Tensor` of shape `(batch_size, question_length)`):
             # Without a mask some encoders warn of padding, and some mask all tokens with id 0.
             if question_mask is None:
                 question_mask = torch.ones_like(question_ids)
-            arguments = (self.get_encoder,) if self.config.share_base else ()
-            outputs = self.question_encoder(
-                *arguments, input_ids=question_ids, attention_mask=question_mask, **flags
-            )
+            encoder = self.question_encoder
+            if self.config.share_base:
+                encoder = partial(encoder, self.get_encoder)
+            if question_ids.dim() == 3:
+                encoder = partial(encode_segments, encoder)
+            outputs = encoder(input_ids=question_ids, attention_mask=question_mask, **flags)
         elif isinstance(outputs, (tuple, list)):
             outputs = BaseModelOutput(*outputs)
         inputs = next(x for x in (input_ids, attention_mask, outputs[0]) if x is not None)
@@ -525,7 +536,7 @@ decoder_question_mask (`torch.Tensor` of shape `(batch_size, question_length)`):
             raise ValueError(f"The batch sizes differ: {len(inputs)} inputs and {len(outputs[0])} questions.")
         if question_mask is None:
             question_mask = torch.ones(outputs[0].shape[:2], device=outputs[0].device)
-        return outputs, question_mask.bool()
+        return outputs, flatten_segments(question_mask).bool()
 
     def _project_question(self, question):
         if question is None:

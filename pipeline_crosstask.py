@@ -8,14 +8,21 @@ import logging
 import os
 import types
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 from transformers import GenerationConfig, Pipeline
 
 from .configuration_crosstask import get_max_positions
-from .sentences_crosstask import find_evidence, iter_sentence_spans, merge_summaries, split_sentences
+from .sentences_crosstask import (
+    find_evidence,
+    iter_sentence_spans,
+    join_spans,
+    merge_summaries,
+    split_sentences,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +122,14 @@ class QuestionSummarizationPipeline(Pipeline):
                 whatever adapter is active. The model is switched for each batch and restored after it.
                 Pipelines of one model take turns, in any threads; other users of the model in other threads
                 may see it switched.
+            long_passages (`str`, *optional*):
+                What to read of a passage that is longer than the model can read: `"segments"` or `"truncate"`
+                for its beginning, or `"select"` for the sentences that fit best to the question; see
+                [`CrossTaskProcessor.encode_long`]. Defaults to `"segments"` for a model that was trained with
+                them, otherwise to `"select"`.
+            passage_scorer (`Callable`, *optional*):
+                For `"select"`, a function of a question and a list of texts that returns a number for each
+                text, the highest for the one that fits best. Defaults to BM25.
             on_error (`str`, *optional*, defaults to `"raise"`):
                 `"return"` returns `{"error": ...}` in place of the result of an input that is malformed or
                 has no room for its passage, so that it does not end a stream.
@@ -130,8 +145,8 @@ class QuestionSummarizationPipeline(Pipeline):
             the model has adapters, also `adapter`, the one that wrote the summary. For
             a list of questions, a list of these; with `merge`, a `dict` with the merged `summary` and this
             list as `questions`. For a list of inputs, a list of results; for a dataset or generator, an
-            iterator of results. Passages that are longer than the model can read are cut, and one warning per
-            call says in how many inputs.
+            iterator of results. One warning per call says how many passages were longer than the model can
+            read, and what it read of them.
 
         Raises:
             TypeError, ValueError: if an argument has a wrong type or value.
@@ -171,6 +186,8 @@ class QuestionSummarizationPipeline(Pipeline):
         merge=None,
         adapter=None,
         on_error=None,
+        long_passages=None,
+        passage_scorer=None,
         generate_kwargs=None,
         **kwargs,
     ):
@@ -191,6 +208,10 @@ class QuestionSummarizationPipeline(Pipeline):
             if on_error not in ("raise", "return"):
                 raise ValueError(f'`on_error` has to be "raise" or "return", got {on_error!r:.80}.')
             preprocess["on_error"] = on_error
+        if long_passages is not None:
+            preprocess["long_passages"] = self.processor.check_long_passages(long_passages)
+        if passage_scorer is not None:
+            preprocess["passage_scorer"] = passage_scorer
         options = {
             "return_evidence": return_evidence,
             "min_answerability": min_answerability,
@@ -256,14 +277,20 @@ class QuestionSummarizationPipeline(Pipeline):
                 yield from self._run_batch(batch, forward_params, postprocess_params)
         finally:  # also if the caller of a stream stops early
             if num_truncated:
-                limits = [limit for key, limit in self.processor.get_limits().items() if key != "labels"]
-                logger.warning(
-                    "%d of %d inputs were cut, as the model reads %s tokens: the ends of their passages were "
-                    "not read",
-                    num_truncated,
-                    num_inputs,
-                    " and ".join(map(str, limits)),
-                )
+                mode = self.processor.check_long_passages(preprocess_params.get("long_passages"))
+                self._warn_of_long_passages(num_truncated, num_inputs, mode)
+
+    def _warn_of_long_passages(self, num_truncated, num_inputs, long_passages):
+        names = [name for name in self.processor.get_limits() if name != "labels"]
+        limits = map(self.processor.describe_limit, names)
+        logger.warning(
+            "%d of %d inputs are longer than the %s that the model reads: it read %s (long_passages=%r)",
+            num_truncated,
+            num_inputs,
+            " and ".join(limits),
+            "the parts that fit best to the question" if long_passages == "select" else "their beginning",
+            long_passages,
+        )
 
     def _run_batch(self, batch, forward_params, postprocess_params):
         """Yield the results of preprocessed inputs."""
@@ -351,32 +378,46 @@ class QuestionSummarizationPipeline(Pipeline):
             yield
 
     def preprocess(
-        self, inputs: Any, where: str = "", adapter: str | list[str] | None = None, on_error: str = "raise"
+        self,
+        inputs: Any,
+        where: str = "",
+        adapter: str | list[str] | None = None,
+        on_error: str = "raise",
+        long_passages: str | None = None,
+        passage_scorer: Callable[[str, list[str]], Sequence[float]] | None = None,
     ) -> dict[str, Any]:
         """Encode one input, with one row per question. `where` is the beginning of an error message."""
         try:
-            return self._encode(inputs, where, adapter)
+            return self._encode(inputs, where, adapter, long_passages, passage_scorer)
         except (TypeError, ValueError) as error:
             if on_error == "raise":
                 raise
             return {"error": str(error), "rows": [], "is_truncated": False, "adapter": None}
 
-    def _encode(self, inputs, where, adapter):
+    def _encode(self, inputs, where, adapter, long_passages, passage_scorer):
         questions, passage = _check_input(inputs, where)
         adapter = self._get_adapter(inputs, adapter, where)
-        try:
-            encoded = self.processor(question=questions, passage=passage, return_truncated=True)
-        except ValueError as error:  # a question leaves no room for the passage
-            error.args = (f"{where}{error}",)
-            raise
-        flags = [encoded.pop(key) for key in list(encoded) if key.endswith("_truncated")]
-        rows = [dict(zip(encoded, row, strict=True)) for row in zip(*encoded.values(), strict=True)]
+        rows, selected, is_truncated = [], [], False
+        for index, question in enumerate(questions):
+            try:
+                row, spans = self.processor.encode_long(
+                    question, passage, long_passages=long_passages, score=passage_scorer
+                )
+            except ValueError as error:
+                if hasattr(error, "reason"):  # the question leaves no room for the passage
+                    raise ValueError(f"{where}question {index} {error.reason}") from error
+                raise
+            flags = [row.pop(key) for key in list(row) if key.endswith("_truncated")]
+            is_truncated |= any(flags)
+            rows.append(row)
+            selected.append(spans)
         return {
             "questions": questions,
             "passage": passage,
             "is_list": not isinstance(inputs["question"], str),
             "rows": rows,
-            "is_truncated": any(map(any, flags)),
+            "selected": selected,
+            "is_truncated": is_truncated,
             "adapter": adapter,
         }
 
@@ -394,7 +435,8 @@ class QuestionSummarizationPipeline(Pipeline):
             attention = output.fusion_attentions[::step].float().mean(1)
             attention = (attention * summary_mask.to(attention.device)).sum(1)
             # Drop padding of the question encoder's input, so that positions are those of the processor.
-            mask = model_inputs.get("question_attention_mask", model_inputs["attention_mask"]).bool()
+            mask = model_inputs.get("question_attention_mask", model_inputs["attention_mask"])
+            mask = mask.flatten(1).bool()  # of all segments
             outputs["attention"] = [
                 row[row_mask] for row, row_mask in zip(attention.cpu(), mask.cpu(), strict=True)
             ]
@@ -438,16 +480,24 @@ class QuestionSummarizationPipeline(Pipeline):
         """Return the sum of the gate's attention to each sentence of the passage, `None` if not known."""
         if "attention" not in model_outputs:
             return None
-        passage = model_outputs["passage"]
+        passage, spans = model_outputs["passage"], model_outputs["selected"][index]
+        spans = [(0, len(passage))] if spans is None else spans
+        starts = list(accumulate((end - start + 1 for start, end in spans), initial=0))  # in the joined text
         try:
-            offsets = self.processor.get_passage_offsets(model_outputs["questions"][index], passage)
+            offsets = self.processor.get_passage_offsets(
+                model_outputs["questions"][index], join_spans(passage, spans)
+            )
         except NotImplementedError:  # a slow tokenizer
             return None
         ends = [end for _, end in iter_sentence_spans(passage)]
         attention = [0.0] * len(ends)
-        for offset, value in zip(offsets, model_outputs["attention"][index].tolist(), strict=True):
-            if offset is not None and offset[0] < ends[-1]:
-                attention[bisect_right(ends, offset[0])] += value
+        # With `long_passages="truncate"`, the model has read fewer segments than the processor locates.
+        for offset, value in zip(offsets, model_outputs["attention"][index].tolist(), strict=False):
+            if offset is not None:
+                span = bisect_right(starts, offset[0], hi=len(spans)) - 1
+                position = spans[span][0] + offset[0] - starts[span]
+                if position < ends[-1]:
+                    attention[bisect_right(ends, position)] += value
         return attention
 
 
@@ -465,6 +515,7 @@ def _check_generate_kwargs(generate_kwargs, max_positions):
     known |= {"answerability_rerank"}
     known -= {"return_dict_in_generate"}  # the pipeline sets it
     options = ["return_evidence", "min_answerability", "merge", "batch_size", "adapter", "on_error"]
+    options += ["long_passages", "passage_scorer"]
     for name in generate_kwargs:
         if name not in known:
             matches = difflib.get_close_matches(name, [*sorted(known), *options], n=1)

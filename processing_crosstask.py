@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
 from transformers import AutoTokenizer, BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 
-from .configuration_crosstask import IGNORE_INDEX, PROMPT, get_max_lengths
+from .configuration_crosstask import IGNORE_INDEX, PROMPT, check_segments, get_max_lengths
 from .loading_crosstask import find_run_model, make_tokenizer_portable, prepare_tokenizer
+from .sentences_crosstask import iter_sentence_spans, join_spans, score_bm25, split_span
 
 QUESTION_TOKENIZER = "question_tokenizer"  # attribute of the processor, and folder of a checkpoint
 # The labels of answerability by their spellings, in lower case with "_" for "-" and spaces. They are those of
@@ -27,17 +30,22 @@ _LABELS = {
     **dict.fromkeys(("", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nat"), IGNORE_INDEX),
     str(IGNORE_INDEX): IGNORE_INDEX,
 }
+LONG_PASSAGES = ("segments", "select", "truncate")  # see `CrossTaskProcessor.encode_long`
 TRUNCATED = "_truncated"  # end of the keys that say which inputs were cut
 
 
 class QuestionTooLongError(ValueError):
-    """The question at position `index` of a batch leaves no room for its passage: `length` tokens."""
+    """
+    The question at position `index` of a batch leaves no room for its passage: it takes `length` tokens, and
+    segments have `stride` more in common.
+    """
 
-    def __init__(self, index: int, length: int, limit: int, name: str):
+    def __init__(self, index: int, length: int, limit: int, name: str, stride: int = 0):
         self.index = index
+        overlap = f", `stride` is {stride}" if stride else ""
         self.reason = (
-            f"takes {length} tokens with the prompt and the special tokens, and `{name}` is {limit}: no room "
-            "is left for the passage."
+            f"takes {length} tokens with the prompt and the special tokens{overlap}, and `{name}` is "
+            f"{limit}: no room is left for the passage."
         )
         super().__init__(f"question {index} {self.reason}")
 
@@ -49,6 +57,9 @@ class CrossTaskProcessor(ProcessorMixin):
     The prompted question is the first segment of a pair, and the passage the second. Only the passage is
     truncated, at its end, whatever `truncation_side` the tokenizers have: it is set to "right".
 
+    With `max_segments` above 1, a long passage is cut into segments, and each is an input with the question
+    in front. [`~CrossTaskProcessor.select_passage`] shortens a long passage for a model without segments.
+
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
             Tokenizer of the summarizer.
@@ -58,6 +69,11 @@ class CrossTaskProcessor(ProcessorMixin):
             Template of the first segment.
         max_source_length (`int`, *optional*, defaults to 1024):
             Maximum length of the input in tokens, including the question and special tokens.
+        max_segments (`int`, *optional*, defaults to 1):
+            Maximum number of segments of `max_source_length` tokens that a passage is cut into. Above 1, each
+            input is a list of segments, even if it has only one. The rest of the passage is truncated.
+        stride (`int`, *optional*, defaults to 0):
+            Number of passage tokens that a segment has in common with the one before.
         max_question_length (`int`, *optional*):
             Maximum length of the question encoder's input in tokens, if it is lower. That input is also
             limited by the `model_max_length` of the question tokenizer.
@@ -65,7 +81,8 @@ class CrossTaskProcessor(ProcessorMixin):
             Maximum length of a target summary in tokens. If `None`, summaries are not truncated.
 
     Raises:
-        ValueError: if a tokenizer has no padding token, or the prompt no `{question}`.
+        ValueError: if a tokenizer has no padding token or cannot cut segments, the prompt has no
+            `{question}`, or the numbers do not describe segments.
 
     [`~CrossTaskProcessor.limit_lengths`] lowers the limits to what a model can read and write.
     """
@@ -79,6 +96,8 @@ class CrossTaskProcessor(ProcessorMixin):
         question_tokenizer: PreTrainedTokenizerBase | None = None,
         prompt: str = PROMPT,
         max_source_length: int = 1024,
+        max_segments: int = 1,
+        stride: int = 0,
         max_question_length: int | None = None,
         max_summary_length: int | None = None,
         chat_template: str | None = None,  # transformers passes it to every processor
@@ -91,7 +110,10 @@ class CrossTaskProcessor(ProcessorMixin):
             raise ValueError(f"`prompt` has to contain {{question}}, got {prompt!r}.")
         self.question_tokenizer = question_tokenizer
         self.prompt = prompt
+        check_segments(max_segments, stride, max_source_length)
         self.max_source_length = max_source_length
+        self.max_segments = max_segments
+        self.stride = stride
         self.max_question_length = max_question_length
         self.max_summary_length = max_summary_length
 
@@ -179,7 +201,8 @@ class CrossTaskProcessor(ProcessorMixin):
             `BatchEncoding` with `input_ids` and `attention_mask`; with a question tokenizer or a lower
             `max_question_length` also `question_input_ids` and `question_attention_mask`; with summaries
             `labels`, padded with -100; with labels of answerability `answerable`. The values of a single
-            input without `return_tensors` have no batch dimension.
+            input without `return_tensors` have no batch dimension. With `max_segments` above 1, ids and
+            masks have the shape `(batch_size, segments, length)`.
 
         Raises:
             QuestionTooLongError: if a question leaves no room for its passage.
@@ -229,7 +252,8 @@ class CrossTaskProcessor(ProcessorMixin):
 
         Args:
             rows (`list[dict]`):
-                One mapping per input, as [`~CrossTaskProcessor.__call__`] returns it without padding.
+                One mapping per input, as [`~CrossTaskProcessor.__call__`] returns it without padding. Inputs
+                get as many segments as the one with the most; those that are added have a mask of zeros.
             return_tensors (`str`, *optional*, defaults to `"pt"`):
                 `"pt"` for tensors or `"np"` for arrays. If `None`, return lists.
             pad_to_multiple_of (`int`, *optional*):
@@ -249,11 +273,15 @@ class CrossTaskProcessor(ProcessorMixin):
             if not rows[0].keys() >= names.keys():
                 continue
             inputs = [{name: row[key] for key, name in names.items()} for row in rows]
+            count = None
+            if hasattr(inputs[0]["input_ids"][0], "__len__"):
+                count = max(len(row["input_ids"]) for row in inputs)
+                inputs = [segment for row in inputs for segment in _split_segments(row, count)]
             length = _get_padded_length([row["input_ids"] for row in inputs], pad_to_multiple_of, limit)
             padded = tokenizer.pad(
                 inputs, padding="max_length", max_length=length, return_tensors=return_tensors
             )
-            batch |= {key: padded[name] for key, name in names.items()}
+            batch |= {key: _group(padded[name], count) for key, name in names.items()}
         if "labels" in rows[0]:
             limit = math.inf if self.max_summary_length is None else self.max_summary_length
             length = _get_padded_length([row["labels"] for row in rows], pad_to_multiple_of, limit)
@@ -273,34 +301,152 @@ class CrossTaskProcessor(ProcessorMixin):
                 As in [`~CrossTaskProcessor.__call__`].
 
         Returns:
-            `list`: One entry per token that the question encoder reads, without padding: `(start, end)` in
-            characters of the passage, or `None` for tokens of the prompt and special tokens.
+            `list`: One entry per token that the question encoder reads, without padding and one segment after
+            the other: `(start, end)` in characters of the passage, or `None` for tokens of the prompt and
+            special tokens.
 
         Raises:
             NotImplementedError: if the tokenizer is a slow one, which keeps no offsets.
         """
         columns = {"question": [question], "passage": [passage]}
         tokenizer, _, limit = list(self._get_readers().values())[-1]  # the question encoder's
-        encoded, _ = self._encode(tokenizer, limit, columns, return_offsets_mapping=True)
+        encoded, _ = self._tokenize_inputs(tokenizer, limit, columns, return_offsets_mapping=True)
         # Undo the spaces of `_spell_out`: positions in the text that was encoded.
         pattern = _get_special_pattern(tokenizer)
         matches = enumerate(pattern.finditer(passage) if pattern else ())
         spaces = [match.start() + 1 + index for index, match in matches]
         return [
             tuple(end - bisect_left(spaces, end) for end in offset) if sequence == 1 else None
-            for sequence, offset in zip(encoded.sequence_ids(0), encoded["offset_mapping"][0], strict=True)
+            for segment, offsets in enumerate(encoded["offset_mapping"][: self.max_segments])
+            for sequence, offset in zip(encoded.sequence_ids(segment), offsets, strict=True)
         ]
+
+    def encode_long(
+        self,
+        question: str,
+        passage: str,
+        summary: str | None = None,
+        long_passages: str | None = None,
+        score: Callable[[str, list[str]], Sequence[float]] | None = None,
+    ) -> tuple[dict[str, Any], list[tuple[int, int]] | None]:
+        r"""
+        Encode one input whose passage may be longer than the model reads.
+
+        Args:
+            question (`str`), passage (`str`), summary (`str`, *optional*):
+                As in [`~CrossTaskProcessor.__call__`].
+            long_passages (`str`, *optional*):
+                What to read of a passage that is too long: `"segments"`, the beginning, up to `max_segments`
+                segments; `"select"`, the parts that fit best to the question; `"truncate"`, the beginning,
+                up to one segment. Defaults to `"segments"` with `max_segments` above 1, otherwise to
+                `"select"`.
+            score (`Callable`, *optional*):
+                See [`~CrossTaskProcessor.select_passage`].
+
+        Returns:
+            `tuple[dict, list | None]`: The encoded input, with `return_truncated`, and the result of
+            [`~CrossTaskProcessor.select_passage`] if parts were selected. The input then counts as truncated.
+
+        Raises:
+            QuestionTooLongError: if the question leaves no room for its passage.
+            ValueError: if `long_passages` is another value, or `"segments"` with `max_segments` of 1.
+        """
+        long_passages = self.check_long_passages(long_passages)
+        reader = self
+        if long_passages == "truncate" and self.max_segments > 1:
+            reader = copy.copy(self)
+            reader.max_segments = 1
+        encoded = dict(reader(question, passage, summary, return_truncated=True))
+        flags = {key: value for key, value in encoded.items() if key.endswith(f"input_ids{TRUNCATED}")}
+        if long_passages != "select" or not any(flags.values()):
+            return encoded, None
+        spans = self.select_passage(question, passage, score)
+        return dict(self(question, join_spans(passage, spans), summary, return_truncated=True)) | flags, spans
+
+    def check_long_passages(self, long_passages: str | None) -> str:
+        """Return what `long_passages` of [`~CrossTaskProcessor.encode_long`] is by default, or check it."""
+        if long_passages is None:
+            return "segments" if self.max_segments > 1 else "select"
+        if long_passages not in LONG_PASSAGES:
+            raise ValueError(f"`long_passages` has to be one of {LONG_PASSAGES}, got {long_passages!r:.80}.")
+        if long_passages == "segments" and self.max_segments == 1:
+            raise ValueError(
+                '`long_passages="segments"` needs `max_segments` above 1; this model was not trained with '
+                "segments."
+            )
+        return long_passages
+
+    def describe_limit(self, key: str) -> str:
+        """Return the limit of an input or of `labels` in words, such as "4 segments of 256 tokens"."""
+        tokens = f"{self.get_limits()[key]} tokens"
+        is_cut = key != "labels" and self.max_segments > 1
+        return f"{self.max_segments} segments of {tokens}" if is_cut else tokens
+
+    def select_passage(
+        self, question: str, passage: str, score: Callable[[str, list[str]], Sequence[float]] | None = None
+    ) -> list[tuple[int, int]]:
+        r"""
+        Select the parts of a passage that fit best to a question, as many as the model can read.
+
+        A part is a sentence, or a piece of one that is longer than a quarter of the input.
+
+        Args:
+            question (`str`), passage (`str`):
+                As in [`~CrossTaskProcessor.__call__`].
+            score (`Callable`, *optional*, defaults to [`score_bm25`]):
+                Function of the question and the parts that returns a number for each part; those with the
+                highest ones are selected. It may compare the vectors of any text encoder.
+
+        Returns:
+            `list[tuple[int, int]]`: Start and end of each selected part in characters, in the order of the
+            passage. [`join_spans`] joins them to a passage that fits.
+
+        Raises:
+            QuestionTooLongError: if the question leaves no room for the passage.
+        """
+        if errors := self.find_long_questions([question]):
+            raise errors[0]
+        rooms = []  # of each encoder: what counts tokens, and how many tokens of a passage fit
+        for tokenizer, _, limit in self._get_readers().values():
+            count = partial(_count_tokens, tokenizer)
+            [prompt] = count(self._write_prompts([question]))
+            room = limit - prompt - tokenizer.num_special_tokens_to_add(pair=True)
+            rooms.append((count, room + (room - self.stride) * (self.max_segments - 1)))
+        size, count = max(1, min(room for _, room in rooms) // 4), rooms[0][0]
+        sentences = list(iter_sentence_spans(passage))
+        lengths = count(passage[start:end] for start, end in sentences)
+        spans = [
+            piece
+            for span, length in zip(sentences, lengths, strict=True)
+            for piece in (split_span(passage, span, size, count) if length > size else [span])
+        ]
+        parts = [passage[start:end] for start, end in spans]
+        scores = list((score or score_bm25)(question, parts))
+        if len(scores) != len(parts):
+            raise ValueError(
+                f"`score` has to return a number for each of {len(parts)} parts, got {len(scores)}."
+            )
+        counts = list(zip(*(count(f" {part}" for part in parts) for count, _ in rooms), strict=True))
+        selected, free = [], [room for _, room in rooms]
+        for index in sorted(range(len(parts)), key=lambda index: -scores[index]):
+            rest = [room - length for room, length in zip(free, counts[index], strict=True)]
+            if min(rest) >= 0:
+                selected.append(index)
+                free = rest
+        return [spans[index] for index in sorted(selected)]
 
     def find_long_questions(self, questions: Sequence[str]) -> list[QuestionTooLongError]:
         """Return the error for each question that leaves no room for a passage, in order."""
         prompts = self._write_prompts(questions)
+        stride = self.stride if self.max_segments > 1 else 0
         errors: dict[int, Any] = {}
         for tokenizer, name, limit in self._get_readers().values():
             special = tokenizer.num_special_tokens_to_add(pair=True)
             encoded, _ = _tokenize(tokenizer, {"text": prompts}, add_special_tokens=False, max_length=None)
             for index, ids in enumerate(encoded["input_ids"]):
-                if len(ids) + special >= limit:
-                    errors.setdefault(index, QuestionTooLongError(index, len(ids) + special, limit, name))
+                length = len(ids) + special
+                if length + stride >= limit:
+                    errors.setdefault(index, QuestionTooLongError(index, length, limit, name, stride))
         return [errors[index] for index in sorted(errors)]
 
     def get_limits(self) -> dict[str, int | None]:
@@ -325,14 +471,36 @@ class CrossTaskProcessor(ProcessorMixin):
             readers["question_"] = (self.question_tokenizer or self.tokenizer, name, limits[name])
         return readers
 
-    def _encode(self, tokenizer, limit, columns, **kwargs):
+    def _encode(self, tokenizer, limit, columns):
+        """Return the encoded inputs, by the keys of a model, and for each whether it was truncated."""
+        encoded, is_truncated = self._tokenize_inputs(tokenizer, limit, columns)
+        if self.max_segments == 1:
+            return encoded, is_truncated
+        rows: list[list[int]] = [[] for _ in columns["passage"]]
+        for segment, row in enumerate(encoded["overflow_to_sample_mapping"]):
+            rows[row].append(segment)
+        names = ("input_ids", "attention_mask")
+        batch = {
+            name: [[encoded[name][i] for i in segments[: self.max_segments]] for segments in rows]
+            for name in names
+        }
+        return batch, [len(segments) > self.max_segments for segments in rows]
+
+    def _tokenize_inputs(self, tokenizer, limit, columns, **kwargs):
+        if self.max_segments > 1:
+            if not tokenizer.is_fast:
+                raise ValueError(
+                    f"`max_segments` above 1 needs a fast tokenizer, got a {type(tokenizer).__name__}; "
+                    "convert it to a `tokenizer.json`, or use `max_segments=1`."
+                )
+            kwargs |= {"return_overflowing_tokens": True, "stride": self.stride}
+        kwargs["max_length"] = limit
         if columns["question"] is None:
-            texts = {"text": columns["passage"]}
-            return _tokenize(tokenizer, texts, truncation=True, max_length=limit, **kwargs)
+            return _tokenize(tokenizer, {"text": columns["passage"]}, truncation=True, **kwargs)
         if errors := self.find_long_questions(columns["question"]):
             raise errors[0]
         pairs = {"text": self._write_prompts(columns["question"]), "text_pair": columns["passage"]}
-        return _tokenize(tokenizer, pairs, truncation="only_second", max_length=limit, **kwargs)
+        return _tokenize(tokenizer, pairs, truncation="only_second", **kwargs)
 
     def _write_prompts(self, questions):
         # Not `format`: other braces in a prompt, of JSON for instance, are text.
@@ -449,6 +617,26 @@ def _tokenize(tokenizer, texts, **kwargs):
             longer = tokenizer(**row, **kwargs | {"max_length": limit + 1})
             is_truncated[index] = len(longer["input_ids"]) > limit
     return encoded, is_truncated
+
+
+def _count_tokens(tokenizer, texts):
+    encoded, _ = _tokenize(tokenizer, {"text": list(texts)}, add_special_tokens=False, max_length=None)
+    return list(map(len, encoded["input_ids"]))
+
+
+def _split_segments(row, count):
+    """Yield each segment of an encoded input, then empty ones until there are `count`."""
+    for index in range(count):
+        yield {name: list(values[index]) if index < len(values) else [] for name, values in row.items()}
+
+
+def _group(values, count):
+    """Return a list, array or tensor of segments with one entry per row, of `count` segments each."""
+    if count is None:
+        return values
+    if isinstance(values, list):
+        return [values[start : start + count] for start in range(0, len(values), count)]
+    return values.reshape(-1, count, values.shape[-1])
 
 
 def _get_special_pattern(tokenizer):

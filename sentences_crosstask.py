@@ -1,4 +1,4 @@
-"""Split texts into sentences and words, find the evidence of a summary, and merge summaries."""
+"""Split texts into sentences and words, rank sentences, find the evidence of a summary, merge summaries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -113,6 +113,7 @@ _PART = re.compile(
     r"|\S+(?:[ \u00a0\u202f]»)?"
 )
 _ASCII_PART = re.compile(r"\S+")
+_SPACE = re.compile(r"\s")
 # Words that commonly begin a sentence.
 OPENERS = frozenset(
     "a after although an and as at because before both but by despite during each for from he her "
@@ -182,6 +183,68 @@ def join_sentences(sentences: Sequence[str]) -> str:
     ends = (sentence.rstrip(_CLOSING)[-1:] in tuple("。！？｡．") for sentence in sentences[:-1])
     spaces = ("" if is_full_width else " " for is_full_width in ends)
     return "".join(chain.from_iterable(zip(sentences[:-1], spaces, strict=True))) + sentences[-1]
+
+
+def split_span(
+    text: str, span: tuple[int, int], max_tokens: int, count_tokens: Callable[[list[str]], list[int]]
+) -> list[tuple[int, int]]:
+    """
+    Cut a part of a text into pieces of about equal length, of `max_tokens` tokens at most where possible.
+
+    Args:
+        text (`str`): Any text.
+        span (`tuple[int, int]`): Start and end of the part, in characters.
+        max_tokens (`int`): Number of tokens.
+        count_tokens (`Callable`): Function that returns the number of tokens of each text of a list.
+
+    Returns:
+        `list[tuple[int, int]]`: Start and end of each piece, at white space if there is any nearby.
+    """
+    start, end = span
+    [count] = count_tokens([text[start:end]])
+    if count <= max_tokens or end - start < 2:
+        return [span]
+    middle = (start + end) // 2
+    gaps = [match.start() for match in _SPACE.finditer(text, start + 1, end - 1)]
+    if gaps:
+        gap = min(gaps, key=lambda position: abs(position - middle))
+        if 3 * min(gap - start, end - gap) > middle - start:
+            middle = gap
+    halves = ((start, middle), (middle + len(text[middle:end]) - len(text[middle:end].lstrip()), end))
+    return [piece for half in halves for piece in split_span(text, half, max_tokens, count_tokens)]
+
+
+def join_spans(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """Join parts of a text, each given by its start and end in characters, with spaces."""
+    return " ".join(text[start:end] for start, end in spans)
+
+
+# --- Ranking --------------------------------------------------------------------------------------
+
+_K1, _B = 1.2, 0.75  # the usual values (Robertson & Zaragoza, 2009, section 3.5)
+
+
+def score_bm25(query: str, texts: Sequence[str]) -> list[float]:
+    """
+    Return how well each text fits to a query, by the words that they share: BM25 (Robertson & Zaragoza, 2009,
+    "The Probabilistic Relevance Framework", https://doi.org/10.1561/1500000019), with the weight
+    log(1 + (n - m + 0.5) / (m + 0.5)) for a word that m of n texts contain.
+
+    Words are those of [`find_evidence`], function words included: their weight is low where all texts have
+    them. Scores are 0 or more; 0 for a text that shares no word.
+    """
+    counts = [Counter(_iter_words(text)) for text in texts]
+    lengths = [sum(count.values()) for count in counts]
+    mean_length = sum(lengths) / max(len(lengths), 1) or 1.0
+    scores = [0.0] * len(texts)
+    for word in sorted(_get_words(query)):  # the order of floats affects their sum
+        matches = sum(word in count for count in counts)
+        weight = math.log(1 + (len(texts) - matches + 0.5) / (matches + 0.5))
+        for index, count in enumerate(counts):
+            if frequency := count[word]:
+                norm = _K1 * (1 - _B + _B * lengths[index] / mean_length)
+                scores[index] += weight * frequency * (_K1 + 1) / (frequency + norm)
+    return scores
 
 
 # --- Evidence -------------------------------------------------------------------------------------
@@ -296,8 +359,10 @@ def _get_content_words(text):
 
 
 def _get_words(text):
-    words = set()
+    return frozenset(_iter_words(text))
+
+
+def _iter_words(text):
     for run in _EVIDENCE_WORD.findall(normalize_text(text).casefold()):
         characters = _UNSPACED_CHARACTER.findall(run)
-        words.update(map("".join, pairwise(characters)) if len(characters) > 1 else [run])
-    return frozenset(words)
+        yield from map("".join, pairwise(characters)) if len(characters) > 1 else [run]

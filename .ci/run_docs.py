@@ -5,6 +5,7 @@ to everything in the repository. An HTML comment right above a block makes an ex
 
     <!-- needs the Hub -->      not run
     <!-- run by .ci/run -->     not run here, since .ci/run runs this very command
+    <!-- takes too long -->     not run
     <!-- file: NAME -->         written to the file NAME in FOLDER
 """
 
@@ -21,7 +22,7 @@ from crosstask.data.briefs import generate
 ROOT = Path(__file__).resolve().parents[1]
 MARK = r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?"
 BLOCK = re.compile(MARK + r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-MARKS = ("needs the Hub", "run by .ci/run")
+MARKS = ("needs the Hub", "run by .ci/run", "takes too long")
 RUN = ("bash", "python")
 SHOWN = ("text", "bibtex", "")  # output, not code
 

@@ -382,7 +382,9 @@ def _write_pipeline_use(run, location, examples):
 def _write_adapter_use(run, location, bases):
     # An adapter's repository has no processor, so the code creates it with the settings of the training.
     settings = _read_json(run.folder / "crosstask" / "processor_config.json")
-    settings = ", ".join(f"{name}={settings[name]!r}" for name in ("prompt", "max_source_length"))
+    names = ["prompt", "max_source_length"]
+    names += ["max_segments", "stride"] if settings.get("max_segments", 1) > 1 else []
+    settings = ", ".join(f"{name}={settings[name]!r}" for name in names)
     if len(bases) == 1:
         imports = ""
         base = f"from_pretrained({bases[0]!r})"

@@ -13,6 +13,9 @@ def write_limitations(run: Any) -> str:
     )
     length, segments = run.config["max_source_length"], run.config.get("max_segments", 1)
     limit = f"{length} tokens" if segments == 1 else f"{segments} segments of {length} tokens"
+    rest = "of a longer one, the pipeline reads the sentences that fit best to the question"
+    if segments > 1:
+        rest = "the rest of a longer one is not read"
     probability = (
         "The probability was learned from the labels of the training data and from the answers' words in "
         "summaries, and was not measured on other kinds of texts."
@@ -22,7 +25,7 @@ def write_limitations(run: Any) -> str:
     lines = [
         f"- A summary may lack the answer, or state something that the passage does not.{missing}",
         f"- {probability}",
-        f"- An input is truncated to {limit}: the rest of a passage is not read.{_describe_cut(run)}",
+        f"- It reads at most {limit} of a passage: {rest}.{_describe_cut(run)}",
         "- Errors and biases of the models from which it was trained may remain.",
     ]
     if any(values["data"] == "briefs" for stage, values in run.recipe.items() if stage):

@@ -15,8 +15,13 @@ TRAVELLING = sorted(path.stem for path in ROOT.glob("*_crosstask.py"))
 ENTRY_FILES = ("configuration_crosstask", "modeling_crosstask", "processing_crosstask", "pipeline_crosstask")
 # Besides the standard library. peft may be imported within functions, too.
 TRAVELLING_MAY_IMPORT = {"torch", "transformers", "huggingface_hub", "safetensors"}
-MAX_LINES = 500
-MAX_LINES_OF = {"modeling_crosstask.py": 700, "data/briefs/lexicon.py": 1000}
+MAX_LINES = 530
+MAX_LINES_OF = {
+    "modeling_crosstask.py": 720,
+    "processing_crosstask.py": 720,
+    "pipeline_crosstask.py": 560,
+    "data/briefs/lexicon.py": 1000,
+}
 
 
 def get_imports(path):

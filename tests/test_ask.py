@@ -54,6 +54,9 @@ def test_a_stopped_command_goes_on(trained_run, rows, tmp_path, kept):
     ask.main([*command, str(complete), "--batch_size", "1"])
     lines = complete.read_bytes().splitlines(keepends=True)
     output.write_bytes(b"".join(lines[:kept]) + b"".join(lines[kept : kept + 1])[:20])
+    (tmp_path / "out.jsonl.settings.json").write_bytes(
+        (tmp_path / "complete.jsonl.settings.json").read_bytes()
+    )
     ask.main([*command, str(output), "--batch_size", "1"])
     for answer, expected in zip(read_lines(output), read_lines(complete), strict=True):
         if "error" not in expected:
@@ -73,10 +76,10 @@ def test_answers_to_other_questions_are_not_kept(trained_run, tmp_path):
     assert output.read_text() == before
 
 
-def test_the_output_of_other_rows_is_not_changed(trained_run, rows, tmp_path):
+def test_a_file_that_the_command_did_not_write_is_not_changed(trained_run, rows, tmp_path):
     output = tmp_path / "out.jsonl"
     output.write_text('{"id": "other"}\n')
-    with pytest.raises(SystemExit, match="^crosstask-ask: error: -o: line 1 of .* is no answer to row "):
+    with pytest.raises(SystemExit, match="^crosstask-ask: error: -o: .* exists, but no out.jsonl.settings"):
         ask.main([str(trained_run[1]), str(rows), "-o", str(output)])
     assert output.read_text() == '{"id": "other"}\n'
 

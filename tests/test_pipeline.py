@@ -571,19 +571,24 @@ def limited(request, make_model, tokenizer):
     return QuestionSummarizationPipeline(model, processor=CrossTaskProcessor(tokenizer, second))
 
 
-def test_long_inputs_are_cut_with_one_warning_per_call(limited, caplog):
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [({}, "the parts that fit best to the question"), ({"long_passages": "truncate"}, "their beginning")],
+)
+def test_long_inputs_have_one_warning_per_call(limited, caplog, options, part):
     long, short = {"question": "Who?", "passage": PASSAGES[0] * 9}, {"question": "Who?", "passage": "It"}
-    assert isinstance(limited(long)["summary"], str)
-    assert isinstance(limited(short)["summary"], str)
-    assert len(limited([long, short, long], batch_size=2)) == 3
-    assert len(list(limited(iter([short, long])))) == 2
+    assert isinstance(limited(long, **options)["summary"], str)
+    assert isinstance(limited(short, **options)["summary"], str)
+    assert len(limited([long, short, long], batch_size=2, **options)) == 3
+    assert len(list(limited(iter([short, long]), **options))) == 2
     messages = [
         record.getMessage() for record in caplog.records if record.name.endswith("pipeline_crosstask")
     ]
-    assert [message.split(",")[0] for message in messages] == [
-        f"{count} inputs were cut" for count in ("1 of 1", "2 of 3", "1 of 2")
+    assert messages == [
+        f"{count} inputs are longer than the 64 tokens and 62 tokens that the model reads: it read {part} "
+        f"(long_passages={options.get('long_passages', 'select')!r})"
+        for count in ("1 of 1", "2 of 3", "1 of 2")
     ]
-    assert "reads 64 and 62 tokens" in caplog.text
 
 
 def test_a_question_without_room_names_its_input_in_a_stream(limited):

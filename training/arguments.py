@@ -42,7 +42,8 @@ SHAPE_KEYS = (
     "share_base",
 )
 # Fields of RunArguments that are arguments of CrossTaskConfig.
-MODEL_KEYS = (*SHAPE_KEYS, "answerability_weight", "summary_loss_on", "prompt", "max_source_length")
+READING_KEYS = ("prompt", "max_source_length", "max_segments", "stride")  # of the processor, too
+MODEL_KEYS = (*SHAPE_KEYS, "answerability_weight", "summary_loss_on", *READING_KEYS)
 # Fields of RunArguments that choose the two models to start from.
 PART_KEYS = ("summarizer", "summarizer_config", "question_answerer", "question_answerer_config")
 # Fields of StageArguments that only the stage "fuse" reads.
@@ -143,6 +144,17 @@ class RunArguments:
         default=PROMPT, metadata={"help": "Template of the first segment of the input, with {question}."}
     )
     max_source_length: int = field(default=1024, metadata={"help": "Maximum length of the input in tokens."})
+    max_segments: int = field(
+        default=1,
+        metadata={
+            "help": "Maximum number of segments of max_source_length tokens that a passage is cut into, each "
+            "with the question in front; the stages summarize and answer read one."
+        },
+    )
+    stride: int = field(
+        default=0,
+        metadata={"help": "Number of passage tokens that a segment has in common with the one before."},
+    )
     license: str | None = field(
         default=None,
         metadata={"help": "For the model card: the Hub's name of the license, such as apache-2.0."},

@@ -188,9 +188,8 @@ def count_truncated(encoded: Dataset) -> dict[str, int]:
 
 def describe_truncated(counts: Mapping[str, int], processor: CrossTaskProcessor) -> str:
     """Return a line about what was cut, e.g. "of 80 rows, 3 inputs are cut at 512 tokens"; "" for nothing."""
-    limits = processor.get_limits()
     parts = [
-        f"{counts[name]} {text} are cut at {limits[key]} tokens"
+        f"{counts[name]} {text} are cut at {processor.describe_limit(key)}"
         for key, (name, text) in _TRUNCATED_NAMES.items()
         if counts.get(name)
     ]

@@ -23,7 +23,7 @@ from crosstask.configuration_crosstask import log_dropped_settings, make_generat
 from crosstask.data.tokenizer import train_tokenizer
 from crosstask.loading_crosstask import prevent_weight_packing
 from crosstask.sharing_crosstask import check_table_sizes, compare_vocabularies
-from crosstask.training.arguments import MODEL_KEYS, STAGE_FOLDERS, RunArguments, StageArguments
+from crosstask.training.arguments import MODEL_KEYS, READING_KEYS, STAGE_FOLDERS, RunArguments, StageArguments
 from crosstask.training.loading import (
     configure_generation,
     load_part,
@@ -166,7 +166,7 @@ class StageModelMixin:
     def _load_processor(self):
         """Return the processor of the cross-task model to train further, with the recipe's settings."""
         processor = load_pretrained(CrossTaskProcessor, self.run.model, "model")
-        for key in self.explicit_keys & {"prompt", "max_source_length"}:
+        for key in self.explicit_keys & set(READING_KEYS):
             setattr(processor, key, getattr(self.run, key))
         return processor
 
@@ -194,8 +194,10 @@ class StageModelMixin:
     def _make_processor(
         self, tokenizer: PreTrainedTokenizerBase, question_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> CrossTaskProcessor:
-        limit = self.run.max_source_length
-        return CrossTaskProcessor(tokenizer, question_tokenizer, self.run.prompt, max_source_length=limit)
+        settings = {name: getattr(self.run, name) for name in READING_KEYS}
+        if self.name != "fuse":  # the parts read one segment
+            settings |= {"max_segments": 1, "stride": 0}
+        return CrossTaskProcessor(tokenizer, question_tokenizer, **settings)
 
     def _select_trainable(self, model, new_fusion=False):
         """Freeze the weights that the recipe does not train, and add its adapter."""

@@ -101,7 +101,7 @@ def read_rows(
             named keep their names; columns that the schema does not have are dropped.
         options (`Mapping[str, Any]`, *optional*):
             For "briefs" only: `passages` (the number of passages by split; 4000, 200 and 300), and `seed`,
-            `questions`, `matching` and `domain` of `crosstask.data.briefs.generate`.
+            `questions`, `matching`, `domain` and `words` of `crosstask.data.briefs.generate`.
         delimiter (`str`, *optional*):
             The character between two fields of a CSV file; by default, the header tells it.
         encoding (`str`, *optional*):

@@ -11,7 +11,7 @@ from crosstask.data.splits import SPLITS
 from crosstask.utils.errors import DataError
 
 PASSAGES = {"train": 4000, "validation": 200, "test": 300}
-OPTIONS = ("passages", "seed", "questions", "matching", "domain")
+OPTIONS = ("passages", "seed", "questions", "matching", "domain", "words")
 
 
 def _read_splits(stage: str, options: Mapping[str, Any]) -> dict[str, Part]:

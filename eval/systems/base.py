@@ -156,7 +156,9 @@ class Generative(System):
             update(sum(map(len, groups.values())))
 
 
-def describe_lengths(rows: int, truncated: int, unread: int = 0, summaries: int = 0) -> list[str]:
+def describe_lengths(
+    rows: int, truncated: int, unread: int = 0, summaries: int = 0, selected: bool = False
+) -> list[str]:
     """Return the notes about the lengths of texts; none if all of them fit.
 
     Args:
@@ -164,9 +166,12 @@ def describe_lengths(rows: int, truncated: int, unread: int = 0, summaries: int 
         truncated (`int`): Number of rows with an input that was cut.
         unread (`int`, *optional*, defaults to 0): Number of rows whose question left no room for the passage.
         summaries (`int`, *optional*, defaults to 0): Number of rows with a reference summary that was cut.
+        selected (`bool`, *optional*, defaults to `False`): Whether the parts that fit best to the question
+            were read of an input that was cut, instead of its beginning.
     """
+    part = "only the parts that fit best to the question were read" if selected else "were cut"
     notes = {
-        "inputs were longer than the model reads, and were cut": truncated,
+        f"inputs were longer than the model reads, and {part}": truncated,
         "questions left no room for the passage, and got an empty summary": unread,
         "reference summaries were longer than the decoder, and were cut to predict answerability": summaries,
     }

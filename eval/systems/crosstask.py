@@ -22,7 +22,7 @@ from crosstask.eval.systems.base import (
     group_indices,
     make_nan_check,
 )
-from crosstask.processing_crosstask import TRUNCATED, CrossTaskProcessor, QuestionTooLongError
+from crosstask.processing_crosstask import LONG_PASSAGES, TRUNCATED, CrossTaskProcessor, QuestionTooLongError
 from crosstask.utils.errors import DataError
 from crosstask.utils.pretrained import check_counts, load_checkpoint, make_non_finite_error
 
@@ -47,6 +47,8 @@ class CrossTask(Generative):
             of `num_return_sequences` beams is chosen.
         num_return_sequences (`int`, *optional*, defaults to 1): Candidates for `answerability_rerank`; above
             1 with it, and 1 without.
+        long_passages (`str`, *optional*): What to read of a passage that is too long: "segments", "select" or
+            "truncate", with the default of the pipeline.
         dtype (`str`, *optional*, defaults to `"auto"`): "auto" (the checkpoint's), "float32", "bfloat16" or
             "float16".
         device (`str`, *optional*): A torch device; by default this process's accelerator, or the CPU.
@@ -69,10 +71,14 @@ class CrossTask(Generative):
         max_new_tokens: int | None = None,
         answerability_rerank: float | None = None,
         num_return_sequences: int = 1,
+        long_passages: str | None = None,
         dtype: str = "auto",
         device: str | None = None,
         batch_size: int = 16,
     ):
+        if long_passages not in (None, *LONG_PASSAGES):
+            expected = ", ".join(LONG_PASSAGES)
+            raise DataError(f"crosstask: long_passages is {long_passages!r}, expected one of {expected}")
         if ablation not in self.ablations:
             raise DataError(f"crosstask: ablation is {ablation!r}, expected None, 'zeroed' or 'swapped'")
         check_counts("crosstask", num_beams=num_beams, max_new_tokens=max_new_tokens, batch_size=batch_size)
@@ -91,7 +97,9 @@ class CrossTask(Generative):
             )
         if reranking:
             reranking["num_return_sequences"] = num_return_sequences
-        super().__init__(AutoModelForSeq2SeqLM, model, ablation=ablation, dtype=dtype, **lengths, **reranking)
+        settings = {"ablation": ablation, "dtype": dtype, **lengths, **reranking}
+        settings |= {} if long_passages is None else {"long_passages": long_passages}
+        super().__init__(AutoModelForSeq2SeqLM, model, **settings)
         if not isinstance(self.config, CrossTaskConfig):
             raise DataError(
                 f"crosstask: {model} is a checkpoint of {self.config.model_type}, expected one of crosstask"
@@ -103,12 +111,19 @@ class CrossTask(Generative):
         self.settings |= lengths  # for the record, the values instead of `None`
         self.ablation, self.lengths, self.reranking = ablation, lengths, reranking
         self.dtype, self.device, self.batch_size = dtype, device, batch_size
+        self.long_passages = long_passages
         self.name = "cross-task" + (f", question {ablation}" if ablation else "")
+        self.name += f", {long_passages}" if long_passages else ""
 
     def write(self, rows: Sequence[Mapping], update: Update = None) -> Outputs:
         model, _ = load_checkpoint(AutoModelForSeq2SeqLM, self.checkpoint, self.dtype, self.device, self.kind)
         processor = CrossTaskProcessor.from_pretrained(self.checkpoint)
         processor.limit_lengths(model)
+        try:
+            mode = processor.check_long_passages(self.long_passages)
+        except ValueError as error:
+            raise DataError(f"crosstask: {self.checkpoint}: {error}") from error
+        encode = partial(_encode, processor, mode)
         settings = get_generation_kwargs(model, **self.lengths, role=self.kind)
         settings["logits_processor"] = [make_nan_check(model, self.kind)]
         if self.ablation == "swapped":
@@ -117,7 +132,7 @@ class CrossTask(Generative):
         summaries = [""] * len(rows)
         summary_probabilities, reference_probabilities = [0.0] * len(rows), [0.0] * len(rows)
         truncated, unread, truncated_references = 0, len(rows), 0
-        for inputs, groups in self.iter_batches(rows, partial(_encode, processor), update):
+        for inputs, groups in self.iter_batches(rows, encode, update):
             texts, probabilities = self._generate(model, processor, inputs, settings)
             for encoded, text, probability, indices in zip(inputs, texts, probabilities, groups, strict=True):
                 truncated += len(indices) * _is_truncated(encoded)
@@ -125,15 +140,15 @@ class CrossTask(Generative):
                 for index in indices:
                     summaries[index], summary_probabilities[index] = text, probability
             indices = sum(groups, [])
-            references, count = self._score_references(model, processor, [rows[index] for index in indices])
+            references, count = self._score_references(model, processor, mode, [rows[i] for i in indices])
             truncated_references += count
             for index, probability in zip(indices, references, strict=True):
                 reference_probabilities[index] = probability
-        notes = describe_lengths(len(rows), truncated, unread, truncated_references)
+        notes = describe_lengths(len(rows), truncated, unread, truncated_references, mode == "select")
         if not model.config.answerability_trained:
             notes.append("answerability: not computed, because the model has learned from no label")
             return Outputs(summaries, notes=notes)
-        wrong_probabilities = self._score_wrong_values(model, processor, rows, reference_probabilities)
+        wrong_probabilities = self._score_wrong_values(model, processor, mode, rows, reference_probabilities)
         return Outputs(summaries, reference_probabilities, summary_probabilities, wrong_probabilities, notes)
 
     @torch.inference_mode()
@@ -153,7 +168,7 @@ class CrossTask(Generative):
         return texts, [probability if text else 0.0 for text, probability in pairs]  # as in the pipeline
 
     @torch.inference_mode()
-    def _score_references(self, model, processor, rows: list[Mapping]) -> tuple[list[float], int]:
+    def _score_references(self, model, processor, mode: str, rows: list[Mapping]) -> tuple[list[float], int]:
         """
         Return P(the reference carries the answer) for each row, and how many references were cut. Each
         distinct row is scored once.
@@ -164,10 +179,7 @@ class CrossTask(Generative):
         keys = list(groups)
         for start in range(0, len(keys), self.batch_size):
             batch_keys = keys[start : start + self.batch_size]
-            inputs = [
-                dict(processor(**dict(zip(names, key, strict=True)), return_truncated=True))
-                for key in batch_keys
-            ]
+            inputs = [processor.encode_long(*key, long_passages=mode)[0] for key in batch_keys]
             logits = model(**self._make_batch(model, processor, inputs)).answerability_logits.float()
             if not logits.isfinite().all():
                 raise make_non_finite_error(model, self.kind)
@@ -179,7 +191,9 @@ class CrossTask(Generative):
                     probabilities[index] = probability
         return probabilities, truncated
 
-    def _score_wrong_values(self, model, processor, rows, reference_probabilities) -> list[float | None]:
+    def _score_wrong_values(
+        self, model, processor, mode, rows, reference_probabilities
+    ) -> list[float | None]:
         """Return P(the reference with a wrong value carries the answer); `None` where there is none."""
         values = WrongValues(rows)
         probabilities: list[float | None] = [None] * len(rows)
@@ -189,7 +203,7 @@ class CrossTask(Generative):
             if row["answerable"] == 1 and reference_probabilities[index]:
                 if (summary := values.replace(row)) is not None:
                     wrong_rows[index] = {**row, "summary": summary}
-        scored, _ = self._score_references(model, processor, list(wrong_rows.values()))
+        scored, _ = self._score_references(model, processor, mode, list(wrong_rows.values()))
         for index, probability in zip(wrong_rows, scored, strict=True):
             probabilities[index] = probability
         return probabilities
@@ -200,7 +214,7 @@ class CrossTask(Generative):
         if self.ablation == "zeroed":
             ids = batch.pop("question_input_ids", batch["input_ids"])
             hidden_size = model.question_encoder.config.hidden_size
-            zeros = torch.zeros(*ids.shape, hidden_size, dtype=model.dtype, device=model.device)
+            zeros = torch.zeros(*ids.flatten(1).shape, hidden_size, dtype=model.dtype, device=model.device)
             batch["question_encoder_outputs"] = (zeros,)
         return batch
 
@@ -250,9 +264,9 @@ def swap_questions(rows: Sequence[Mapping]) -> list[str]:
     return [swap(row["question"], asked[row["passage"]]) for row in rows]
 
 
-def _encode(processor, question: str, passage: str) -> dict | None:
+def _encode(processor, long_passages: str, question: str, passage: str) -> dict | None:
     try:
-        return dict(processor(question=question, passage=passage, return_truncated=True))
+        return processor.encode_long(question, passage, long_passages=long_passages)[0]
     except QuestionTooLongError:
         return None
 

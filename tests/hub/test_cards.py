@@ -139,7 +139,7 @@ def test_the_card_describes_the_run(make_run):
     assert "fuse: 1 x GPU; python 3.11, torch 2.0, code at commit `abc`." in text
     recipe = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert recipe == {"data": "briefs", "learning_rate": 0.1, "fuse": {"learning_rate": 0.2}}
-    assert "truncated to 64 tokens" in text and "short generated English news" in text
+    assert "It reads at most 64 tokens of a passage" in text and "short generated English news" in text
     assert r"It's \*a\* \<b\>long\</b\> story \| told." in text
 
 
@@ -242,4 +242,4 @@ def test_the_card_counts_what_was_cut(make_run):
     lengths = {"train": {"rows": 1200, "truncated_inputs": 30}, "test": {"rows": 60, "truncated_inputs": 0}}
     history["fuse"]["lengths"] = lengths
     (folder / "history.json").write_text(json.dumps(history))
-    assert "the rest of a passage is not read. 30 of 1,200 train rows were cut." in make_model_card(folder)
+    assert "fit best to the question. 30 of 1,200 train rows were cut." in make_model_card(folder)
