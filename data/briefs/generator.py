@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from crosstask.data.briefs import farm, lexicon
+from crosstask.data.briefs.fillers import iter_fillers
+from crosstask.sentences_crosstask import split_sentences
 
 TASKS = ("summarize", "answer", "fuse")
 MATCHINGS = ("type", "name")
@@ -75,6 +77,7 @@ def generate(
     questions: int = 4,
     matching: str = "type",
     domain: str = "news",
+    words: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """
     Generate the rows of a task. The same arguments always give the same rows.
@@ -105,6 +108,9 @@ def generate(
             the person.
         domain (`str`, *optional*, defaults to `"news"`):
             Topic of the stories: events in towns (`"news"`) or on farms (`"farm"`).
+        words (`int`, *optional*):
+            Minimum number of words of a passage. Its facts are spread over as many filler sentences, in their
+            order and behind the opening. By default, passages have about 50 words.
 
     Returns:
         `Iterator[dict]`: Rows with the strings `id`, `source`, `passage`, `question`, `answer` and `summary`
@@ -125,15 +131,23 @@ def generate(
         ("passages", passages, 0),
         ("questions", questions, 1),
         ("seed", seed, None),
+        ("words", 1 if words is None else words, 1),
     ):
         if type(number) is not int or minimum is not None and number < minimum:
             expected = "an integer" if minimum is None else f"an integer of at least {minimum}"
             raise ValueError(f"{name} is {number!r}, expected {expected}")
-    return _iter_rows(task, split, passages, seed, questions, matching, domain)
+    return _iter_rows(task, split, passages, seed, questions, matching, domain, words or 0)
 
 
 def _iter_rows(
-    task: str, split: str, passages: int, seed: int, questions: int, matching: str, domain: str
+    task: str,
+    split: str,
+    passages: int,
+    seed: int,
+    questions: int,
+    matching: str,
+    domain: str,
+    words: int,
 ) -> Iterator[dict[str, Any]]:
     prefix = "briefs" if domain == "news" else f"briefs-{domain}"
     for index in range(passages):
@@ -141,6 +155,8 @@ def _iter_rows(
         # passages. A seed that is a string does not depend on PYTHONHASHSEED.
         key = f"{matching} {split} {seed} {index}" + ("" if domain == "news" else f" {domain}")
         story = _STORY_MAKERS[matching](Random(key), split, EVENTS[domain])
+        if words:
+            story = _lengthen(Random(f"{key} fillers"), story, words)
         story_id = f"{prefix}-{split}-{index:06d}"
         for number, columns in enumerate(_ROW_MAKERS[task](Random(f"{key} {task}"), story, questions)):
             yield {
@@ -330,6 +346,21 @@ def _write_story(
         omitted=tuple(facts[num_stated:]),
         lead=(lead[0], lead[1]),
     )
+
+
+def _lengthen(rng: Random, story: Story, words: int) -> Story:
+    """Return the story with filler sentences between those of its passage, up to a number of words."""
+    opening, *sentences = split_sentences(story.passage)
+    fillers, count = [], len(story.passage.split())
+    for filler in iter_fillers(rng):
+        if count >= words:
+            break
+        fillers.append(_format_sentence(filler))
+        count += len(filler.split())
+    positions = sorted(rng.randrange(len(fillers) + 1) for _ in sentences)
+    for position, sentence in reversed(list(zip(positions, sentences, strict=True))):
+        fillers.insert(position, sentence)
+    return replace(story, passage=" ".join([opening, *fillers]))
 
 
 def _maybe_attribute(rng: Random, clause: str) -> str:

@@ -8,10 +8,13 @@ import sys
 from collections import Counter, defaultdict
 from functools import cache
 from itertools import product
+from random import Random
 
 import pytest
 
 from crosstask.data.briefs import MATCHINGS, SPLITS, TASKS, generate, generator, lexicon
+from crosstask.data.briefs.fillers import iter_fillers
+from crosstask.sentences_crosstask import split_sentences
 
 # Arguments of `generate` by kind of story.
 KINDS = {"type": {"matching": "type"}, "name": {"matching": "name"}, "farm": {"domain": "farm"}}
@@ -318,3 +321,35 @@ def test_the_farm_domain_has_new_words_in_passages_and_questions_but_not_in_summ
     assert get_vocabulary("summary", domain="farm") <= news_words
     assert len(get_vocabulary("passage", domain="farm") - news_words) > 50
     assert len(get_vocabulary("question", domain="farm") - news_words) > 5
+
+
+# --- Long passages --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_passages_have_the_rows_of_short_ones(kind):
+    short = get_rows("fuse", passages=100, **KINDS[kind])
+    long = get_rows("fuse", passages=100, words=400, **KINDS[kind])
+    for row, other in zip(short, long, strict=True):
+        assert {**row, "passage": ""} == {**other, "passage": ""}
+        assert 400 <= len(other["passage"].split()) < 420
+        sentences = split_sentences(other["passage"])
+        assert [s for s in split_sentences(row["passage"]) if s not in sentences] == []
+        assert sentences[0] == split_sentences(row["passage"])[0]
+        if row["answer"]:
+            assert other["passage"].count(row["answer"]) == row["passage"].count(row["answer"])
+
+
+def test_the_answers_of_long_passages_are_at_all_depths():
+    rows = [row for row in get_rows("fuse", passages=400, words=400) if row["answer"]]
+    depths = Counter(int(10 * row["passage"].index(row["answer"]) / len(row["passage"])) for row in rows)
+    assert len(depths) == 10 and min(depths.values()) > len(rows) / 30
+
+
+def test_fillers_differ_and_contain_no_value():
+    fillers = [filler for _, filler in zip(range(3000), iter_fillers(Random(0)), strict=False)]
+    assert len(set(fillers)) > 2500
+    text = " ".join(fillers).lower()
+    for pair_type in generator._WORD_PAIRS:
+        for values in get_values_by_split(pair_type).values():
+            assert not [value for value in values if value.lower() in text]
