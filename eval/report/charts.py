@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from crosstask.eval.report.results import Evaluation
 from crosstask.eval.report.tables import format_name
 from crosstask.eval.scoring.bootstrap import Estimate, estimate_means
+from crosstask.eval.scoring.depth import average_by_depth, find_depths
 from crosstask.utils.plots import COLORS, new_figure
 
 BINS = 20
@@ -95,6 +96,22 @@ def draw_risk_coverage(evaluation: Evaluation) -> Figure:
     axes.set(xlim=(0, 1.01), xlabel="share of summaries accepted", ylabel="share of these that is wrong")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
+    return figure
+
+
+def draw_score_by_depth(evaluation: Evaluation, metric: str) -> Figure:
+    """Draw the mean of a metric by the depth of the answer in the passage, in tenths."""
+    figure, axes = _new_figure(3.4)
+    depths = find_depths(evaluation.rows)
+    styles = zip(evaluation.systems.items(), cycle(COLORS), cycle(MARKERS))
+    for (name, system), color, marker in styles:
+        points = average_by_depth(depths, system.scores.get(metric, [None] * len(depths)))
+        style: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4}
+        x, y = ([point[key] for point in points] for key in ("depth", "mean"))
+        axes.plot(x, y, label=_make_label(name), clip_on=False, **style)
+    axes.set(xlim=(0, 1), xlabel="depth of the answer in the passage", ylabel=f"{format_name(metric)}, mean")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
 
 

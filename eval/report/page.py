@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,15 +24,19 @@ from crosstask.eval.report.charts import (
     draw_reliability_diagram,
     draw_risk_coverage,
     draw_score_against_length,
+    draw_score_by_depth,
     draw_score_distribution,
 )
 from crosstask.eval.report.glossary import DESCRIPTIONS
 from crosstask.eval.report.learning_curve import draw_learning_curve
 from crosstask.eval.report.results import Evaluation
 from crosstask.eval.report.tables import SIGNIFICANCE_LEVEL, format_name, format_number
+from crosstask.eval.scoring.depth import average_by_depth, find_depths
+from crosstask.sentences_crosstask import count_words
 from crosstask.utils.files import write_text
 
 EXAMPLES = 20
+LONG_PASSAGE = 300  # words: if the median has as many, the report shows recall by depth
 
 # Charts of the judgment: the field of `SystemResult` that a chart draws, the function, its title and caption.
 _JUDGMENT_CHARTS = (
@@ -171,6 +176,14 @@ def _draw_charts(evaluation: Evaluation) -> list[dict[str, str]]:
             + ("." if evaluation.is_small else ", with intervals."),
             f"Mean {format_name(recall)} against the mean number of words of each system. {means}",
         )
+        if median(map(count_words, set(evaluation.passages))) >= LONG_PASSAGE and any(
+            depth is not None for depth in find_depths(evaluation.rows)
+        ):
+            add(
+                draw_score_by_depth(evaluation, recall),
+                "Is a long passage read to its end? Answer recall by the depth of the answer.",
+                f"Mean {format_name(recall)} by depth. {_describe_depths(evaluation, recall)}",
+            )
     for field, draw, title, caption in _JUDGMENT_CHARTS:
         names = [name for name, system in evaluation.systems.items() if getattr(system, field)]
         if names:
@@ -194,6 +207,20 @@ def _describe_means(evaluation: Evaluation, metric: str) -> str:
         f"{name} {format_number(value, digits)}" for name, value in evaluation.get_values(metric).items()
     ]
     return f"Means: {', '.join(means)}."
+
+
+def _describe_depths(evaluation: Evaluation, metric: str) -> str:
+    """Return the means by depth in words, from the first tenth of a passage to its last."""
+    depths = find_depths(evaluation.rows)
+    lists = {
+        name: average_by_depth(depths, system.scores[metric])
+        for name, system in evaluation.systems.items()
+        if metric in system.scores
+    }
+    return " ".join(
+        f"{name}: {', '.join(format_number(point['mean']) for point in points)}."
+        for name, points in lists.items()
+    )
 
 
 def _draw_learning_curve(evaluation: Evaluation) -> str | None:
