@@ -58,11 +58,13 @@ def find_checkpoint(name: str | os.PathLike) -> str:
 
 
 def is_path(name: str | os.PathLike) -> bool:
-    """Return whether a name can only be a path: `./x`, `~/x`, `a/b/c`, `a\\b`, and `a/b` in a folder `a`."""
+    """Return whether a name can only be a path: `./x`, `x/`, `a/b/c`, `a\\b`, and `a/b` in a folder `a`."""
     name = str(name)
     first, _, rest = name.partition("/")
     return bool(
-        re.match(r"[./~]|[A-Za-z]:", name) or re.search(r"/.*/|\\", name) or (rest and Path(first).is_dir())
+        re.match(r"[./~]|[A-Za-z]:", name)
+        or re.search(r"/.*/|/$|\\", name)
+        or (rest and Path(first).is_dir())
     )
 
 

@@ -289,7 +289,7 @@ def _warn_of_ignored(folder: Path, paths: list[Path]) -> None:
 
 def _list_ignored(folder: Path, paths: list[Path]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if path in paths or path.name.startswith("."):
+        if path in paths or _is_hidden(path):
             continue
         if path.is_dir() and any(path in read.parents for read in paths):
             yield from _list_ignored(path, paths)
@@ -301,12 +301,23 @@ def _find_files(folder: Path) -> list[Path]:
     """Return the files of a folder that are read: at its top, in its subfolder "data", or anywhere in it."""
     if paths := _list_files(folder) or _list_files(folder / "data"):
         return paths
-    return [path for path in sorted(folder.rglob("[!.]*")) if path.is_file() and _is_readable(path)]
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and _is_readable(path)
+        and not any(map(_is_hidden, (path, *path.relative_to(folder).parents)))
+    ]
 
 
 def _list_files(folder: Path) -> list[Path]:
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in paths if path.is_file() and _is_readable(path)]
+    return [path for path in paths if path.is_file() and _is_readable(path) and not _is_hidden(path)]
+
+
+def _is_hidden(path: Path) -> bool:
+    """Return whether a file or folder is hidden, or the lock that Office puts beside an open file."""
+    return path.name.startswith((".", "~$"))
 
 
 def _group_by_split(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
 from crosstask.data.readers.corpus import Part, Row
@@ -71,7 +72,8 @@ def _write_number(value: Any, passage: Any, is_typed: bool) -> Any:
     pandas turns all integers of a column into floats if one value is missing. So 3.0 is written as "3",
     unless "3.0" or "3,0" is in the passage. Without types, the text "3.0" (or "3,0") is such a number, too.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float) if is_typed else (int, float, str)):
+    numbers = (int, float, Decimal)
+    if isinstance(value, bool) or not isinstance(value, numbers if is_typed else (*numbers, str)):
         return value
     text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else str(value)
     if not re.fullmatch(r"-?\d+[.,]0", text):

@@ -35,7 +35,9 @@ def test_the_folder_of_a_run_stands_for_its_model(tmp_path):
     assert find_checkpoint("user/name") == "user/name"
 
 
-@pytest.mark.parametrize("name", ["./gone", "~/gone", "runs/a/b", "/gone", "runs/gone", "runs\\gone"])
+@pytest.mark.parametrize(
+    "name", ["./gone", "~/gone", "gone/", "runs/a/b", "/gone", "runs/gone", "runs\\gone"]
+)
 def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(tmp_path, monkeypatch, name):
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -255,6 +255,16 @@ def test_what_lies_beside_the_files_of_a_folder_is_named(tmp_path, caplog):
     assert "README" not in caplog.text and "hidden" not in caplog.text
 
 
+@pytest.mark.parametrize("place", [".", "data", "de"])
+def test_hidden_files_and_locks_are_not_read(tmp_path, caplog, place):
+    (tmp_path / place / ".ipynb_checkpoints").mkdir(parents=True)
+    write_rows(tmp_path / place / "train.jsonl", 30)
+    for name in (".ipynb_checkpoints/train-checkpoint.jsonl", "~$train.xlsx", ".train.jsonl"):
+        (tmp_path / place / name).write_text("x", encoding="utf-8")
+    assert sum(map(len, read_rows(tmp_path, "fuse").values())) == 30
+    assert "ignored" not in caplog.text
+
+
 @pytest.mark.parametrize("place", ["data", "de/train"])
 def test_what_lies_beside_the_files_of_a_subfolder_is_named(tmp_path, caplog, place):
     (tmp_path / place / "sub").mkdir(parents=True)

@@ -1,6 +1,7 @@
 import json
 import logging
 from collections import Counter
+from decimal import Decimal
 
 import pandas as pd
 import pyarrow as pa
@@ -293,6 +294,14 @@ def test_reasons_that_differ_in_values_only_are_one_reason(tmp_path):
         DataError, match="3 of 5 rows are rejected for one reason, answerable is '0 of 5', exp"
     ):
         read_leniently(path, "fuse")
+
+
+def test_decimal_numbers_are_text(tmp_path):
+    rows = [
+        make_row(n) | {"answer": Decimal("4.50"), "passage": f"It cost 4.50 on day {n}."} for n in range(9)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    assert {row["answer"] for row in concatenate(read_rows(tmp_path / "rows.parquet", "answer"))} == {"4.50"}
 
 
 def test_booleans_and_infinite_numbers_are_no_text(tmp_path):
