@@ -48,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             else:
                 answer_question(options)
     except (ConfigError, DataError) as error:
-        sys.exit(f"crosstask-ask: error: {error}")
+        # Readers name the key of recipes.
+        message = (
+            str(error).replace("`data_encoding`", "--encoding").replace("`data_delimiter`", "--delimiter")
+        )
+        sys.exit(f"crosstask-ask: error: {message}")
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -119,6 +119,7 @@ def test_a_single_question_about_a_text_file(trained_run, tmp_path, capsys):
             "--passage: gone.txt: cannot be read: No such file",
         ),
         (["--question", " ", "--passage", "text.txt"], "`question` is empty"),
+        (["latin.csv"], "; --encoding names another encoding, such as cp1252"),
         (["gone.csv"], "gone.csv: file not found"),
         (["rows.csv", "--columns", "3"], "--columns: expected {passage: text}, got 3"),
         (["rows.csv", "--adapter", "gone"], "gone"),
@@ -128,6 +129,7 @@ def test_mistakes_are_one_sentence(trained_run, tmp_path, monkeypatch, arguments
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("passage,question\nIt rained.,What?\n")
     (tmp_path / "text.txt").write_text("It rained.")
+    (tmp_path / "latin.csv").write_bytes(b"passage,question\nIt cost 3 \x80.,What?\n")
     with pytest.raises(SystemExit) as error:
         ask.main([str(trained_run[1]), *arguments])
     message = str(error.value)

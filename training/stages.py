@@ -159,6 +159,8 @@ class Stage(StageModelMixin):
         labeler = SummaryLabeler(train)
         if not labeler.has_answers:
             reason = "the rows have no answers"
+        elif 1 not in train["answerable"][:]:
+            reason = "no row is labeled 1"
         elif not labeler.is_usable:
             reason = (
                 f"{labeler.literal_share:.0%} of the references labeled 1 have all words of their answer, so "
