@@ -12,7 +12,7 @@ The learning rates in `RATES` were the best of 1e-4, 3e-4, 1e-3 and 3e-3 on the 
 first seed and without own summaries; variants of a system use its rate. All systems are tested on the same
 rows.
 
-The models are saved in `--models`. A line of the output has the results of one system, N and seed. Existing
+The models are saved in `--models`, one folder for each number of `--own_summary_steps`. A line of the output has the results of one system, N and seed. Existing
 models and lines are not computed again, so that an interrupted study can be continued, and several
 processes can share the work by `--rows`, `--seeds` and `--systems`.
 """
@@ -75,7 +75,7 @@ RATES = {
     "gated": {50: 3e-4, 200: 1e-4, 1000: 1e-3, 5000: 1e-3},
 }
 FUSION_LEARNING_RATE = 3e-3  # of the new weights
-WRONG_VALUES, OWN_SUMMARY_STEPS = 0.25, 4  # as in recipes by default
+WRONG_VALUES = 0.25  # as in recipes by default
 STEPS = {50: 200, 200: 300, 1000: 500, 5000: 1000}
 BATCH_SIZE = 32
 
@@ -88,6 +88,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[200], choices=list(STEPS))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS), metavar="NAME")
+    parser.add_argument(
+        "--own_summary_steps", type=int, default=4, help="as in recipes (default 4, as there)"
+    )
     parser.add_argument("--test", type=int, default=400, help="test rows (default 400)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--train-only", action="store_true", help="train the models, and evaluate them later")
@@ -96,7 +99,7 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     data = load_briefs()
-    study = Study(arguments.parts, arguments.models, data)
+    study = Study(arguments.parts, arguments.models, data, arguments.own_summary_steps)
     test = data["test"].to_list()[: arguments.test]
     for seed in arguments.seeds:
         for rows in arguments.rows:
@@ -104,8 +107,10 @@ def main() -> None:
                 key = {"system": system, "rows": rows, "seed": seed}
                 if SYSTEMS[system].get("untrained"):
                     key |= {"rows": 0, "seed": 0}
+                if "fusion" in SYSTEMS[system]:
+                    key |= {"own_summary_steps": arguments.own_summary_steps}
                 start = time.monotonic()
-                folder = study.get_model(**key)
+                folder = study.get_model(*(key[name] for name in ("system", "rows", "seed")))
                 if arguments.train_only or key in read_keys(arguments.output):
                     continue
                 result = key | json.loads((folder / "training.json").read_text(encoding="utf-8"))
@@ -127,16 +132,18 @@ def load_briefs() -> DatasetDict:
 
 
 def read_keys(output: Path) -> list[dict]:
-    """Return system, number of rows and seed of the existing results."""
+    """Return system, number of rows, seed and steps of the existing results."""
     lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
-    return [{name: json.loads(line)[name] for name in ("system", "rows", "seed")} for line in lines]
+    names = ("system", "rows", "seed", "own_summary_steps")
+    return [{name: line[name] for name in names if name in line} for line in map(json.loads, lines)]
 
 
 class Study:
     """Train the systems, and save them in a folder."""
 
-    def __init__(self, parts: Path, models: Path, data: DatasetDict):
+    def __init__(self, parts: Path, models: Path, data: DatasetDict, own_summary_steps: int):
         self.parts = parts
+        self.own_summary_steps = own_summary_steps
         self.models = models
         self.data = data
         tokenizer = AutoTokenizer.from_pretrained(parts / "summarizer")
@@ -270,7 +277,7 @@ class Study:
                 fusion_learning_rate=FUSION_LEARNING_RATE if "fusion" in options else None,
                 contrastive_weight=options.get("contrast", 0.0),
                 summary_labeler=labeler,
-                own_summary_steps=OWN_SUMMARY_STEPS,
+                own_summary_steps=self.own_summary_steps,
             ).train()
 
 
