@@ -49,10 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 answer_question(options)
     except (ConfigError, DataError) as error:
         # Readers name the key of recipes.
-        message = (
-            str(error).replace("`data_encoding`", "--encoding").replace("`data_delimiter`", "--delimiter")
-        )
-        sys.exit(f"crosstask-ask: error: {message}")
+        sys.exit(f"crosstask-ask: error: {str(error).replace('`data_encoding`', '--encoding')}")
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -12,9 +12,10 @@ The learning rates in `RATES` were the best of 1e-4, 3e-4, 1e-3 and 3e-3 on the 
 first seed and without own summaries; variants of a system use its rate. All systems are tested on the same
 rows.
 
-The models are saved in `--models`, one folder for each number of `--own_summary_steps`. A line of the output has the results of one system, N and seed. Existing
-models and lines are not computed again, so that an interrupted study can be continued, and several
-processes can share the work by `--rows`, `--seeds` and `--systems`.
+The models are saved in `--models`, a folder for one number of `--own_summary_steps`. A line of the output
+has the results of one system, N and seed. Existing models and lines are not computed again, so that an
+interrupted study can be continued, and several processes can share the work by `--rows`, `--seeds` and
+`--systems`.
 """
 
 from __future__ import annotations
