@@ -211,6 +211,8 @@ class QuestionSummarizationPipeline(Pipeline):
         if long_passages is not None:
             preprocess["long_passages"] = self.processor.check_long_passages(long_passages)
         if passage_scorer is not None:
+            if not callable(passage_scorer):
+                raise TypeError(f"`passage_scorer` has to be a function, got {passage_scorer!r:.80}.")
             preprocess["passage_scorer"] = passage_scorer
         options = {
             "return_evidence": return_evidence,
@@ -401,7 +403,7 @@ class QuestionSummarizationPipeline(Pipeline):
         for index, question in enumerate(questions):
             try:
                 row, spans = self.processor.encode_long(
-                    question, passage, long_passages=long_passages, score=passage_scorer
+                    question, passage, long_passages=long_passages, passage_scorer=passage_scorer
                 )
             except ValueError as error:
                 if hasattr(error, "reason"):  # the question leaves no room for the passage

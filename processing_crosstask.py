@@ -327,7 +327,7 @@ class CrossTaskProcessor(ProcessorMixin):
         passage: str,
         summary: str | None = None,
         long_passages: str | None = None,
-        score: Callable[[str, list[str]], Sequence[float]] | None = None,
+        passage_scorer: Callable[[str, list[str]], Sequence[float]] | None = None,
     ) -> tuple[dict[str, Any], list[tuple[int, int]] | None]:
         r"""
         Encode one input whose passage may be longer than the model reads.
@@ -340,7 +340,7 @@ class CrossTaskProcessor(ProcessorMixin):
                 segments; `"select"`, the parts that fit best to the question; `"truncate"`, the beginning,
                 up to one segment. Defaults to `"segments"` with `max_segments` above 1, otherwise to
                 `"select"`.
-            score (`Callable`, *optional*):
+            passage_scorer (`Callable`, *optional*):
                 See [`~CrossTaskProcessor.select_passage`].
 
         Returns:
@@ -360,7 +360,7 @@ class CrossTaskProcessor(ProcessorMixin):
         flags = {key: value for key, value in encoded.items() if key.endswith(f"input_ids{TRUNCATED}")}
         if long_passages != "select" or not any(flags.values()):
             return encoded, None
-        spans = self.select_passage(question, passage, score)
+        spans = self.select_passage(question, passage, passage_scorer)
         return dict(self(question, join_spans(passage, spans), summary, return_truncated=True)) | flags, spans
 
     def check_long_passages(self, long_passages: str | None) -> str:
@@ -383,7 +383,10 @@ class CrossTaskProcessor(ProcessorMixin):
         return f"{self.max_segments} segments of {tokens}" if is_cut else tokens
 
     def select_passage(
-        self, question: str, passage: str, score: Callable[[str, list[str]], Sequence[float]] | None = None
+        self,
+        question: str,
+        passage: str,
+        passage_scorer: Callable[[str, list[str]], Sequence[float]] | None = None,
     ) -> list[tuple[int, int]]:
         r"""
         Select the parts of a passage that fit best to a question, as many as the model can read.
@@ -393,7 +396,7 @@ class CrossTaskProcessor(ProcessorMixin):
         Args:
             question (`str`), passage (`str`):
                 As in [`~CrossTaskProcessor.__call__`].
-            score (`Callable`, *optional*, defaults to [`score_bm25`]):
+            passage_scorer (`Callable`, *optional*, defaults to [`score_bm25`]):
                 Function of the question and the parts that returns a number for each part; those with the
                 highest ones are selected. It may compare the vectors of any text encoder.
 
@@ -421,10 +424,10 @@ class CrossTaskProcessor(ProcessorMixin):
             for piece in (split_span(passage, span, size, count) if length > size else [span])
         ]
         parts = [passage[start:end] for start, end in spans]
-        scores = list((score or score_bm25)(question, parts))
+        scores = list((passage_scorer or score_bm25)(question, parts))
         if len(scores) != len(parts):
             raise ValueError(
-                f"`score` has to return a number for each of {len(parts)} parts, got {len(scores)}."
+                f"`passage_scorer` has to return a number for each of {len(parts)} parts, got {len(scores)}."
             )
         counts = list(zip(*(count(f" {part}" for part in parts) for count, _ in rooms), strict=True))
         selected, free = [], [room for _, room in rooms]

@@ -288,8 +288,8 @@ def test_ways_to_read_a_long_passage(tokenizer):
         plain.encode_long(QUESTION, passage, long_passages="segments")
     with pytest.raises(ValueError, match="`long_passages` has to be one of"):
         plain.encode_long(QUESTION, passage, long_passages="cut")
-    with pytest.raises(ValueError, match="`score` has to return a number for each of"):
-        plain.encode_long(QUESTION, passage, score=lambda question, texts: [1.0])
+    with pytest.raises(ValueError, match="`passage_scorer` has to return a number for each of"):
+        plain.encode_long(QUESTION, passage, passage_scorer=lambda question, texts: [1.0])
 
 
 @pytest.mark.parametrize("long_passages", [None, "select", "truncate"])
@@ -309,3 +309,5 @@ def test_the_pipeline_finds_evidence_in_long_passages(
     assert set(results[0][0]["evidence"]) <= set(SENTENCES)
     alone = pipe(inputs[0], return_evidence=True, **options)
     assert [result["summary"] for result in alone] == [result["summary"] for result in results[0]]
+    with pytest.raises(TypeError, match="`passage_scorer` has to be a function, got 3"):
+        pipe(inputs[0], passage_scorer=3)

@@ -58,13 +58,13 @@ def test_speed_may_change_for_stages_that_have_not_begun(tmp_path):
         claim(4, {"fuse"}, stage_size=2, seed=2)
 
 
-def test_training_may_become_longer_for_stages_that_are_not_finished(tmp_path):
+def test_training_may_become_longer_for_stages_that_can_go_on(tmp_path):
     def claim(steps, unfinished):
         claim_folder(
             tmp_path,
             {"": {"steps": steps}, "answer": {"steps": steps}, "fuse": {"steps": steps}},
             set(),
-            unfinished_stages=unfinished,
+            growing_stages=unfinished,
             growing_keys={"steps"},
         )
 
