@@ -77,7 +77,7 @@ def generate(
     questions: int = 4,
     matching: str = "type",
     domain: str = "news",
-    words: int | None = None,
+    words: int | Sequence[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """
     Generate the rows of a task. The same arguments always give the same rows.
@@ -108,9 +108,10 @@ def generate(
             the person.
         domain (`str`, *optional*, defaults to `"news"`):
             Topic of the stories: events in towns (`"news"`) or on farms (`"farm"`).
-        words (`int`, *optional*):
-            Minimum number of words of a passage. Its facts are spread over as many filler sentences, in their
-            order and behind the opening. By default, passages have about 50 words.
+        words (`int` or `list[int]`, *optional*):
+            Minimum number of words of a passage, or a range of which each passage draws its own. Its facts
+            are spread over as many filler sentences, in their order and behind the opening. By default,
+            passages have about 50 words.
 
     Returns:
         `Iterator[dict]`: Rows with the strings `id`, `source`, `passage`, `question`, `answer` and `summary`
@@ -131,12 +132,16 @@ def generate(
         ("passages", passages, 0),
         ("questions", questions, 1),
         ("seed", seed, None),
-        ("words", 1 if words is None else words, 1),
     ):
         if type(number) is not int or minimum is not None and number < minimum:
             expected = "an integer" if minimum is None else f"an integer of at least {minimum}"
             raise ValueError(f"{name} is {number!r}, expected {expected}")
-    return _iter_rows(task, split, passages, seed, questions, matching, domain, words or 0)
+    lengths = [0, 0] if words is None else [words, words] if isinstance(words, int) else list(words)
+    if words is not None and (
+        [type(length) for length in lengths] != [int, int] or not 1 <= lengths[0] <= lengths[1]
+    ):
+        raise ValueError(f"words is {words!r}, expected an integer of at least 1, or the ends of a range")
+    return _iter_rows(task, split, passages, seed, questions, matching, domain, lengths)
 
 
 def _iter_rows(
@@ -147,7 +152,7 @@ def _iter_rows(
     questions: int,
     matching: str,
     domain: str,
-    words: int,
+    lengths: Sequence[int],
 ) -> Iterator[dict[str, Any]]:
     prefix = "briefs" if domain == "news" else f"briefs-{domain}"
     for index in range(passages):
@@ -155,8 +160,9 @@ def _iter_rows(
         # passages. A seed that is a string does not depend on PYTHONHASHSEED.
         key = f"{matching} {split} {seed} {index}" + ("" if domain == "news" else f" {domain}")
         story = _STORY_MAKERS[matching](Random(key), split, EVENTS[domain])
-        if words:
-            story = _lengthen(Random(f"{key} fillers"), story, words)
+        if lengths[1]:
+            filler_rng = Random(f"{key} fillers")
+            story = _lengthen(filler_rng, story, filler_rng.randint(*lengths))
         story_id = f"{prefix}-{split}-{index:06d}"
         for number, columns in enumerate(_ROW_MAKERS[task](Random(f"{key} {task}"), story, questions)):
             yield {

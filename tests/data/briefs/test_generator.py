@@ -293,6 +293,10 @@ def test_generic_summaries_are_equally_frequent_under_both_labels(kind):
         ({"passages": 2.5}, "passages is 2.5, expected an integer of at least 0"),
         ({"questions": 0}, "questions is 0, expected an integer of at least 1"),
         ({"seed": "a"}, "seed is 'a', expected an integer"),
+        ({"words": 0}, "words is 0, expected an integer of at least 1, or the ends of a range"),
+        ({"words": [9, 5]}, "words is [9, 5], expected an integer of at least 1, or the ends of a range"),
+        ({"words": "9"}, "words is '9', expected an integer of at least 1, or the ends of a range"),
+        ({"words": True}, "words is True, expected an integer of at least 1, or the ends of a range"),
     ],
 )
 def test_a_wrong_argument_is_an_error_before_the_first_row(arguments, message):
@@ -344,6 +348,11 @@ def test_the_answers_of_long_passages_are_at_all_depths():
     rows = [row for row in get_rows("fuse", passages=400, words=400) if row["answer"]]
     depths = Counter(int(10 * row["passage"].index(row["answer"]) / len(row["passage"])) for row in rows)
     assert len(depths) == 10 and min(depths.values()) > len(rows) / 30
+
+
+def test_each_passage_draws_its_length_from_a_range():
+    lengths = {len(row["passage"].split()) for row in generate("summarize", passages=200, words=[50, 400])}
+    assert min(lengths) < 90 and max(lengths) > 350 and len(lengths) > 100
 
 
 def test_fillers_differ_and_contain_no_value():
