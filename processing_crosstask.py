@@ -274,7 +274,8 @@ class CrossTaskProcessor(ProcessorMixin):
                 continue
             inputs = [{name: row[key] for key, name in names.items()} for row in rows]
             count = None
-            if hasattr(inputs[0]["input_ids"][0], "__len__"):
+            first = inputs[0]["input_ids"][0]  # a segment or a token, in a list, an array or a tensor
+            if isinstance(first, (list, tuple)) or getattr(first, "ndim", 0):
                 count = max(len(row["input_ids"]) for row in inputs)
                 inputs = [segment for row in inputs for segment in _split_segments(row, count)]
             length = _get_padded_length([row["input_ids"] for row in inputs], pad_to_multiple_of, limit)
@@ -630,7 +631,7 @@ def _count_tokens(tokenizer, texts):
 def _split_segments(row, count):
     """Yield each segment of an encoded input, then empty ones until there are `count`."""
     for index in range(count):
-        yield {name: list(values[index]) if index < len(values) else [] for name, values in row.items()}
+        yield {name: values[index] if index < len(values) else [] for name, values in row.items()}
 
 
 def _group(values, count):

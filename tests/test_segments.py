@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from transformers import GenerationConfig
@@ -199,6 +200,21 @@ def test_segments_beyond_the_limit_are_counted(tokenizer):
         torch.tensor(as_lists["input_ids"]),
         processor([QUESTION] * 2, SENTENCES[:2], return_tensors="pt")["input_ids"],
     )
+
+
+@pytest.mark.parametrize("convert", [list, np.array, torch.tensor])
+@pytest.mark.parametrize("max_segments", [1, 2])
+def test_rows_of_any_format_are_padded(tokenizer, convert, max_segments):
+    processor = make_processor(tokenizer, max_segments=max_segments)
+    passages = [
+        SENTENCES[0],
+        f"{SENTENCES[0]} Yes.",
+    ]  # of one segment, as an array has no rows of two lengths
+    rows = [dict(processor(QUESTION, passage, "It rained.")) for passage in passages]
+    expected = processor.pad(rows)
+    batch = processor.pad([{name: convert(values) for name, values in row.items()} for row in rows])
+    assert batch.keys() == expected.keys()
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
 
 
 def test_one_segment_is_what_a_processor_without_segments_encodes(tokenizer):
