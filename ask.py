@@ -5,9 +5,10 @@
     crosstask-ask user/name --question "Who paid?" --passage report.txt
 
 The rows need the columns `passage` and `question`. Each row gives one line of JSON, in their order: `id`,
-`question`, `summary` and `answerability`, or `id` and `error`. If OUT.jsonl exists, the rows that it has are
-skipped, so that a command that was stopped goes on. The model and the options that wrote it are recorded
-beside it, in OUT.jsonl.settings.json: others do not go on with it.
+`question`, `summary` and `answerability`, or `id` and `error`; `row_hash` tells whether the row was edited
+since. If OUT.jsonl exists, the rows that it has are skipped, so that a command that was stopped goes on. The
+model and the options that wrote it are recorded beside it, in OUT.jsonl.settings.json: others do not go on
+with it, and neither do edited rows.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def answer_rows(options: argparse.Namespace) -> None:
 
 
 def iter_records(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the rows with `id`, `passage` and `question`, and `id` and `error` for what is not a row."""
+    """Yield `id`, `passage` and `question` of rows, `id` and `error` of what is no row, and `row_hash`."""
     from crosstask.data.readers import iter_rows
     from crosstask.data.readers.corpus import Part
     from crosstask.data.readers.formats import read_jsonl
@@ -165,14 +166,22 @@ def iter_records(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for row in rows:
         while rejects:
             yield _make_error(rejects.popleft())
-        yield {name: row[name] for name in ("id", "passage", "question")}
+        yield _add_hash({name: row[name] for name in ("id", "passage", "question")})
     while rejects:
         yield _make_error(rejects.popleft())
 
 
 def _make_error(reject: dict[str, Any]) -> Answer:
     place = next(f"{unit} {reject[unit]}" for unit in ("line", "row", "index") if unit in reject)
-    return {"id": reject["id"], "error": f"{place}: {reject['reason']}"}
+    return _add_hash({"id": reject["id"], "error": f"{place}: {reject['reason']}"})
+
+
+def _add_hash(record: dict[str, Any]) -> dict[str, Any]:
+    from crosstask.data.schema import hash_texts
+
+    # Not of the error: it names the line, and its wording may change between versions.
+    texts = (record["id"], record.get("question", ""), record.get("passage", ""))
+    return record | {"row_hash": f"{hash_texts(*texts):016x}"}
 
 
 def iter_answers(records: Iterator[dict[str, Any]], options: argparse.Namespace) -> Iterator[Answer]:
@@ -191,9 +200,8 @@ def iter_answers(records: Iterator[dict[str, Any]], options: argparse.Namespace)
             yield waiting.popleft()
         record = waiting.popleft()
         if "error" in result:  # without its number in the stream, which a command that goes on starts anew
-            yield {"id": record["id"], "error": re.sub(r"^input \d+: ", "", result["error"])}
-        else:
-            yield {"id": record["id"], **result}
+            result = {"error": re.sub(r"^input \d+: ", "", result["error"])}
+        yield {"id": record["id"], **result, "row_hash": record["row_hash"]}
     yield from waiting
 
 
@@ -270,8 +278,8 @@ def _open_output(path: Path, records: Iterator[dict[str, Any]]) -> tuple[TextIO,
                 record = next(records, None)
                 if record is None or not _is_answer(line, record):
                     raise ConfigError(
-                        f"-o: line {count + 1} of {path} is no answer to row {record and record['id']!r}, "
-                        "expected the output of the same rows, or a new file"
+                        f"-o: line {count + 1} of {path} is no answer to row {record and record['id']!r} as "
+                        "it is now, expected the output of the same rows, or a new file"
                     )
                 count, end = count + 1, end + len(line)
         with open(path, "rb+") as file:
@@ -284,9 +292,14 @@ def _open_output(path: Path, records: Iterator[dict[str, Any]]) -> tuple[TextIO,
 
 
 def _is_answer(line: bytes, record: Mapping[str, Any]) -> bool:
-    """Return whether a line of the output answers a record: it has its id, and its question if it has one."""
+    """
+    Return whether a line of the output answers a record: it has its id and its hash. Lines of earlier
+    versions have no hash, but the question, unless there is an error.
+    """
     try:
         answer = json.loads(line)
+        if "row_hash" in answer:
+            return answer["id"] == record["id"] and answer["row_hash"] == record["row_hash"]
         return answer["id"] == record["id"] and answer.get("question") in (None, record.get("question"))
     except (AttributeError, KeyError, TypeError, ValueError):  # the line of another program
         return False

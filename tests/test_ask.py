@@ -64,16 +64,49 @@ def test_a_stopped_command_goes_on(trained_run, rows, tmp_path, kept):
         assert answer == expected
 
 
-def test_answers_to_other_questions_are_not_kept(trained_run, tmp_path):
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        (("Ann won.", "Who won?"), ("Ann won.", "Who lost?")),
+        (("Ann won.", "Who won?"), ("Bob won.", "Who won?")),
+        (("", "Who won?"), ("Ann won.", "Who won?")),  # a row with an error was mended
+        (("Ann won.", "Who won?"), ("", "Who won?")),
+    ],
+)
+def test_answers_to_edited_rows_are_not_kept(trained_run, tmp_path, before, after):
     source, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     command = [str(trained_run[1]), str(source), "-o", str(output)]
-    source.write_text(json.dumps({"passage": "Ann won.", "question": "Who won?"}) + "\n")
+
+    def write(passage, question):
+        rows = [{"id": "a", "passage": passage, "question": question}]
+        rows += [{"id": f"b{n}", "passage": "It rained.", "question": "What?"} for n in range(3)]
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write(*before)
     ask.main(command)
-    before = output.read_text()
-    source.write_text(json.dumps({"passage": "Ann won.", "question": "Who lost?"}) + "\n")  # with the same id
-    with pytest.raises(SystemExit, match="line 1 of .* is no answer to row 'rows:1'"):
+    answers = output.read_text()
+    write(*after)
+    with pytest.raises(SystemExit, match="line 1 of .* is no answer to row 'a' as it is now, expected"):
         ask.main(command)
-    assert output.read_text() == before
+    assert output.read_text() == answers
+    write(*before)
+    ask.main(command)
+    assert output.read_text() == answers
+
+
+def test_lines_without_a_hash_are_compared_by_id_and_question(trained_run, rows, tmp_path):
+    output = tmp_path / "out.jsonl"
+    command = [str(trained_run[1]), str(rows), "-o", str(output)]
+    ask.main(command)
+    answers = read_lines(output)
+    old = [{name: value for name, value in line.items() if name != "row_hash"} for line in answers[:5]]
+    output.write_text("".join(json.dumps(line) + "\n" for line in old))
+    ask.main(command)
+    assert [line["id"] for line in read_lines(output)] == [line["id"] for line in answers]
+    old[0]["question"] = "Who else?"
+    output.write_text("".join(json.dumps(line) + "\n" for line in old))
+    with pytest.raises(SystemExit, match="line 1 of .* is no answer to row"):
+        ask.main(command)
 
 
 def test_a_file_that_the_command_did_not_write_is_not_changed(trained_run, rows, tmp_path):
