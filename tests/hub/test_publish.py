@@ -451,6 +451,17 @@ def test_the_card_of_a_private_model_shows_no_row(hub, alice, private_run):
     assert json.loads(hub.files(REPO)["metrics.json"])["examples"] == []
 
 
+def test_an_adapter_of_private_rows_needs_its_base(hub, alice, private_run, tmp_path):
+    train.main([str(private_run / "recipe.yaml"), "--output_dir", str(tmp_path / "run"), "--lora_r", "2"])
+    settings = {"license": "mit", "datasets": ["private"]}
+    with pytest.raises(ConfigError, match="the adapter needs .*, which is not on the Hub; .* with --base"):
+        publish("adapter", tmp_path / "run", REPO, **settings)
+    assert not hub.store.repos
+    publish("adapter", tmp_path / "run", REPO, **settings, base="alice/base")
+    assert find_private_words(hub) == {}
+    assert ModelCard(hub.files(REPO)["README.md"].decode()).data.base_model == ["alice/base"]
+
+
 def test_a_card_shows_the_rows_that_its_author_names(hub, alice, private_run):
     rows = {row["id"]: row for row in read_test_rows(private_run)}
     first, second, *_ = rows
