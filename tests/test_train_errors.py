@@ -221,6 +221,18 @@ def test_a_question_that_leaves_no_room_is_rejected_before_a_stage_trains(
     assert not (tmp_path / "run" / "rejects_summarize.jsonl").exists()
 
 
+def test_the_log_counts_rejects_by_their_most_common_reason(start, write_rows, tmp_path, capsys):
+    rows = write_rows(0, passage=" ")
+    path = Path(rows["data"])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for number in (2, 5, 8):
+        lines[number]["answerable"] = f"maybe {number}"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    start("--max_steps", 1, **rows)
+    reason = "such as: answerable is 'maybe 2', expected 0, 1, 'no', 'yes' or null"
+    assert f"fuse: 4 rows rejected (3 of them: {reason}), with their reasons in" in capsys.readouterr().out
+
+
 def test_questions_that_leave_no_room_in_most_rows_end_the_run(get_error, write_rows, tmp_path):
     sentence = get_error("--max_source_length", 12, **write_rows(5))
     assert "rows are rejected, expected half at most; row r" in sentence and "is 12" in sentence

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from crosstask import CrossTaskProcessor
 from crosstask.data.collator import ROW_INDEX_COLUMN, Contrasts, CrossTaskCollator, detect_contrasts
 from crosstask.data.readers import read_rows, write_rejects
 from crosstask.data.readers.files import explain_held_out, name_source
+from crosstask.data.readers.rows import count_reasons
 from crosstask.data.summary_labels import SummaryLabeler
 from crosstask.data.wrong_values import WRONG_SUFFIX, make_wrong_rows
 from crosstask.loading_crosstask import merge_adapter
@@ -290,7 +290,7 @@ class Stage(StageModelMixin):
         if rejects and PartialState().is_main_process:
             path = self.run_dir / f"rejects_{self.name}.jsonl"
             write_rejects(self.rejects, path)
-            [(reason, count)] = Counter(reject["reason"] for reject in rejects).most_common(1)
+            count, reason = count_reasons(reject["reason"] for reject in rejects)[0]
             print_once(
                 f"{self.name}: {len(rejects)} rows rejected ({count} of them: {reason}), with their reasons "
                 f"in {path}"

@@ -29,7 +29,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict,
 from crosstask.data.readers.briefs import OPTIONS
 from crosstask.data.readers.corpus import Part, Row
 from crosstask.data.readers.files import Source, find_parts, name_source
-from crosstask.data.readers.rows import Lenience, make_rows
+from crosstask.data.readers.rows import Lenience, count_reasons, make_rows
 from crosstask.data.schema import FEATURES, TEXT_COLUMNS, check_keys, check_stage
 from crosstask.data.splits import SPLITS, assign_split, hash_passage, split_by_passage
 from crosstask.utils.errors import DataError
@@ -361,5 +361,5 @@ def _generate_split(
 
 
 def _warn_of_rejects(data: Source, reasons: Counter[str]) -> None:
-    counts = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    counts = "; ".join(f"{count} {reason}" for count, reason in count_reasons(reasons.elements()))
     logger.warning("%s: rejected %d rows: %s", name_source(data), reasons.total(), counts)

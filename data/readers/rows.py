@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -369,9 +369,7 @@ class _Losses:
         self.row_count += 1
         self.has_labels |= not isinstance(row, Reject) and row["answerable"] is not None
         if isinstance(row, Reject):
-            # Without what varies between rows: values and numbers.
-            kind = re.sub(r"\b(is|of|got|holds) .*?(?=, expected| with |: there|$)", r"\1", row.reason)
-            kind = re.sub(r"\d+", "", kind)
+            kind = _get_kind(row.reason)
             self.counts[kind] += 1
             self.examples.setdefault(kind, f"{row.reason} ({place})")
 
@@ -386,6 +384,29 @@ class _Losses:
                     f"{self.part.name}: {count} of {self.row_count} rows are rejected for one reason, "
                     f"{self.examples[kind]}, expected at most half of the rows"
                 )
+
+
+def _get_kind(reason: str) -> str:
+    """Return a reason without what varies between rows: values and numbers."""
+    kind = re.sub(r"\b(is|of|got|holds) .*?(?=, expected| with |: there|$)", r"\1", reason)
+    return re.sub(r"\d+", "", kind)
+
+
+def count_reasons(reasons: Iterable[str]) -> list[tuple[int, str]]:
+    """Count the reasons of rejected rows, the most common first.
+
+    Returns:
+        `list[tuple[int, str]]`: Counts and reasons. Reasons that differ in values or numbers only are counted
+        as one, "such as" the first of them.
+    """
+    by_kind: dict[str, Counter[str]] = {}
+    for reason in reasons:
+        by_kind.setdefault(_get_kind(reason), Counter())[reason] += 1
+    counts = []
+    for spellings in by_kind.values():
+        first = next(iter(spellings))
+        counts.append((spellings.total(), first if len(spellings) == 1 else f"such as: {first}"))
+    return sorted(counts, key=lambda pair: -pair[0])
 
 
 def _describe_place(part: Part, number: int, row_id: Any) -> str:

@@ -27,6 +27,16 @@ def test_a_warning_counts_the_rejects_if_no_list_is_given(tmp_path, caplog):
     assert "rejected 2 rows: 2 empty passage" in caplog.text
 
 
+def test_reasons_that_differ_in_values_count_as_one(tmp_path, caplog):
+    rows = [make_row(n) for n in range(6)] + [make_row(n, answerable=f"maybe {n}") for n in range(6, 9)]
+    rows.append(make_row(9, passage=""))
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with caplog.at_level(logging.WARNING):
+        read_rows(path, "fuse")
+    counts = "3 such as: answerable is 'maybe 6', expected 0, 1, 'no', 'yes' or null; 1 empty passage"
+    assert f"rejected 4 rows: {counts}" in caplog.text
+
+
 def test_rejects_are_returned_even_if_no_row_is_left(tmp_path):
     rejects = []
     path = write_jsonl(tmp_path / "rows.jsonl", [make_row(1, passage="")])
