@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
+
+import yaml
 
 from crosstask.configuration_crosstask import IGNORE_INDEX
 from crosstask.data.readers.corpus import Corpus, Part, Record, Reject, Row
@@ -141,7 +145,7 @@ def _convert_records(
             if candidate is None:
                 renamed = _rename_columns(record, stage, columns)
                 if not is_corpus_known:
-                    _report_missing_columns(part, stage, renamed)
+                    _report_missing_columns(part, stage, renamed, record, columns)
                 rows = [renamed]
             else:
                 rows = candidate.convert(
@@ -163,10 +167,17 @@ def _convert_records(
         raise DataError(first_misfit)
 
 
-def _report_missing_columns(part: Part, stage: str, row: Row) -> None:
+def _report_missing_columns(
+    part: Part, stage: str, row: Row, record: Record, columns: Mapping[str, str]
+) -> None:
+    """Warn that a file has no answers or no labels, and name a column that may have them."""
     missing = [name for name in OPTIONAL_COLUMNS if stage == "fuse" and name not in row]
     if missing:
-        warn_once(logger, f"{part.name}: has no column {' and no column '.join(missing)}, read as empty")
+        setting, is_similar = _suggest_columns(_get_names(columns), missing, record, stage)
+        hint = f"; did you mean {setting}?" if is_similar else ""
+        warn_once(
+            logger, f"{part.name}: has no column {' and no column '.join(missing)}, read as empty{hint}"
+        )
 
 
 def _list_records(part: Part) -> Iterator[tuple[Part, int, Record | Reject]]:
@@ -178,11 +189,19 @@ def _list_records(part: Part) -> Iterator[tuple[Part, int, Record | Reject]]:
 def _choose_corpus(record: Record, stage: str, columns: Mapping[str, str]) -> Corpus | None:
     corpus = None if columns else recognize(record)
     if corpus is not None and not corpus.serves(stage):
+        needed = [name for name in STAGE_COLUMNS[stage] if stage != "fuse" or name not in OPTIONAL_COLUMNS]
+        setting, is_similar = _suggest_columns(_get_names({}), needed, record, stage)
         raise _MisfitError(
             f"records of {corpus.title} can be used for stage {' and '.join(corpus.stages)} only; stage "
             f"{stage} needs the columns {_list_columns(stage)}; there are {', '.join(record)}"
+            f"{f'; did you mean {setting}' if is_similar else ''}"
         )
     return corpus
+
+
+def _get_names(columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the user's name of each column of the schema."""
+    return {name: columns.get(name, name) for name in FEATURES}
 
 
 def _rename_columns(record: Record, stage: str, columns: Mapping[str, str]) -> Row:
@@ -190,7 +209,7 @@ def _rename_columns(record: Record, stage: str, columns: Mapping[str, str]) -> R
 
     It gets all columns of stage "fuse" that the record has; see [`_is_joint`] for the other stages.
     """
-    names = {name: columns.get(name, name) for name in FEATURES}
+    names = _get_names(columns)
     is_optional = {name: stage == "fuse" and name in OPTIONAL_COLUMNS for name in STAGE_COLUMNS[stage]}
     needed = [names[name] for name, optional in is_optional.items() if not optional or name in columns]
     extra = ("id", "source", "summary", "answerable") if stage == "build" else ("id", "source")
@@ -200,10 +219,11 @@ def _rename_columns(record: Record, stage: str, columns: Mapping[str, str]) -> R
         if name not in record
     ]
     if missing:
-        wanted = {name: column for name, column in names.items() if column in (*needed, *missing)}
+        wanted = [name for name, column in names.items() if column in missing]
+        setting, is_similar = _suggest_columns(names, wanted, record, stage)
         raise _MisfitError(
             f"the column {missing[0]!r} is missing: there are {', '.join(record)}; stage {stage} needs "
-            f"{', '.join(needed)}; {_suggest_columns(wanted, record, stage)}"
+            f"{', '.join(needed)}; {'did you mean' if is_similar else 'name yours with'} {setting}"
         )
     is_joint = stage not in ("build", "ask") and all(
         names[name] in record for name in ("passage", "question", "summary")
@@ -212,17 +232,41 @@ def _rename_columns(record: Record, stage: str, columns: Mapping[str, str]) -> R
     return {name: record[names[name]] for name in used if names[name] in record}
 
 
-def _suggest_columns(names: Mapping[str, str], record: Record, stage: str) -> str:
-    """Return how to name the columns that are missing, with those of the record that have a similar name."""
-    similar = {str(column).strip().casefold(): column for column in record if column not in names.values()}
+def _suggest_columns(
+    names: Mapping[str, str], wanted: Collection[str], record: Record, stage: str
+) -> tuple[str, bool]:
+    """Return the setting that names columns, and whether it has one that a record has under a similar name.
+
+    Args:
+        names (`Mapping[str, str]`): The user's name of each column of the schema, as in [`_get_names`].
+        wanted (`Collection[str]`): The columns of the schema to name. Those that the user has named stay.
+        record (`dict`): A record.
+        stage (`str`): The stage, which decides where the setting is made.
+    """
+    # Lists and dicts are no texts and no labels.
+    similar = {
+        str(column).strip().casefold(): str(column)
+        for column, value in record.items()
+        if column not in names.values() and not isinstance(value, list | dict)
+    }
     pairs, is_similar = [], False
     for name, column in names.items():
-        if column not in record:
+        if column in record:
+            if name in wanted or name != column:
+                pairs.append(f"{name}: {_quote(column)}")
+        elif name in wanted:
             found = get_close_matches(column.casefold(), similar, n=1, cutoff=0.7)
-            pairs.append(f"{name}: {similar[found[0]] if found else '...'}")
+            pairs.append(f"{name}: {_quote(similar.pop(found[0])) if found else '...'}")
             is_similar |= bool(found)
-    key = "--columns" if stage == "ask" else "data_columns:"
-    return f"{'did you mean' if is_similar else 'name yours with'} {key} {{{', '.join(pairs)}}}"
+    mapping = f"{{{', '.join(pairs)}}}"
+    setting = f"--columns {shlex.quote(mapping)}" if stage == "ask" else f"data_columns: {mapping}"
+    return setting, is_similar
+
+
+def _quote(column: str) -> str:
+    """Return a name as it has to be written in YAML, in a mapping of one line."""
+    is_plain = re.fullmatch(r"[^\W\d](?:[\w ./-]*\w)?", column) and yaml.safe_load(column) == column
+    return column if is_plain else json.dumps(column, ensure_ascii=False)
 
 
 def _is_joint(row: Row, stage: str) -> bool:

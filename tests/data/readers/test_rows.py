@@ -1,5 +1,6 @@
 import json
 import logging
+import shlex
 from collections import Counter
 from decimal import Decimal
 
@@ -7,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from broken_files import CSV_KINDS, JSONL_KINDS, write_broken_csv, write_broken_jsonl
 from reader_helpers import concatenate, get_error, make_row, read_leniently, write_jsonl
 
@@ -379,7 +381,7 @@ def test_columns_in_other_case_are_hinted_at(tmp_path):
     rows = [{"Passage": f"p{n}", " question": "q", "Summary": "s"} for n in range(4)]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     assert (
-        "; did you mean data_columns: {passage: Passage, question:  question, summary: Summary}"
+        '; did you mean data_columns: {passage: Passage, question: " question", summary: Summary}'
         in get_error(path, "fuse")
     )
 
@@ -388,13 +390,52 @@ def test_columns_in_other_case_are_hinted_at(tmp_path):
     ("stage", "columns", "hint"),
     [
         ("fuse", {}, "name yours with data_columns: {passage: ..., question: ..., summary: ...}"),
-        ("ask", {}, "name yours with --columns {passage: ..., question: ...}"),
-        ("ask", {"passage": "txt"}, "did you mean --columns {passage: text, question: ...}"),
+        ("ask", {}, "name yours with --columns '{passage: ..., question: ...}'"),
+        ("ask", {"passage": "txt"}, "did you mean --columns '{passage: text, question: ...}'"),
+        # What the user has named already stays.
+        ("ask", {"passage": "text"}, "name yours with --columns '{passage: text, question: ...}'"),
+        ("ask", {"passage": "text", "question": "Frage"}, "--columns '{passage: text, question: frage}'"),
     ],
 )
 def test_an_error_says_how_to_name_columns(tmp_path, stage, columns, hint):
     path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "p", "frage": "q"}])
     assert get_error(path, stage, columns=columns).endswith(hint)
+
+
+@pytest.mark.parametrize(
+    "column", [" passage", "Passage, long", "passage: 1", "Passagé", "passage #", "'passage"]
+)
+def test_a_hint_can_be_pasted(tmp_path, column):
+    rows = [{column: f"p{n}", "question": "q", "summary": f"s{n}"} for n in range(9)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    for stage, key in (("ask", "--columns"), ("summarize", "data_columns:")):
+        hint = get_error(path, stage).partition(f"did you mean {key} ")[2]
+        [mapping] = shlex.split(hint) if stage == "ask" else [hint]
+        assert len(read_leniently(path, stage, columns=yaml.safe_load(mapping))[0]) == 9
+
+
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [
+        ({"Answer": "a", "label": 1}, "answer: Answer, answerable: ..."),
+        ({"answer": "a", "Answerable": 1}, "answerable: Answerable"),
+    ],
+)
+def test_a_warning_names_the_columns_that_may_have_answers_and_labels(tmp_path, caplog, rows, hint):
+    rows = [{"passage": f"p{n}", "question": "q", "summary": f"s{n}", **rows} for n in range(9)]
+    read_rows(write_jsonl(tmp_path / "rows.jsonl", rows), "fuse")
+    assert f", read as empty; did you mean data_columns: {{{hint}}}?" in caplog.text
+
+
+def test_a_file_like_a_corpus_gets_a_hint_for_its_own_columns(tmp_path):
+    record = {"id": "1", "context": "p", "question": "q", "answers": {"text": [], "answer_start": []}}
+    path = tmp_path / "rows.jsonl"
+    assert get_error(write_jsonl(path, [record]), "fuse").endswith(
+        "; there are id, context, question, answers"
+    )
+    assert get_error(write_jsonl(path, [record | {"Summary": "s"}]), "fuse").endswith(
+        "; did you mean data_columns: {passage: ..., question: question, summary: Summary}"
+    )
 
 
 def test_passages_that_two_splits_share_are_counted(tmp_path, caplog):
