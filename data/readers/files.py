@@ -15,13 +15,13 @@ from typing import Any
 from datasets import ClassLabel, Dataset, IterableDataset, load_dataset, load_from_disk
 
 from crosstask.data.readers.corpus import Part
+from crosstask.data.readers.excel import read_excel
 from crosstask.data.readers.formats import (
     BATCH_SIZE,
     NumberedRecords,
     find_json_records,
     read_batches,
     read_csv,
-    read_excel,
     read_jsonl,
     read_parquet,
 )

@@ -1,4 +1,4 @@
-"""Read the records of one JSON, JSONL, CSV, Excel or Parquet file, each with its number.
+"""Read the records of one JSON, JSONL, CSV or Parquet file, each with its number; see `excel` for Excel.
 
 JSONL and CSV are parsed here, line by line, so that a message can name the line, and so that one malformed
 line costs that line only.
@@ -11,10 +11,8 @@ import json
 import logging
 import re
 import reprlib
-import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, datetime, time
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from typing import Any
 import pyarrow.parquet
 
 from crosstask.data.readers.corpus import Record, Reject
-from crosstask.data.readers.number_formats import NumberFormats
 from crosstask.data.readers.opening import check_text, read_lines, split_name
 from crosstask.utils.errors import DataError, first_line
 from crosstask.utils.logs import warn_once
@@ -253,64 +250,6 @@ def _consume(pushed_back: deque[str], lines: Iterator[str], consumed: list[str])
         if len(consumed) > MAX_CSV_LINES:
             raise csv.Error(f"a quote that is still open after {MAX_CSV_LINES} lines")
         yield line
-
-
-def read_excel(path: Path) -> NumberedRecords:
-    """Yield the rows of the first sheet of an .xlsx file with their numbers in the sheet, from 1.
-
-    The first row with a value is the header. A formula has the value that was saved with it, a date is
-    written in ISO 8601, and a number as its cell shows it (see [`NumberFormats`]).
-
-    Raises:
-        DataError: If `openpyxl` is not installed, the file cannot be read, or its header is malformed.
-    """
-    try:
-        import openpyxl
-    except ImportError:
-        expected = 'expected `pip install "crosstask[excel]"`'
-        raise DataError(f"{path}: needs the package openpyxl, which is not installed; {expected}") from None
-    try:
-        with open(path, "rb") as file:
-            workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            sheet, *others = workbook.worksheets
-            if others:
-                names = ", ".join(other.title for other in others)
-                warn_once(logger, f"{path}: read the sheet {sheet.title}, ignored {names}")
-            sheet.reset_dimensions()  # the size that some programs write is wrong
-            yield from _read_sheet(sheet.iter_rows(), path)
-    # openpyxl raises errors of many types for damaged files.
-    except (OSError, KeyError, IndexError, TypeError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: expected an .xlsx file, got {first_line(error)}") from None
-
-
-def _read_sheet(rows: Iterable[tuple[Any, ...]], path: Path) -> NumberedRecords:
-    header: list[str] | None = None
-    formats = NumberFormats(path)
-    for number, cells in enumerate(rows, start=1):
-        values = [_write_date(formats.write(cell)) for cell in cells]
-        if all(value is None or value == "" for value in values):
-            continue
-        if header is None:
-            header = ["" if value is None else str(value).strip() for value in values]
-            names = [name for name in header if name]
-            if len(set(names)) < len(names):
-                raise DataError(f"{path}, row {number}: expected each column once, got {', '.join(header)}")
-            continue
-        record: dict[str, Any] = dict.fromkeys(name for name in header if name)
-        record |= {name: value for name, value in zip(header, values, strict=False) if name}
-        if any(value is not None for value in values[len(header) :]):
-            yield number, Reject(f"expected {len(header)} cells, got {len(values)}", is_malformed=True)
-        else:
-            yield number, record
-    formats.report()
-
-
-def _write_date(value: Any) -> Any:
-    if isinstance(value, datetime) and value.time() == time():  # a date without a time
-        return value.date().isoformat()
-    return value.isoformat() if isinstance(value, (date, time)) else value
 
 
 def read_parquet(path: Path) -> NumberedRecords:

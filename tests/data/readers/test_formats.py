@@ -1,7 +1,5 @@
 import csv
 import json
-import sys
-from datetime import date
 
 import pandas as pd
 import pyarrow as pa
@@ -421,36 +419,6 @@ def test_the_delimiter_and_the_encoding_can_be_given(tmp_path):
 def test_lines_of_an_old_macintosh_are_an_error(tmp_path):
     (tmp_path / "rows.csv").write_bytes(b"passage,question,summary\rp,q,s\rp,q,s\r")
     assert "rows.csv: expected lines that end in LF or CR LF" in get_error(tmp_path / "rows.csv", "fuse")
-
-
-def test_excel_files_are_read(tmp_path, caplog):
-    openpyxl = pytest.importorskip("openpyxl")
-    workbook = openpyxl.Workbook()
-    sheet = workbook.active
-    workbook.create_sheet("notes").append(["x"])
-    sheet.append([])
-    sheet.append(["id", "passage", " question ", "answer", "summary", "answerable", None])
-    sheet.append([1.0, "Grüße", "Wann?", date(2024, 5, 3), "Am 3. Mai.", True])
-    sheet.append([2, "p 7", "q", 7, "s", "vielleicht"])
-    sheet.append([3, "p 8", "q", 8.0, "s", "no"])
-    sheet.append([4, None, "q", None, "s", None])
-    path = tmp_path / "Rows.XLSX"
-    workbook.save(path)
-    rows, rejects = read_leniently(path, "fuse")
-    assert [(row["id"], row["answer"], row["answerable"]) for row in rows] == [
-        ("1", "2024-05-03", 1),
-        ("3", "8", 0),
-    ]
-    assert [(reject["row"], reject["id"]) for reject in rejects] == [(4, "2"), (6, "4")]
-    assert "read the sheet Sheet, ignored notes" in caplog.text
-    (tmp_path / "bad.xlsx").write_text("no workbook")
-    assert "bad.xlsx: expected an .xlsx file" in get_error(tmp_path / "bad.xlsx", "fuse")
-
-
-def test_excel_files_name_the_extra_that_reads_them(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openpyxl", None)
-    (tmp_path / "rows.xlsx").write_bytes(b"")
-    assert 'expected `pip install "crosstask[excel]"`' in get_error(tmp_path / "rows.xlsx", "fuse")
 
 
 @pytest.mark.parametrize("orient", ["split", "records", "index", "columns", "table", "values", "data"])
