@@ -69,7 +69,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoding", help="encoding of a text file that is not in UTF-8, such as cp1252")
     parser.add_argument("--adapter", help="Hub id or folder of an adapter to use")
     parser.add_argument(
-        "--batch_size", type=int, default=16, help="questions per batch (default: %(default)s)"
+        "--batch_size", type=_read_count, default=16, help="questions per batch (default: %(default)s)"
     )
     parser.add_argument(
         "--min_answerability",
@@ -94,11 +94,17 @@ def _read_threshold(word: str) -> float | str:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1 or auto, got {word!r}") from None
 
 
+def _read_count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of 1 or more, got {word!r}")
+    return int(word)
+
+
 def answer_question(options: argparse.Namespace) -> None:
     """Print the summary for a single question about the text in a file."""
     if options.passage is None:
         raise ConfigError("--passage: expected a text file beside --question")
-    passage = sys.stdin.read() if options.passage == "-" else _read_passage(options)
+    passage = _read_passage(options)
     try:
         result = load_pipeline(options)(question=options.question, passage=passage)
     except ValueError as error:  # an empty question or passage, or one that is too long
@@ -113,7 +119,8 @@ def _read_passage(options: argparse.Namespace) -> str:
     from crosstask.data.readers.opening import read_text
 
     try:
-        text = read_text(Path(options.passage).expanduser(), options.encoding)
+        path = "/dev/stdin" if options.passage == "-" else options.passage
+        text = read_text(Path(path).expanduser(), options.encoding)
     except UnicodeError as error:
         raise ConfigError(
             f"--passage: {options.passage} is not in {options.encoding or 'UTF-8'}, expected --encoding with "
@@ -129,12 +136,14 @@ def answer_rows(options: argparse.Namespace) -> None:
     from tqdm.auto import tqdm
 
     from crosstask.utils.files import write_text
+    from crosstask.utils.output_folder import lock_file
 
     records = iter_records(options)
     with ExitStack() as stack:
         output: TextIO = sys.stdout
         if options.output is not None:
             path = Path(options.output).expanduser()
+            stack.enter_context(lock_file(path))
             settings = _get_settings(options)
             _check_settings(path, settings)
             output, count = _open_output(path, records)
@@ -219,14 +228,17 @@ def load_pipeline(options: argparse.Namespace) -> QuestionSummarizationPipeline:
     name = find_checkpoint(options.model)
     try:
         pipe = pipeline(PIPELINE_TASK, model=name, **settings)
-        if options.adapter is not None:
-            pipe.model.load_adapter(options.adapter, adapter_name="asked")
-            pipe = pipeline(
-                PIPELINE_TASK, model=pipe.model, processor=pipe.processor, adapter="asked", **settings
-            )
     except (*LOAD_ERRORS, KeyError) as error:
         raise ConfigError(f"{options.model}: {first_line(error)}") from error
-    return pipe
+    if options.adapter is None:
+        return pipe
+    try:
+        pipe.model.load_adapter(find_checkpoint(options.adapter), adapter_name="asked")
+    except ConfigError as error:
+        raise ConfigError(f"--adapter: {error}") from error
+    except (*LOAD_ERRORS, KeyError) as error:
+        raise ConfigError(f"--adapter: {options.adapter}: {first_line(error)}") from error
+    return pipeline(PIPELINE_TASK, model=pipe.model, processor=pipe.processor, adapter="asked", **settings)
 
 
 def _get_settings(options: argparse.Namespace) -> dict[str, Any]:

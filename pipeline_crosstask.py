@@ -17,6 +17,7 @@ from transformers import GenerationConfig, Pipeline
 
 from .configuration_crosstask import get_max_positions
 from .sentences_crosstask import (
+    check_unicode,
     find_evidence,
     iter_sentence_spans,
     join_spans,
@@ -74,6 +75,11 @@ class QuestionSummarizationPipeline(Pipeline):
         if router is not None and not callable(getattr(router, "route", None)):
             raise TypeError(
                 f"`router` has to have a method `route`, as an AdapterRouter, got {type(router).__name__}."
+            )
+        if model.config.model_type != "crosstask":
+            raise ValueError(
+                f"`model` has to be a cross-task model, got a {type(model).__name__}; "
+                "`CrossTaskForConditionalGeneration.from_tasks` composes one."
             )
         if not model.config.answerability_trained:
             logger.warning(
@@ -547,4 +553,6 @@ def _check_input(inputs, where):
         raise ValueError(f"{where}`question` is empty.")
     if not passage.strip():
         raise ValueError(f"{where}`passage` is empty.")
+    for name, text in [*(("question", text) for text in questions), ("passage", passage)]:
+        check_unicode(text, f"{where}`{name}`")
     return list(questions), passage

@@ -17,7 +17,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from .configuration_crosstask import IGNORE_INDEX, PROMPT, check_segments, get_max_lengths
 from .loading_crosstask import find_run_model, make_tokenizer_portable, prepare_tokenizer
-from .sentences_crosstask import iter_sentence_spans, join_spans, score_bm25, split_span
+from .sentences_crosstask import check_unicode, iter_sentence_spans, join_spans, score_bm25, split_span
 
 QUESTION_TOKENIZER = "question_tokenizer"  # attribute of the processor, and folder of a checkpoint
 # The labels of answerability by their spellings, in lower case with "_" for "-" and spaces. They are those of
@@ -688,4 +688,5 @@ def _to_columns(inputs):
                         f"`{name}` has to be a string or a list of strings, got "
                         f"{type(text).__name__} at position {index}."
                     )
+                check_unicode(text, f"`{name}` {index}")
     return columns

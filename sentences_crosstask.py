@@ -53,6 +53,16 @@ def normalize_text(text: str) -> str:
     return unicodedata.normalize("NFKC", text).replace("⁄", "/")
 
 
+def check_unicode(text: str, name: str) -> None:
+    """Raise a `ValueError` if a text holds half of a surrogate pair, which tokenizers cannot read."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} holds {text[error.start]!r} at position {error.start}, expected Unicode text."
+        ) from None
+
+
 # --- Words ----------------------------------------------------------------------------------------
 
 _WORD = re.compile(f"{UNSPACED_CHARACTER}|{WORD_CHARACTER}+")

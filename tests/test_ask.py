@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from tiny_run import ENVIRONMENT
 
 from crosstask import ask
 from crosstask.data.briefs import generate
+from crosstask.utils.output_folder import lock_file
 
 ROWS = [{name: row[name] for name in ("id", "passage", "question")} for row in generate("answer", "test", 4)][
     :8
@@ -132,6 +134,53 @@ def test_rows_come_from_stdin_and_go_to_stdout(trained_run):
     assert [answer["id"] for answer in answers] == [row["id"] for row in ROWS[:2]]
 
 
+def test_a_reader_that_has_read_enough_ends_the_command(trained_run, rows):
+    command = [sys.executable, "-m", "crosstask.ask", str(trained_run[1]), str(rows), "--batch_size", "1"]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        json.loads(process.stdout.readline())
+        process.stdout.close()
+        error = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert "Error" not in error
+
+
+def test_a_passage_comes_from_stdin_in_any_encoding(trained_run):
+    command = [sys.executable, "-m", "crosstask.ask", str(trained_run[1]), "--question", "Who?"]
+    command += ["--passage", "-"]
+    outputs = [
+        subprocess.run(
+            [*command, *flags], input=b"It cost 3 \x80.", env=ENVIRONMENT, capture_output=True, timeout=120
+        )
+        for flags in ([], ["--encoding", "cp1252"])
+    ]
+    assert b"crosstask-ask: error: --passage: - is not in UTF-8, expected --encoding" in outputs[0].stderr
+    assert b"answerability: " in outputs[1].stdout
+
+
+def test_an_output_belongs_to_one_process_at_a_time(trained_run, rows, tmp_path):
+    output = tmp_path / "out.jsonl"
+    lock = lock_file(output)
+    with pytest.raises(SystemExit, match="-o: .*out.jsonl is in use by another process"):
+        ask.main([str(trained_run[1]), str(rows), "-o", str(output)])
+    lock.release()
+    ask.main([str(trained_run[1]), str(rows), "-o", str(output)])
+    lock_file(output).release()
+
+
+def test_a_model_of_another_kind_is_named(trained_run, rows):
+    with pytest.raises(SystemExit, match="has to be a cross-task model, got a T5ForConditionalGeneration"):
+        ask.main([str(trained_run[1] / "summarizer"), str(rows)])
+
+
+@pytest.mark.parametrize("size", ["0", "-3", "many"])
+def test_a_batch_has_a_row(rows, size, capsys):
+    with pytest.raises(SystemExit):
+        ask.main(["model", str(rows), "--batch_size", size])
+    assert f"expected an integer of 1 or more, got '{size}'" in capsys.readouterr().err
+
+
 def test_a_single_question_about_a_text_file(trained_run, tmp_path, capsys):
     (tmp_path / "text.txt").write_text(ROWS[0]["passage"], encoding="utf-8")
     ask.main(
@@ -155,7 +204,8 @@ def test_a_single_question_about_a_text_file(trained_run, tmp_path, capsys):
         (["latin.csv"], "; --encoding names another encoding, such as cp1252"),
         (["gone.csv"], "gone.csv: file not found"),
         (["rows.csv", "--columns", "3"], "--columns: expected {passage: text}, got 3"),
-        (["rows.csv", "--adapter", "gone"], "gone"),
+        (["rows.csv", "--adapter", "gone"], "--adapter: gone: "),
+        (["rows.csv", "--adapter", "./gone"], "--adapter: ./gone: no such folder"),
     ],
 )
 def test_mistakes_are_one_sentence(trained_run, tmp_path, monkeypatch, arguments, sentence):

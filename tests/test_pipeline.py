@@ -632,3 +632,20 @@ def test_a_table_is_refused_in_a_sentence(pipe):
     with pytest.raises(TypeError, match="are a table, which iterates over its columns; expected its rows"):
         pipe(pd.DataFrame([ROWS[0]]))
     assert pipe(pd.DataFrame([ROWS[0]]).to_dict("records"))[0]["summary"] == pipe(ROWS[0])["summary"]
+
+
+def test_half_a_surrogate_pair_is_an_error_that_names_its_input(pipe):
+    inputs = [ROWS[0], ROWS[0] | {"passage": "It rained. \ud83d"}, ROWS[1] | {"question": ["a", "b\udcff"]}]
+    results = pipe(inputs, on_error="return", batch_size=4)
+    assert "summary" in results[0]
+    assert results[1] == {
+        "error": r"input 1: `passage` holds '\ud83d' at position 11, expected Unicode text."
+    }
+    assert results[2]["error"].startswith(r"input 2: `question` holds '\udcff' at position 1")
+    with pytest.raises(ValueError, match="`passage` 0 holds"):
+        pipe.processor(question="a", passage="\ud83d")
+
+
+def test_a_model_of_another_kind_is_an_error(pipe):
+    with pytest.raises(ValueError, match="has to be a cross-task model, got a T5ForConditionalGeneration"):
+        pipeline(PIPELINE_TASK, model=pipe.model.summarizer, processor=pipe.processor)

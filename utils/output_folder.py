@@ -1,4 +1,4 @@
-"""Protect the output folder of a command: one process at a time, and one recipe for all restarts."""
+"""Protect the output of a command: one process at a time, and one recipe for all restarts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,28 @@ def lock_folder(folder: Path) -> FileLock:
     Raises:
         ConfigError: If another process holds the lock, or the folder cannot be written to.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
+    return _lock(folder / ".lock", f"output_dir: {folder}")
+
+
+def lock_file(path: Path) -> FileLock:
+    """
+    Lock an output file, which need not exist, as [`lock_folder`] does a folder.
+
+    Raises:
+        ConfigError: If another process holds the lock, or the file's folder cannot be written to.
+    """
+    return _lock(path.with_name(f".{path.name}.lock"), f"-o: {path}")
+
+
+def _lock(path: Path, place: str) -> FileLock:
+    lock = FileLock(path, timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise ConfigError(f"output_dir: {folder} is in use by another process") from error
+        raise ConfigError(f"{place} is in use by another process") from error
     except OSError as error:
-        raise ConfigError(f"output_dir: {folder} cannot be written to ({error.strerror})") from error
+        raise ConfigError(f"{place} cannot be written to ({error.strerror})") from error
     return lock
 
 

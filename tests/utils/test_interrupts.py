@@ -37,3 +37,8 @@ def test_other_threads_run_without_handlers():
     thread.start()
     thread.join()
     assert results == [1]
+
+
+def test_a_broken_connection_of_something_else_is_an_error():
+    with pytest.raises(BrokenPipeError), end_on_signal("crosstask-x"):
+        raise BrokenPipeError
