@@ -29,7 +29,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict,
 from crosstask.data.readers.briefs import OPTIONS
 from crosstask.data.readers.corpus import Part, Row
 from crosstask.data.readers.files import Source, find_parts, name_source
-from crosstask.data.readers.rows import Lenience, count_reasons, make_rows
+from crosstask.data.readers.rows import Lenience, count_reasons, is_inverted, make_rows
 from crosstask.data.schema import FEATURES, TEXT_COLUMNS, check_keys, check_stage
 from crosstask.data.splits import SPLITS, assign_split, hash_passage, split_by_passage
 from crosstask.utils.errors import DataError
@@ -255,6 +255,11 @@ def _check_arguments(
 ) -> None:
     check_stage(stage)
     check_keys("column", columns or (), FEATURES)
+    if is_inverted(label := (columns or {}).get("answerable", "")):
+        raise DataError(
+            f"columns: answerable is {label!r}, which by its name is 1 where there is no answer; expected a "
+            "column that is 1 where the summary carries the answer"
+        )
     check_keys("option", options or (), OPTIONS)
     check_keys("share", shares or (), ("validation", "test"))
     values = list((shares or {}).values())

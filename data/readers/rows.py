@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # If none of the first 1,000 records has the columns of the stage, that is an error even for a lenient reader.
 LOOK_AHEAD = 1000
+# is_impossible of SQuAD, unanswerable, no_answer, not_entailment, ... without what joins the words.
+_INVERTED_NAME = re.compile(r"impossible|unanswer|noanswer|notanswer|notentail|notsupported")
 
 
 @dataclass(frozen=True)
@@ -247,20 +249,31 @@ def _suggest_columns(
     similar = {
         str(column).strip().casefold(): str(column)
         for column, value in record.items()
-        if column not in names.values() and not isinstance(value, list | dict)
+        if column not in names.values() and not isinstance(value, list | dict) and not is_inverted(column)
     }
-    pairs, is_similar = [], False
+    optional = OPTIONAL_COLUMNS if stage == "fuse" else ()
+    missing = [
+        name for name, column in names.items() if column not in record and name in (*wanted, *optional)
+    ]
+    # First those that differ in case only, so that "Answerable" is not taken for the answer.
+    found = {name: similar.pop(key) for name in missing if (key := names[name].casefold()) in similar}
+    for name in missing:
+        if name not in found and (keys := get_close_matches(names[name].casefold(), similar, 1, cutoff=0.7)):
+            found[name] = similar.pop(keys[0])
+    pairs = []
     for name, column in names.items():
-        if column in record:
-            if name in wanted or name != column:
-                pairs.append(f"{name}: {_quote(column)}")
-        elif name in wanted:
-            found = get_close_matches(column.casefold(), similar, n=1, cutoff=0.7)
-            pairs.append(f"{name}: {_quote(similar.pop(found[0])) if found else '...'}")
-            is_similar |= bool(found)
+        if column in record and (name in wanted or name != column):
+            pairs.append(f"{name}: {_quote(column)}")
+        elif name in found or (name in wanted and column not in record):
+            pairs.append(f"{name}: {_quote(found[name]) if name in found else '...'}")
     mapping = f"{{{', '.join(pairs)}}}"
     setting = f"--columns {shlex.quote(mapping)}" if stage == "ask" else f"data_columns: {mapping}"
-    return setting, is_similar
+    return setting, not found.keys().isdisjoint(wanted)
+
+
+def is_inverted(column: Any) -> bool:
+    """Return whether the name of a column says that its label 1 stands for a missing answer."""
+    return bool(_INVERTED_NAME.search(re.sub(r"[\W_]+", "", str(column)).casefold()))
 
 
 def _quote(column: str) -> str:

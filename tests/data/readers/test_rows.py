@@ -402,6 +402,28 @@ def test_an_error_says_how_to_name_columns(tmp_path, stage, columns, hint):
     assert get_error(path, stage, columns=columns).endswith(hint)
 
 
+def test_a_hint_names_answers_and_labels_too(tmp_path):
+    rows = [{"Passage": f"p{n}", "question": "q", "Summary": "s", "Answerable": 1} for n in range(4)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert get_error(path, "fuse").endswith(
+        "; did you mean data_columns: {passage: Passage, summary: Summary, answerable: Answerable}"
+    )
+    path = write_jsonl(tmp_path / "rows.jsonl", [row | {"Answer": "a"} for row in rows])
+    assert "answer: Answer, summary: Summary, answerable: Answerable}" in get_error(path, "fuse")
+
+
+@pytest.mark.parametrize("column", ["is_impossible", "Unanswerable", "not answerable", "no_answer"])
+def test_a_column_of_inverted_labels_is_refused_and_not_hinted_at(tmp_path, caplog, column):
+    rows = [{"passage": f"p{n}", "question": "q", "answer": "a", "summary": "s", column: 0} for n in range(9)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert len(read_leniently(path, "fuse")[0]) == 9
+    assert "has no column answerable, read as empty" in caplog.text and "did you mean" not in caplog.text
+    expected = "which by its name is 1 where there is no answer"
+    assert expected in get_error(path, "fuse", columns={"answerable": column})
+    with pytest.raises(DataError, match=expected):
+        read_leniently(path, "fuse", columns={"answerable": column})
+
+
 @pytest.mark.parametrize(
     "column", [" passage", "Passage, long", "passage: 1", "Passagé", "passage #", "'passage"]
 )
@@ -419,6 +441,7 @@ def test_a_hint_can_be_pasted(tmp_path, column):
     [
         ({"Answer": "a", "label": 1}, "answer: Answer, answerable: ..."),
         ({"answer": "a", "Answerable": 1}, "answerable: Answerable"),
+        ({"Answerable": 1}, "answer: ..., answerable: Answerable"),
     ],
 )
 def test_a_warning_names_the_columns_that_may_have_answers_and_labels(tmp_path, caplog, rows, hint):
