@@ -178,6 +178,16 @@ def test_rows_without_labels_are_counted(start, write_rows, tmp_path, capsys):
     assert re.search(r"fuse: \d+ of \d+ training rows have no label", capsys.readouterr().out)
 
 
+def test_labels_that_are_all_the_same_are_said(start, write_rows, capsys):
+    rows = write_rows(0)
+    path = Path(rows["data"])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [line | {"answerable": 1 if line["answer"] else None} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    start("--max_steps", 1, "--own_summary_steps", 0, **rows)
+    assert "fuse: all training rows with a label have the label 1" in capsys.readouterr().out
+
+
 def test_a_row_with_an_empty_passage_is_rejected_and_training_continues(start, write_rows, tmp_path, capsys):
     start("--max_steps", 1, **write_rows(3, passage=" "))
     printed = capsys.readouterr().out

@@ -41,6 +41,25 @@ def describe_unlabeled(rows: Dataset, summary_loss_on: str) -> str | None:
     return f"{count} of {len(rows)} training rows have no label: {learner} from them"
 
 
+def describe_single_label(rows: Dataset, has_own_summaries: bool) -> str | None:
+    """
+    Return a sentence that says that all labels are the same, from which no judgment is learned, or `None`.
+
+    Args:
+        rows (`Dataset`): The training rows, with those of wrong values.
+        has_own_summaries (`bool`): Whether the model also judges summaries that it writes itself, of which
+            some are wrong.
+    """
+    labels = {label for label in rows["answerable"] if label is not None}
+    if has_own_summaries or len(labels) != 1:
+        return None
+    [label] = labels
+    return (
+        f"all training rows with a label have the label {label}: the answerability of every summary will be "
+        f"close to {label}, whether it is right or wrong; expected rows with the label {1 - label}, too"
+    )
+
+
 def reject_long_questions(
     rows: Mapping[str, Dataset], processor: CrossTaskProcessor, data: str
 ) -> tuple[DatasetDict, list[dict[str, Any]]]:

@@ -39,6 +39,7 @@ from crosstask.training.encoding import (
     check_labels,
     check_tokenizer,
     count_truncated,
+    describe_single_label,
     describe_truncated,
     describe_unlabeled,
     encode_batch,
@@ -119,6 +120,10 @@ class Stage(StageModelMixin):
         rows = self._add_wrong_values(rows)
         model, processor = self.make_model()
         trainer = self.make_trainer(model, processor, rows)
+        if self.name == "fuse":
+            has_own_summaries = trainer.summary_labeler is not None
+            if line := describe_single_label(rows["train"], has_own_summaries):
+                print_once(f"fuse: {line}")
         self._run_trainer(trainer)
         if trainer.is_world_process_zero():
             self.save(trainer, processor, time.monotonic() - start)

@@ -5,7 +5,7 @@ from datasets import Dataset
 from transformers import BertTokenizer, Seq2SeqTrainingArguments
 
 from crosstask import CrossTaskProcessor
-from crosstask.training.encoding import check_labels, check_tokenizer
+from crosstask.training.encoding import check_labels, check_tokenizer, describe_single_label
 from crosstask.utils.errors import DataError
 
 
@@ -46,3 +46,22 @@ def test_unknown_tokens_are_said_or_refused(tmp_path, capsys, known, outcome):
         check_tokenizer(rows, processor, "fuse")
         text = capsys.readouterr().out
         assert outcome in text and bool(text) == bool(outcome)
+
+
+@pytest.mark.parametrize(
+    ("labels", "has_own_summaries", "label"),
+    [
+        ([1, 1, None], False, 1),
+        ([0, 0], False, 0),
+        ([0, 1], False, None),
+        ([None, None], False, None),
+        ([1, 1], True, None),
+    ],
+)
+def test_labels_that_are_all_the_same_are_said(labels, has_own_summaries, label):
+    line = describe_single_label(make_rows(labels), has_own_summaries)
+    if label is None:
+        assert line is None
+    else:
+        assert f"have the label {label}: the answerability of every summary will be close to {label}" in line
+        assert f"expected rows with the label {1 - label}, too" in line
