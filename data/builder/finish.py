@@ -25,6 +25,7 @@ from crosstask.data.readers.files import name_source
 from crosstask.data.readers.registry import find_corpus
 from crosstask.data.schema import FEATURES
 from crosstask.data.splits import SPLITS, compute_split_ends, find_split, hash_passage
+from crosstask.utils.errors import DataError
 from crosstask.utils.files import replace_file, write_text
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def finish(arguments: BuildArguments, folder: Path, counts: Mapping[str, Any]) -
         `str`: A message with the number of rows and the folder.
 
     Raises:
-        DataError: If there are fewer passages than splits.
+        DataError: If there are fewer passages than splits, or most rows were rejected for one reason.
     """
     path = folder / "build.json"  # written last: it exists only if the other files are complete
     settings = {name: getattr(arguments, name) for name in ("threshold", "validation", "test")}
@@ -63,7 +64,9 @@ def finish(arguments: BuildArguments, folder: Path, counts: Mapping[str, Any]) -
         if record["settings"] == settings:
             return f"Nothing to do: {record['message']}"
         path.unlink()
-    rows, rejects = _write_rows(arguments, folder, counts), _write_rejects(folder, counts)
+    rejects = _write_rejects(folder, counts)
+    _check_rejects(arguments, folder, counts)
+    rows = _write_rows(arguments, folder, counts)
     splits = {split: _iter_split(folder / "data", split) for split in SPLITS if rows[split]}
     count_tokens = _make_token_counter(arguments.teacher) if arguments.teacher else None
     statistics = compute_statistics(splits, count_tokens, threshold=arguments.threshold)
@@ -141,6 +144,24 @@ def _write_rejects(folder: Path, counts: Mapping[str, Any]) -> dict[str, int]:
             reasons[entry["reason"]] += 1
             file.write(json.dumps(entry) + "\n")
     return dict(reasons)
+
+
+def _check_rejects(arguments: BuildArguments, folder: Path, counts: Mapping[str, Any]) -> None:
+    """Raise a `DataError` if the second step has rejected most rows for one reason, as the first one does."""
+    shards = range(counts["shards"])
+    reasons = Counter(
+        entry["reason"] for shard in shards for entry in _iter_entries(folder / "work", shard, "reject")
+    )
+    kept = sum(
+        not row["negative"] for shard in shards for row in _iter_entries(folder / "work", shard, "row")
+    )
+    total = kept + reasons.total()
+    for reason, count in reasons.most_common(1):
+        if 2 * count > total:
+            raise DataError(
+                f"{arguments.teacher}: {count} of {total} rows are rejected for one reason, {reason}, "
+                f"expected at most half of the rows (listed in {folder / 'rejects.jsonl'})"
+            )
 
 
 def _iter_entries(work: Path, shard: int, key: str) -> Iterator[dict[str, Any]]:

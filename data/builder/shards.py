@@ -148,10 +148,13 @@ def _iter_normalized_rows(
         reject=reject,
     ):
         length = len("".join(row["passage"].split()))
+        has_answer = bool(row["answer"].strip())
         row |= {name: cached_normalize(row[name]) for name in ("passage", "question", "answer", "summary")}
         empty = next((name for name in required if not row[name]), None)
         if empty:
             drop(location, row, f"empty {empty}")
+        elif has_answer and not row["answer"]:  # an empty answer would say that the passage has none
+            drop(location, row, "`normalize` leaves nothing of the answer")
         else:
             yield split, location, row, len("".join(row["passage"].split())) < 0.9 * length
 

@@ -114,3 +114,14 @@ def test_a_finished_data_set_is_rewritten_only_for_other_settings(run_finish, tm
 def test_too_few_passages_for_the_splits_are_an_error(run_finish):
     with pytest.raises(DataError, match="2 distinct passages"):
         run_finish([make_row(0), make_row(1)])
+
+
+def test_a_build_whose_teacher_writes_nothing_is_an_error(run_finish, tmp_path):
+    rejects = [
+        {"reject": {"source": "rows.jsonl", "line": n, "id": f"y{n}", "reason": "the teacher wrote nothing"}}
+        for n in range(4)
+    ]
+    with pytest.raises(DataError, match="4 of 7 rows are rejected for one reason, the teacher wrote nothing"):
+        run_finish([*(make_row(number) for number in range(3)), *rejects])
+    assert len((tmp_path / "set" / "rejects.jsonl").read_text().splitlines()) == 5
+    assert not (tmp_path / "set" / "build.json").exists()

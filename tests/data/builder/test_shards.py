@@ -144,3 +144,14 @@ def test_rows_that_lose_much_of_their_passage_are_counted(tmp_path):
     for ascii_only, shortened in ((True, 1), (False, 0)):
         arguments = make_arguments(path, normalize={"ascii": ascii_only})
         assert count_rows(arguments)["shortened"] == shortened
+
+
+def test_an_answer_of_which_normalization_leaves_nothing_is_rejected(tmp_path):
+    rows = [
+        make_row(f"r{n}", f"Bridge {n} is the 橋.", "橋" if n == 1 else "bridge" * (n != 2)) for n in range(6)
+    ]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    counts = read_into_shards(make_arguments(path, normalize={"ascii": True}), tmp_path / "work")
+    assert (counts["rows"], counts["rejected"], counts["answers"]) == (5, 1, 4)
+    [reject] = read_lines(tmp_path / "work" / "rejects.jsonl")
+    assert reject["id"] == "r1" and reject["reason"] == "`normalize` leaves nothing of the answer"
