@@ -469,7 +469,7 @@ class QuestionSummarizationPipeline(Pipeline):
             if not self.model.config.answerability_trained:
                 probability = None
             result = {"question": question, "summary": summary, "answerability": probability}
-            answered = min_answerability is None or (bool(summary) and probability >= min_answerability)
+            answered = min_answerability is None or bool(summary and probability >= min_answerability)
             if return_evidence:
                 attention = self._get_sentence_attention(model_outputs, index)
                 evidence = find_evidence(summary, sentences, attention) if answered else []

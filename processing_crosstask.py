@@ -430,6 +430,8 @@ class CrossTaskProcessor(ProcessorMixin):
             raise ValueError(
                 f"`passage_scorer` has to return a number for each of {len(parts)} parts, got {len(scores)}."
             )
+        if any(map(math.isnan, scores)):  # as the cosine of a vector of zeros; NaN has no place in an order
+            raise ValueError("`passage_scorer` has to return numbers, got NaN.")
         counts = list(zip(*(count(f" {part}" for part in parts) for count, _ in rooms), strict=True))
         selected, free = [], [room for _, room in rooms]
         for index in sorted(range(len(parts)), key=lambda index: -scores[index]):

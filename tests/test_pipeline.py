@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -127,6 +128,7 @@ def test_evidence_and_answered(pipe):
             assert answer["answered"] is True
             assert all(sentence in row["passage"] for sentence in answer["evidence"])
     assert pipe(ROWS[0], min_answerability=1.0)["answered"] is False
+    assert pipe(ROWS[0], min_answerability=np.float32(1e-6))["answered"] is True  # as JSON writes it
     assert pipe(ROWS[0], min_answerability=1.0)["summary"] == pipe(ROWS[0])["summary"]
 
 

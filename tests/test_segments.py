@@ -1,6 +1,7 @@
 """Test long inputs: segments, which are encoded one by one and read at once, and parts that are selected."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -306,6 +307,10 @@ def test_ways_to_read_a_long_passage(tokenizer):
         plain.encode_long(QUESTION, passage, long_passages="cut")
     with pytest.raises(ValueError, match="`passage_scorer` has to return a number for each of"):
         plain.encode_long(QUESTION, passage, passage_scorer=lambda question, texts: [1.0])
+    with pytest.raises(ValueError, match="`passage_scorer` has to return numbers, got NaN"):
+        plain.encode_long(
+            QUESTION, passage, passage_scorer=lambda question, texts: [1.0, *[math.nan] * (len(texts) - 1)]
+        )
 
 
 @pytest.mark.parametrize("long_passages", [None, "select", "truncate"])
