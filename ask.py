@@ -39,7 +39,8 @@ _MODEL_PATTERNS = ("*.safetensors", "*config.json")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; `argv` defaults to the command line. A user's mistake ends it with one sentence."""
-    options = _make_parser().parse_args(argv)
+    # Intermixed: by default, argparse would end the positional arguments at the first option.
+    options = _make_parser().parse_intermixed_args(argv)
     try:
         with end_on_signal("crosstask-ask"):
             if (options.rows is None) == (options.question is None):

@@ -174,6 +174,13 @@ def test_a_model_of_another_kind_is_named(trained_run, rows):
         ask.main([str(trained_run[1] / "summarizer"), str(rows)])
 
 
+def test_options_may_stand_between_the_model_and_the_rows(trained_run, rows, tmp_path):
+    outputs = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    ask.main([str(trained_run[1]), "--evidence", str(rows), "-o", str(outputs[0])])
+    ask.main([str(trained_run[1]), str(rows), "-o", str(outputs[1]), "--evidence"])
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
 @pytest.mark.parametrize("size", ["0", "-3", "many"])
 def test_a_batch_has_a_row(rows, size, capsys):
     with pytest.raises(SystemExit):
