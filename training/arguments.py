@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -459,6 +460,7 @@ def _check_stage(name: str, recipe: StageRecipe, run: RunArguments) -> None:
     """Refuse values that would fail only while the stage trains, or after it."""
     check_minimum(1, recipe.training, "per_device_train_batch_size", "per_device_eval_batch_size")
     check_minimum(1, recipe.training, "gradient_accumulation_steps", "generation_num_beams")
+    check_minimum(1, recipe.training, "eval_accumulation_steps")
     check_minimum(2, recipe.training, "generation_max_length")  # a start token and a token of the summary
     check_minimum(0, recipe.training, "dataloader_num_workers", "seed")
     _check_trainer_settings(recipe.training)
@@ -482,10 +484,18 @@ def _check_trainer_settings(training: Seq2SeqTrainingArguments) -> None:
     ):
         if getattr(training, name) is not expected:
             raise ConfigError(f"{name}: expected {str(expected).lower()}, as {reason}")
-    if training.max_steps == 0:
-        raise ConfigError("max_steps: expected 1 or more, or none for num_train_epochs, got 0")
-    if training.data_seed is not None:
-        check_minimum(0, training, "data_seed")
+    # transformers takes any negative number for "none", and trains nothing in 0 epochs.
+    if training.max_steps < 1 and training.max_steps != -1:
+        raise ConfigError(
+            f"max_steps: expected 1 or more, or none for num_train_epochs, got {training.max_steps}"
+        )
+    if training.max_steps == -1 and not 0 < training.num_train_epochs < math.inf:
+        raise ConfigError(f"num_train_epochs: expected a number above 0, got {training.num_train_epochs}")
+    check_minimum(0, training, "learning_rate", "weight_decay", "adam_epsilon", "data_seed")
+    check_minimum(0, training, "logging_steps", "eval_steps", "save_steps")
+    for name in ("adam_beta1", "adam_beta2", "label_smoothing_factor"):
+        if not 0 <= getattr(training, name) < 1:
+            raise ConfigError(f"{name}: expected at least 0 and below 1, got {getattr(training, name)}")
 
 
 def _check_trained_weights(name: str, stage: StageArguments, run: RunArguments) -> None:
