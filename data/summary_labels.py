@@ -30,6 +30,7 @@ class SummaryLabeler:
 
     Attributes:
         has_answers (`bool`): Whether any row has an answer.
+        has_references (`bool`): Whether any row with an answer is labeled 1.
         literal_share (`float`): Share of the references labeled 1 that have all words of their answer.
     """
 
@@ -52,12 +53,26 @@ class SummaryLabeler:
             elif label == 0:
                 self._unanswerable.add(key)
         self.has_answers = bool(self._answers)
+        self.has_references = references > 0
         self.literal_share = literal / references if references else 0.0
 
     @property
     def is_usable(self) -> bool:
         """Whether the words of the answers tell right summaries from wrong ones."""
         return self.literal_share >= MIN_LITERAL_SHARE
+
+    def describe_unusable(self) -> str | None:
+        """Return why no summary can be labeled, as a clause for the log, or `None` if summaries can be."""
+        if not self.has_answers:
+            return "the rows have no answers"
+        if not self.has_references:
+            return "no row with an answer is labeled 1"
+        if not self.is_usable:
+            return (
+                f"{self.literal_share:.0%} of the references labeled 1 have all words of their answer, so "
+                "that words do not tell whether a summary is right"
+            )
+        return None
 
     def has_label(self, index: int) -> bool:
         """Return whether a summary of the row at `index` would be labeled 0 or 1."""

@@ -136,11 +136,8 @@ def calibrate(
     """
     selected = rows.select(range(0, len(rows), -(-len(rows) // MAX_ROWS))).to_list()
     labeler = SummaryLabeler(selected)
-    if not labeler.is_usable:
-        return (
-            f"answerability is not calibrated: {labeler.literal_share:.0%} of the validation references "
-            "labeled 1 have all words of their answer, so that words do not tell whether a summary is right"
-        )
+    if reason := labeler.describe_unusable():
+        return f"answerability is not calibrated on the validation rows: {reason}"
     summaries, probabilities = write_summaries(model, processor, selected, batch_size)
     labels = labeler.label(range(len(selected)), summaries)
     calibration = fit_calibration(probabilities, labels, precision)

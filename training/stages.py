@@ -162,16 +162,8 @@ class Stage(StageModelMixin):
         if self.name != "fuse" or not self.arguments.own_summary_steps:
             return None
         labeler = SummaryLabeler(train)
-        if not labeler.has_answers:
-            reason = "the rows have no answers"
-        elif 1 not in train["answerable"][:]:
-            reason = "no row is labeled 1"
-        elif not labeler.is_usable:
-            reason = (
-                f"{labeler.literal_share:.0%} of the references labeled 1 have all words of their answer, so "
-                "that words do not tell whether a summary is right"
-            )
-        else:
+        reason = labeler.describe_unusable()
+        if reason is None:
             return labeler
         print_once(f"fuse: the model does not judge summaries of its own (own_summary_steps), as {reason}")
         return None

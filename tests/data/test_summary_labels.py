@@ -50,7 +50,11 @@ def test_answers_that_references_paraphrase_label_nothing():
 
 def test_without_labels_or_answers_nothing_is_labeled():
     assert not SummaryLabeler([]).is_usable
-    assert not SummaryLabeler([make_row("P", "Who?", "Ann", "Ann.")]).is_usable
+    assert SummaryLabeler([]).describe_unusable() == "the rows have no answers"
+    labeler = SummaryLabeler([make_row("P", "Who?", "Ann", "Ann.")])
+    assert not labeler.is_usable
+    assert labeler.describe_unusable() == "no row with an answer is labeled 1"
+    assert SummaryLabeler(ROWS).describe_unusable() is None
 
 
 def test_another_number_of_the_same_digits_is_wrong():

@@ -122,7 +122,12 @@ def test_the_configuration_gets_temperature_and_threshold(monkeypatch, model):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"answer": "a sum"}, "0% of the validation references"), ({}, "right ones and wrong ones")],
+    [
+        ({"answer": "a sum"}, "0% of the references labeled 1"),
+        ({"answerable": None}, "no row with an answer is labeled 1"),
+        ({"answer": ""}, "the rows have no answers"),
+        ({}, "right ones and wrong ones"),
+    ],
 )
 def test_what_cannot_be_calibrated_is_left_as_it_is(monkeypatch, model, change, words):
     rows = [row | change for row in make_rows(80)]
