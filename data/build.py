@@ -15,6 +15,7 @@ killed continues where it stopped:
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,8 +36,9 @@ from crosstask.data.builder.shards import count_rows, read_into_shards
 from crosstask.data.readers.arguments import SourceArguments
 from crosstask.data.readers.files import Source, list_paths, name_source
 from crosstask.utils.errors import ConfigError, DataError
+from crosstask.utils.hub_names import find_checkpoint
 from crosstask.utils.interrupts import end_on_signal
-from crosstask.utils.output_folder import claim_folder, lock_folder
+from crosstask.utils.output_folder import RECORD_NAME, claim_folder, lock_folder
 from crosstask.utils.recipes import check_minimum, make_arguments, make_parser, read_values
 
 MODES = ("passage", "question")
@@ -217,6 +219,7 @@ def run(arguments: BuildArguments, values: Mapping[str, Any]) -> None:
         values (`Mapping[str, Any]`):
             The values that file and flags set, as returned by [`read_build_recipe`].
     """
+    _check_checkpoints(arguments)
     if arguments.dry_run:
         return _print_work(arguments, count_rows(arguments))
     folder = Path(arguments.output_dir)
@@ -226,11 +229,7 @@ def run(arguments: BuildArguments, values: Mapping[str, Any]) -> None:
         lock = lock_folder(folder)
     try:
         if state.is_main_process:
-            if not (work / "counts.json").exists():  # no step is complete: accept another recipe
-                (folder / "recipe.yaml").unlink(missing_ok=True)
-                (folder / SOURCE_NAME).unlink(missing_ok=True)
-            claim_folder(folder, {"": values}, FREE_KEYS)
-            claim_folder(folder, {"": _get_file_stats(arguments.data)}, set(), name=SOURCE_NAME)
+            _claim_folder(arguments, values, folder, work)
             _print_work(arguments, read_into_shards(arguments, work))
         state.wait_for_everyone()
         counts = read_into_shards(arguments, work)
@@ -242,6 +241,35 @@ def run(arguments: BuildArguments, values: Mapping[str, Any]) -> None:
     finally:
         if state.is_main_process:
             lock.release()
+
+
+def _check_checkpoints(arguments: BuildArguments) -> None:
+    """Raise an error for a path without a model before the rows are read, which may take long."""
+    for role in ("teacher", "judge"):
+        if (name := getattr(arguments, role)) is not None:
+            try:
+                find_checkpoint(name)
+            except ConfigError as error:
+                raise ConfigError(f"{role}: {error}") from None
+
+
+def _claim_folder(arguments: BuildArguments, values: Mapping[str, Any], folder: Path, work: Path) -> None:
+    """Record the recipe and the source in the folder, which has to be theirs if a shard is annotated."""
+
+    def claim() -> None:
+        claim_folder(folder, {"": values}, FREE_KEYS)
+        claim_folder(folder, {"": _get_file_stats(arguments.data)}, set(), name=SOURCE_NAME)
+
+    try:
+        claim()
+    except ConfigError:
+        if any(work.glob("scored-*.jsonl")):
+            raise
+        # Nothing but rows were read, for example as the teacher could not be loaded: accept another recipe.
+        shutil.rmtree(work, ignore_errors=True)
+        for name in (RECORD_NAME, SOURCE_NAME):
+            (folder / name).unlink(missing_ok=True)
+        claim()
 
 
 def _start_processes() -> PartialState:

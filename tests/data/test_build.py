@@ -332,6 +332,19 @@ def test_after_an_unreadable_source_the_folder_accepts_another_recipe(tmp_path, 
     assert len(load_rows(build(tmp_path / "set", data=path))) == 5
 
 
+def test_a_path_without_a_model_is_named_before_the_rows_are_read(tmp_path, build, capsys):
+    for flags in ({"teacher": tmp_path / "gone"}, {"judge": tmp_path / "gone", "dry_run": True}):
+        with pytest.raises(SystemExit, match=f"error: {next(iter(flags))}: .*gone: no such folder"):
+            build(tmp_path / "set", **flags)
+        assert "rows read" not in capsys.readouterr().out
+
+
+def test_after_an_unusable_teacher_the_folder_accepts_another(tmp_path, build, tiny_roberta_mnli_folder):
+    with pytest.raises(SystemExit, match="teacher: got a RobertaForSequenceClassification"):
+        build(tmp_path / "set", teacher=tiny_roberta_mnli_folder)
+    assert len(load_rows(build(tmp_path / "set", wrong_values=0.5))) == 36
+
+
 @pytest.mark.parametrize("name", ["build_paper", "build_question"])
 def test_the_recipes_in_configs_are_valid(name):
     arguments, _ = read_build_recipe(ROOT / "configs" / f"{name}.yaml")
