@@ -160,6 +160,15 @@ def test_no_rows_one_row_and_many_identical_rows(rows, score, tmp_path):
     assert len(page.all("img")) == (2 if rows and score is not None else 0)
 
 
+@pytest.mark.parametrize("value", [None, 0.5])
+def test_the_table_of_the_judgment_is_left_out_if_it_is_empty(value, tmp_path):
+    row = {"id": "1", "passage": "x", "question": "", "answer": "", "summary": "", "answerable": IGNORE_INDEX}
+    system = SystemResult([""], {"answer_recall": [0.5]}, {"auroc": value}, [])
+    write_html(Evaluation("edge", [row], {"a": system}, baseline="a"), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert ("which summaries carry the answer" in page) is (value is not None)
+
+
 @pytest.mark.parametrize(
     ("text", "answer", "marked"),
     [
