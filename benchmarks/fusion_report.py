@@ -2,12 +2,14 @@
 
     python benchmarks/fusion_report.py
 
-Writes `fusion_study.md` and `fusion_study.svg` beside `fusion_study.jsonl`, `contrastive.jsonl` and
-`guided_decoding.jsonl` in `benchmarks/results/`. Means are over seeds, with the 95% interval of Student's t.
+Writes `fusion_study.md` and `fusion_study.svg` beside `ranking.jsonl`, `fusion_study.jsonl`,
+`contrastive.jsonl` and `guided_decoding.jsonl` in `benchmarks/results/`. Means are over seeds, with the 95%
+interval of Student's t.
 
 `contrastive.jsonl` was written by fusion_study.py with other parts, `--seeds 0 1 2 3 4 5 6 7 8 9` and
-`--systems summarizer "gated, whole passages" "gated, whole passages, contrastive 0.3"`. Results with
-different parts are not compared.
+`--systems summarizer "gated, whole passages" "gated, whole passages, contrastive 0.3"`. `ranking.jsonl` has
+the systems as recipes train them today; the models of the other files did not learn their judgment from wrong
+values and own summaries. Results with different parts are not compared.
 """
 
 from __future__ import annotations
@@ -26,13 +28,15 @@ RESULTS = Path(__file__).parent / "results"
 # Two-sided 95% quantiles of Student's t by degrees of freedom.
 STUDENT_T = dict(enumerate((12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262), start=1))
 ALONE, RANDOM = "summarizer", "gated, random question encoder"
-MAIN = ("fine-tuned", "classifier", "gated", RANDOM)
+LIGHT = "gated, alpha 0.1, rate 3e-3"
+MAIN = ("fine-tuned", "classifier", "gated", RANDOM, LIGHT)
 Runs = dict[tuple[str, int], dict[int, dict]]  # results by seed, by system and number of rows
 DIFFERENCE = "The difference is to the system without the last variation, for the seeds that both have."
 # The lines of the plot: system, decoding, label and style.
 LINES = (
     ("gated", "reranked", "gated, best of 4 beams by answerability too", {"color": "#0b6e4f", "marker": "o"}),
     ("gated", "test", "gated", {"color": "#0b6e4f", "marker": "o", "linestyle": "--"}),
+    (LIGHT, "test", "gated, answerability_weight 0.1", {"color": "#0b6e4f", "marker": "*", "markersize": 11}),
     (RANDOM, "test", "gated, question encoder not trained", {"color": "#7fb069", "marker": "v"}),
     ("classifier", "reranked", "classifier, best of 4 beams …", {"color": "#b5541c", "marker": "s"}),
     ("classifier", "test", "classifier", {"color": "#b5541c", "marker": "s", "linestyle": "--"}),
@@ -47,52 +51,39 @@ LINES = (
 
 def main() -> None:
     runs, contrastive = read_runs("fusion_study.jsonl"), read_runs("contrastive.jsonl")
-    sizes = sorted({rows for system, rows in runs if system in MAIN})
-    parts = make_sections(runs, contrastive, sizes)
+    sizes = list_sizes(runs)
+    parts = make_sections(read_runs("ranking.jsonl"), runs, contrastive)
     if guided := list(read_results("guided_decoding.jsonl")):
         parts += ["## Guided decoding, step by step", format_guidance(guided)]
     (RESULTS / "fusion_study.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     draw(runs, sizes, runs[ALONE, 0][0])
 
 
-def make_sections(runs: Runs, contrastive: Runs, sizes: list[int]) -> list[str]:
+def list_sizes(runs: Runs) -> list[int]:
+    return sorted({rows for system, rows in runs if system in MAIN})
+
+
+def make_sections(ranking: Runs, runs: Runs, contrastive: Runs) -> list[str]:
     return [
         "# Comparison of the fusions",
-        "On briefs, with the parts, rows and protocol of `benchmarks/fusion_study.py`. "
-        + describe_machines(runs),
+        "On briefs, with the rows and protocol of `benchmarks/fusion_study.py`. "
+        + describe_machines(runs | ranking),
         "Answer recall is the share of the answers' words in the summaries; ROUGE-L is computed on the rows "
         "whose reference contains the answer. Decoding is greedy unless stated otherwise.",
         "## By number of joint rows (N)",
-        format_table(
-            [
-                "N",
-                "seeds",
-                "system",
-                "answer recall",
-                "4 beams",
-                "ranked",
-                "oracle",
-                "gap closed",
-                "zeroed",
-                "ROUGE-L",
-                "AUROC",
-                "ECE",
-            ],
-            [
-                ["0", "", "summarizer alone", *make_cells(runs[ALONE, 0])[1:]],
-                *(
-                    [f"{rows:,}", str(len(runs[name, rows])), name, *make_cells(runs[name, rows])[1:]]
-                    for rows in sizes
-                    for name in MAIN
-                    if (name, rows) in runs
-                ),
-            ],
-        ),
+        format_sizes(ranking),
         "ranked: `num_beams=4, num_return_sequences=4, answerability_rerank=1.0`; oracle: the candidate with "
         "the highest answer recall; gap closed: (ranked - 4 beams) / (oracle - 4 beams), of means; zeroed: "
         "the states of the question encoder are replaced by zeros in the test. Learning rates: "
         + describe_rates(runs)
         + ".",
+        "## By number of joint rows, without negatives",
+        "With other parts. The judgment learned from references only.",
+        format_sizes(runs),
+        "## Variants without negatives, N = 200",
+        format_variants(runs, sorted(name for name, rows in runs if rows == 200 and name not in MAIN)),
+        "alpha is `answerability_weight`, by default 1. Warm start: only the fusion is trained in the first "
+        "third of the steps. Contrastive, whole passages: see below. " + DIFFERENCE,
         "## Contrastive loss among the rows, N = 200",
         "With parts from a second training; the summarizer alone has an answer recall of "
         f"{contrastive[ALONE, 0][0]['test']['answer_recall']:.3f}. " + describe_machines(contrastive),
@@ -102,6 +93,18 @@ def make_sections(runs: Runs, contrastive: Runs, sizes: list[int]) -> list[str]:
         "generator has for the passage, or with whole passages those in the N rows; their summaries are not "
         "used. " + DIFFERENCE,
     ]
+
+
+def format_sizes(runs: Runs) -> str:
+    """Return the table of the main systems for each N."""
+    head = ["N", "seeds", "system", "answer recall", "4 beams", "ranked", "oracle", "gap closed", "zeroed"]
+    rows = [["0", "", "summarizer alone", *make_cells(runs[ALONE, 0])[1:]]]
+    for size in list_sizes(runs):
+        for name in MAIN:
+            if (name, size) in runs:
+                count, *cells = make_cells(runs[name, size])
+                rows.append([f"{size:,}", count, name, *cells])
+    return format_table([*head, "ROUGE-L", "AUROC", "ECE"], rows)
 
 
 def read_runs(name: str) -> Runs:

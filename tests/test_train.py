@@ -382,7 +382,20 @@ def kill_once(arguments, checkpoints):
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_same_steps_as_one(trained_run, tmp_path):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"contrastive_weight": 0.3},
+        {
+            "data_options": {"words": 90, "passages": {"train": 40, "validation": 4, "test": 4}},
+            "max_source_length": 96,
+            "max_segments": 4,
+            "fusion": "gated",
+        },
+    ],
+    ids=["contrasts", "segments"],
+)
+def test_two_processes_take_the_same_steps_as_one(settings, trained_run, tmp_path):
     logs = []
     for processes in (1, 2):
         folder = tmp_path / str(processes)
@@ -394,8 +407,8 @@ def test_two_processes_take_the_same_steps_as_one(trained_run, tmp_path):
             summarizer_config=TINY_T5 | {"dropout_rate": 0.0},
             question_answerer_config=TINY_T5 | {"dropout_rate": 0.0},
             summary_loss_on="answerable",
-            contrastive_weight=0.3,
             per_device_train_batch_size=8 // processes,
+            **settings,
         )
         # `accelerate launch --cpu` starts one process (several only over MPI), so torchrun starts one each.
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
