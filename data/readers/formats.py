@@ -54,11 +54,12 @@ def read_jsonl(path: Path, encoding: str | None = None) -> NumberedRecords:
 
 def _parse_json_object(line: str, encoding: str | None) -> Record | Reject:
     try:
-        record = json.loads(check_text(line, encoding))
+        record = json.loads(check_text(line.rstrip("\r\n"), encoding))  # an error at its end is in this line
     except UnicodeError as error:
         return Reject(str(error), is_malformed=True)
     except json.JSONDecodeError as error:  # its message would say "line 1"
-        reason = f"expected a JSON object, got {error.msg} at column {error.colno}"
+        problem = error.msg.removesuffix(" at")
+        reason = f"expected a JSON object, got {problem} at column {error.colno}"
         return Reject(reason, is_malformed=True)
     except (ValueError, RecursionError) as error:  # a number of too many digits, too deep a nesting
         return Reject(f"expected a JSON object, got {first_line(error)}", is_malformed=True)

@@ -65,7 +65,8 @@ def test_a_csv_header_or_parquet_schema_without_rows_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (b'{"passage": "cut', "Invalid control character at at column 17"),
+        (b'{"passage": "cut', "got Unterminated string starting at column 13"),
+        (b'{"passage": "a", "question": "b"', "got Expecting ',' delimiter at column 33"),
         (b"[1, 2]", "expected a JSON object, got [1, 2]"),
         (b'{"passage": "\xff"}', "expected UTF-8"),
         (b"[" * 100_000, "expected a JSON object"),
