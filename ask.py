@@ -153,8 +153,14 @@ def answer_rows(options: argparse.Namespace) -> None:
             if count:
                 print(f"crosstask-ask: {options.output} has {count} answers; going on", file=sys.stderr)
         is_hidden = options.output is None and not sys.stderr.isatty()
+        rows = errors = 0
         for answer in tqdm(iter_answers(records, options), unit=" rows", disable=is_hidden, mininterval=1):
+            rows, errors = rows + 1, errors + ("error" in answer)
             print(json.dumps(answer, ensure_ascii=False), file=output, flush=True)
+    if errors:
+        print(
+            f"crosstask-ask: {errors} of {rows} rows have an `error` in place of a summary", file=sys.stderr
+        )
 
 
 def iter_records(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -259,6 +265,8 @@ def _get_settings(options: argparse.Namespace) -> dict[str, Any]:
 def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Raise an error if another model or other options wrote what an output has already."""
     record = _get_record_path(path)
+    if path.is_dir():
+        raise ConfigError(f"-o: {path} is a folder, expected a file such as {path / 'answers.jsonl'}")
     if not path.exists() or not path.stat().st_size:
         return
     if not record.exists():

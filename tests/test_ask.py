@@ -32,9 +32,10 @@ def read_lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_rows_are_answered_in_their_order_with_errors_in_place(trained_run, rows, tmp_path):
+def test_rows_are_answered_in_their_order_with_errors_in_place(trained_run, rows, tmp_path, capsys):
     output = tmp_path / "new" / "out.jsonl"
     ask.main([str(trained_run[1]), str(rows), "-o", str(output), "--batch_size", "3", "--evidence"])
+    assert f"3 of {len(ROWS) + 3} rows have an `error` in place of a summary" in capsys.readouterr().err
     answers = read_lines(output)
     ids = [row["id"] for row in ROWS]
     assert [answer["id"] for answer in answers] == [*ids[:3], "x1", "x2", *ids[3:], f"rows:{len(ROWS) + 4}"]
@@ -213,12 +214,17 @@ def test_a_single_question_about_a_text_file(trained_run, tmp_path, capsys):
         (["rows.csv", "--columns", "3"], "--columns: expected {passage: text}, got 3"),
         (["rows.csv", "--adapter", "gone"], "--adapter: gone: "),
         (["rows.csv", "--adapter", "./gone"], "--adapter: ./gone: no such folder"),
+        (
+            ["rows.csv", "-o", "folder"],
+            "-o: folder is a folder, expected a file such as folder/answers.jsonl",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(trained_run, tmp_path, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("passage,question\nIt rained.,What?\n")
     (tmp_path / "text.txt").write_text("It rained.")
+    (tmp_path / "folder").mkdir()
     (tmp_path / "latin.csv").write_bytes(b"passage,question\nIt cost 3 \x80.,What?\n")
     with pytest.raises(SystemExit) as error:
         ask.main([str(trained_run[1]), *arguments])
