@@ -59,6 +59,7 @@ from .loading_crosstask import (
 )
 from .sharing_crosstask import (
     SharedEncoder,
+    check_config_kwargs,
     check_part,
     check_table_sizes,
     compare_vocabularies,
@@ -218,12 +219,14 @@ class CrossTaskForConditionalGeneration(
         Raises:
             ValueError: If the summarizer is not a sequence-to-sequence model that can be fused, if a
                 part is a cross-task model, or if the two have no common base with `share_base=True`.
+            TypeError: If a name is not an argument of [`CrossTaskConfig`].
         """
         if "quantization_config" in (model_kwargs or {}):
             raise ValueError(
                 "`model_kwargs`: parts are composed in full precision; save the model, and load it with the "
                 "`quantization_config`."
             )
+        check_config_kwargs(config_kwargs)
         config_kwargs.setdefault("answerability_trained", False)
         config_kwargs.setdefault("fusion_likelihood", True)
         tokenizers = [load_task_tokenizer(part, model_kwargs) for part in (summarizer, question_answerer)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,10 @@ from transformers.utils import find_adapter_config_file
 from .configuration_crosstask import CrossTaskConfig, get_vocab_size
 from .fusion_crosstask import get_thread_name
 from .loading_crosstask import get_text_encoder, load_task_model, select_hub_kwargs
+
+# Arguments of `PretrainedConfig` that are no attributes of every configuration.
+_CONFIG_KEYS = {"attn_implementation", "output_attentions", "tie_word_embeddings", "use_cache"}
+_CONFIG_KEYS |= {f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start")}
 
 ADAPTER_PREFIX = "base_model.model."  # of all names in an adapter's weights
 # Initializations of LoRA that leave the base model unchanged. Others, such as PiSSA, subtract the initial
@@ -165,6 +171,29 @@ def check_part(config: PretrainedConfig, name: str) -> None:
             f"`{name}` is a cross-task model already, expected a model of one task; load it with "
             "`from_pretrained` to train it further."
         )
+
+
+def check_config_kwargs(kwargs: Mapping[str, Any]) -> None:
+    """
+    Raise a `TypeError` if a name is not an argument of [`CrossTaskConfig`], which takes and keeps any name.
+
+    `dtype` is refused as well: a composed model has the dtype of its parts.
+    """
+    known = {
+        *inspect.signature(CrossTaskConfig.__init__).parameters,
+        *vars(PretrainedConfig()),
+        *_CONFIG_KEYS,
+    }
+    known -= {"self", "kwargs", "summarizer", "question_encoder", "dtype", "torch_dtype"}
+    for name in kwargs:
+        if name not in known:
+            matches = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = (
+                f"did you mean `{matches[0]}`?"
+                if matches
+                else "`model_kwargs` has those of `from_pretrained`."
+            )
+            raise TypeError(f"`{name}` is not an argument of CrossTaskConfig; {hint}")
 
 
 def check_table_sizes(config: CrossTaskConfig, tokenizers: Sequence[PreTrainedTokenizerBase | None]) -> None:

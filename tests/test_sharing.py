@@ -383,3 +383,21 @@ def test_mistakes_in_a_recipe_are_reported(values, message, trained_run, tmp_pat
     parts |= {"summarizer_config": None, "question_answerer_config": None}
     with pytest.raises(SystemExit, match=message):
         train.main([str(write_recipe(tmp_path, **parts | values))])
+
+
+@pytest.mark.parametrize(
+    "name, hint",
+    [
+        ("fusoin", "did you mean `fusion`?"),
+        ("fusion_num_head", "did you mean `fusion_num_heads`?"),
+        ("revision", "`model_kwargs` has those of `from_pretrained`"),
+        ("dtype", "`dtype` is not an argument"),
+    ],
+)
+def test_an_argument_that_the_configuration_does_not_have_is_an_error(name, hint, trained_run):
+    parts = str(trained_run[1] / "summarizer"), str(trained_run[1] / "question_answerer")
+    with pytest.raises(TypeError, match=f"^`{name}` is not an argument of CrossTaskConfig; ") as error:
+        CrossTaskForConditionalGeneration.from_tasks(*parts, **{name: "x"})
+    assert hint in str(error.value)
+    settings = {"use_cache": False, "pad_token_id": 0, "attn_implementation": "eager", "id2label": {0: "no"}}
+    assert CrossTaskForConditionalGeneration.from_tasks(*parts, **settings).config.pad_token_id == 0
