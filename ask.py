@@ -50,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             else:
                 answer_question(options)
     except (ConfigError, DataError) as error:
-        # Readers name the key of recipes.
-        sys.exit(f"crosstask-ask: error: {str(error).replace('`data_encoding`', '--encoding')}")
+        # Readers name the keys of recipes.
+        sentence = re.sub("`data_(columns|delimiter|encoding)`", r"--\1", str(error))
+        sys.exit(f"crosstask-ask: error: {sentence}")
 
 
 def _make_parser() -> argparse.ArgumentParser:

@@ -123,7 +123,8 @@ def read_rows(
         `FEATURES`. Without `streaming` each split has at least one row.
 
     Raises:
-        DataError: If the source or a row is malformed. The message names the file and the line or row.
+        DataError: If the source or a row is malformed. The message names the file and the line or row, and
+            arguments as recipes do: `data_columns` is `columns`.
     """
     _check_arguments(stage, columns, options, shares)
     source: dict[str, Any] = {"config_name": config_name, "columns": columns, "options": options}
@@ -254,18 +255,18 @@ def _check_arguments(
     shares: Mapping[str, float] | None = None,
 ) -> None:
     check_stage(stage)
-    check_keys("column", columns or (), FEATURES)
+    check_keys("`data_columns`: column", columns or (), FEATURES)
     if is_inverted(label := (columns or {}).get("answerable", "")):
         raise DataError(
             f"columns: answerable is {label!r}, which by its name is 1 where there is no answer; expected a "
             "column that is 1 where the summary carries the answer"
         )
-    check_keys("option", options or (), OPTIONS)
-    check_keys("share", shares or (), ("validation", "test"))
+    check_keys("`data_options`: option", options or (), OPTIONS)
+    check_keys("`data_shares`: share", shares or (), ("validation", "test"))
     values = list((shares or {}).values())
     if not all(isinstance(share, (int, float)) and 0 <= share < 1 for share in values) or sum(values) >= 1:
         raise DataError(
-            f"shares: expected numbers of at least 0 with a sum below 1, got {dict(shares or {})}"
+            f"`data_shares`: expected numbers of at least 0 with a sum below 1, got {dict(shares or {})}"
         )
 
 

@@ -137,7 +137,13 @@ def read_csv(path: Path, delimiter: str | None = None, encoding: str | None = No
             f"{path}: expected lines that end in LF or CR LF, got CR alone (old Macintosh format)"
         )
     if delimiter is None:
-        delimiter = _detect_delimiter(path, header_line, "\t" if split_name(path)[1] == ".tsv" else ",")
+        delimiter = "\t" if split_name(path)[1] == ".tsv" else ","
+        if (detected := _detect_delimiter(header_line, delimiter)) != delimiter:
+            warn_once(logger, f"{path}: the columns are separated by {_DELIMITERS[detected]}s")
+            delimiter = detected
+    elif (detected := _detect_delimiter(header_line, delimiter)) != delimiter:
+        problem = f"the header has no `data_delimiter` {delimiter!r}; it has {_DELIMITERS[detected]}s"
+        raise DataError(f"{path}, line {header_number}: {problem}")
     sample = [header_line, *islice(lines, SAMPLE_LINES)]
     # Python's module `csv` would take a quote behind a space as a part of the text.
     options = {"delimiter": delimiter, "skipinitialspace": _has_spaces_before_quotes(sample, delimiter)}
@@ -188,7 +194,8 @@ def _restore_swallowed(
         )
 
 
-def _detect_delimiter(path: Path, line: str, delimiter: str) -> str:
+def _detect_delimiter(line: str, delimiter: str) -> str:
+    """Return the delimiter by which a header has the most columns, if it has only one by `delimiter`."""
     counts = {}
     for candidate in (delimiter, *_DELIMITERS):
         try:
@@ -196,10 +203,7 @@ def _detect_delimiter(path: Path, line: str, delimiter: str) -> str:
         except csv.Error:
             counts[candidate] = 0
     best = max(counts, key=lambda candidate: counts[candidate])
-    if counts[delimiter] > 1 or counts[best] < 2:
-        return delimiter
-    warn_once(logger, f"{path}: the columns are separated by {_DELIMITERS[best]}s")
-    return best
+    return delimiter if counts[delimiter] > 1 or counts[best] < 2 else best
 
 
 def _has_spaces_before_quotes(lines: Iterable[str], delimiter: str) -> bool:

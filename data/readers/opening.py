@@ -43,12 +43,14 @@ class TextFormat:
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and not (len(self.delimiter) == 1 and self.delimiter not in '"\r\n'):
-            raise DataError(f"delimiter: expected one character such as ;, got {self.delimiter!r}")
+            raise DataError(f"`data_delimiter`: expected one character such as ;, got {self.delimiter!r}")
         try:
             codecs.lookup(self.encoding or "utf-8")
         except LookupError:
             got = f"got {self.encoding!r}"
-            raise DataError(f"encoding: expected one that Python knows, such as cp1252, {got}") from None
+            raise DataError(
+                f"`data_encoding`: expected one that Python knows, such as cp1252, {got}"
+            ) from None
 
 
 DEFAULT_TEXT_FORMAT = TextFormat()

@@ -403,6 +403,15 @@ def test_spaces_of_other_csv_files_are_text(tmp_path):
     assert (row["passage"], row["question"], row["summary"]) == ('a, "b", c', " q ", '  s "t"')
 
 
+def test_a_delimiter_that_the_header_does_not_have_is_named(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("\npassage;question;summary\nIt rained, and rained.;What?;It rained.\n")
+    sentence = get_error(path, "fuse", delimiter=",")
+    assert sentence == f"{path}, line 2: the header has no `data_delimiter` ','; it has semicolons"
+    path.write_text("passage~question\na~b\n")  # a delimiter that is not detected
+    assert "the column 'passage' is missing" in get_error(path, "ask", delimiter=",")
+
+
 def test_the_delimiter_and_the_encoding_can_be_given(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes("passage;question;summary\nGrün, grün;wo?;Köln\n".encode("cp1252"))
@@ -413,8 +422,8 @@ def test_the_delimiter_and_the_encoding_can_be_given(tmp_path):
     path.write_text("passage~question~summary\na,b~c~d\n", encoding="utf-8")
     [row] = [row for _, _, row in iter_rows(path, "fuse", delimiter="~", reject=print)]
     assert row["passage"] == "a,b"
-    assert "delimiter: expected one character" in get_error(path, "fuse", delimiter=";;")
-    assert "encoding: expected one that Python knows" in get_error(path, "fuse", encoding="windows")
+    assert "`data_delimiter`: expected one character" in get_error(path, "fuse", delimiter=";;")
+    assert "`data_encoding`: expected one that Python knows" in get_error(path, "fuse", encoding="windows")
 
 
 def test_lines_of_an_old_macintosh_are_an_error(tmp_path):
