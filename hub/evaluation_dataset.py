@@ -20,6 +20,7 @@ from crosstask.eval.report.tables import format_name, format_number
 from crosstask.eval.run import collect_references
 from crosstask.utils.errors import DataError, first_line
 from crosstask.utils.files import write_text
+from crosstask.utils.hub_names import get_public_name
 
 ROWS_CONFIG = "rows"
 _ROW_COLUMNS = ("id", "passage", "question", "answer", "summary", "answerable")
@@ -115,9 +116,12 @@ def write_evaluation_dataset(
     if data is None and _is_private(results):
         data = "private data"
     if data is not None:
-        if results["title"] == results["settings"].get("data"):  # the default of the title
-            results["title"] = data
+        if name := results["settings"].get("data"):  # the default of the title has it
+            results["title"] = results["title"].replace(name, data)
         results["settings"]["data"] = data
+    for settings in results["settings"].get("systems", {}).values():
+        if "checkpoint" in settings:
+            settings["checkpoint"] = get_public_name(settings["checkpoint"])
     configs = _name_configs(results["order"])
     _write_rows(
         [line for line in lines if line["system"] == results["order"][0]], folder / "data" / ROWS_CONFIG

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from datasets import ClassLabel, List, Value, get_dataset_config_names, load_dataset
@@ -107,6 +108,20 @@ def test_no_other_files_are_published(published, report):
         "data/oracle/test-00000-of-00001.parquet",
     }
     assert not any(str(report.parent).encode() in content for content in published.values())
+
+
+@pytest.mark.parametrize("data", [None, "alice/rows"])
+def test_no_name_of_a_local_file_or_folder_is_published(evaluation, tmp_path, data):
+    """A training run's report has the file's name in its title, and the folders of its models."""
+    settings = {"cross-task": {"kind": "crosstask", "checkpoint": "clients/miller/crosstask"}}
+    settings |= {"lead-1": {"kind": "seq2seq", "checkpoint": "google/flan-t5-small"}}
+    record = {"data": "miller.csv", "systems": settings}
+    write_results(replace(evaluation, title="run on miller.csv", settings=record), tmp_path)
+    write_evaluation_dataset(tmp_path, tmp_path / "set", repo_id=REPO, license="mit", data=data)
+    texts = [(tmp_path / "set" / name).read_text() for name in ("README.md", "results.json")]
+    for text in texts:
+        assert "miller" not in text and f"run on {data or 'private data'}" in text
+        assert "google/flan-t5-small" in text
 
 
 def test_probabilities_and_unusual_texts(evaluation, tmp_path):
