@@ -258,7 +258,7 @@ def _check_arguments(
     check_keys("`data_columns`: column", columns or (), FEATURES)
     if is_inverted(label := (columns or {}).get("answerable", "")):
         raise DataError(
-            f"columns: answerable is {label!r}, which by its name is 1 where there is no answer; expected a "
+            f"data_columns: answerable is {label!r}, which by its name is 1 where there is no answer; expected a "
             "column that is 1 where the summary carries the answer"
         )
     check_keys("`data_options`: option", options or (), OPTIONS)
