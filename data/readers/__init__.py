@@ -258,8 +258,8 @@ def _check_arguments(
     check_keys("`data_columns`: column", columns or (), FEATURES)
     if is_inverted(label := (columns or {}).get("answerable", "")):
         raise DataError(
-            f"data_columns: answerable is {label!r}, which by its name is 1 where there is no answer; expected a "
-            "column that is 1 where the summary carries the answer"
+            f"data_columns: answerable is {label!r}, which by its name is 1 where there is no answer; "
+            "expected a column that is 1 where the summary carries the answer"
         )
     check_keys("`data_options`: option", options or (), OPTIONS)
     check_keys("`data_shares`: share", shares or (), ("validation", "test"))
