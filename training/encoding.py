@@ -47,8 +47,8 @@ def describe_single_label(rows: Dataset, has_own_summaries: bool) -> str | None:
 
     Args:
         rows (`Dataset`): The training rows, with those of wrong values.
-        has_own_summaries (`bool`): Whether the model also judges summaries that it writes itself, of which
-            some are wrong.
+        has_own_summaries (`bool`): Whether the model also judges the summaries that it writes itself.
+            Some of them are wrong, so that they have both labels.
     """
     labels = {label for label in rows["answerable"] if label is not None}
     if has_own_summaries or len(labels) != 1:
